@@ -1,0 +1,56 @@
+# Everything runs in .venv, made on first use. PYTHON names another interpreter (>= 3.11).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench schemas format clean
+
+help: ## these lines
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.runtime ## the environment, in .venv
+
+demo: $(VENV)/.runtime ## five agents decide 1,000 real applications as sagas (ARGS='--count 200 --faults none')
+	@$(BIN)/pavane demo $(ARGS)
+
+test: $(VENV)/.dev ## everything the tests need, then all tests (ARGS='-k engine')
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## formatting, lint, both type checkers, import contracts, contracts and declarations
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy --scripts-are-modules tests bench
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.choreography:SAGAS --schemas events/schemas
+
+bench: $(VENV)/.dev ## events/s and sagas/s on the SQLite bus, with and without tracing, beside a bare loop
+	$(BIN)/python bench/run.py $(ARGS)
+
+schemas: $(VENV)/.runtime ## write events/schemas from the event classes
+	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.choreography:SAGAS --schemas events/schemas --write
+
+format: $(VENV)/.dev ## format and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## the environment and all caches away
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pavane needs Python 3.11 or newer: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "this Python lacks venv: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
+	@echo "installing pavane into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.runtime
+	@echo "installing what tests and checks need into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

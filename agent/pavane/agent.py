@@ -1,0 +1,159 @@
+"""Agent: one who listens and speaks. Steps, their undos, and observers, under one name."""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar, overload
+
+from pavane.retry import Retry
+from pavane.signature import read_signature
+from pavane.step import AnyStep, Step, StepOptions
+from pavane_events.errors import DeclarationError, Problem
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NAME = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
+_DEFAULT_RETRY = Retry()
+
+Lifespan = Callable[[], AbstractAsyncContextManager[None]]
+
+
+class Agent:
+    """An independent service: a name, which is its consumer group and service name, and the steps it performs.
+
+    Declared at import, run by ``pavane run module:agent`` or :func:`pavane.runner.run_agents`. The name is on the wire
+    (``ce_source``, topics ``<name>.commands`` and ``<name>.dead-letters``): choose it once.
+    """
+
+    def __init__(self, name: str) -> None:
+        if not _NAME.fullmatch(name) or name.startswith("pavane"):
+            raise DeclarationError(
+                f"agent {name!r} cannot be named so",
+                [Problem("name", "agent.name", "lower-case words joined by '-' or '.', not beginning with 'pavane'")],
+            )
+        self.name = name
+        self.steps: dict[str, AnyStep] = {}
+        self.breakers: dict[str, tuple[int, float]] = {}
+        self._lifespan: Lifespan | None = None
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.name}>"
+
+    @overload
+    def step(self, function: Callable[P, R], /) -> Step[P, R]: ...
+
+    @overload
+    def step(
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry = ...,
+        within: timedelta | None = None,
+        effects: bool = True,
+        retriable: bool = False,
+        fallback: Callable[..., object] | None = None,
+    ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+
+    def step(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry = _DEFAULT_RETRY,
+        within: timedelta | None = None,
+        effects: bool = True,
+        retriable: bool = False,
+        fallback: Callable[..., object] | None = None,
+    ) -> Any:
+        """Make a function a step: its annotations say which events it waits for and gives.
+
+        Delivery: effectively once for its events and state, at least once for what it does outside, so give
+        ``ctx.idempotency_key`` to whatever it changes. Order: one saga's events one after another, sagas side by side.
+        ``retry``: for exceptions other than :class:`pavane.Rejected`. ``within``: from the append of its last input
+        until its answer; past it the step fails. ``effects=False``: it changes nothing outside, there is nothing to
+        undo; otherwise it needs a ``compensate`` or ``retriable=True``. ``fallback``: called with the same arguments
+        while a circuit breaker is open, instead of waiting; its event is the answer.
+        Raises :class:`DeclarationError` with every reason why the signature cannot work.
+        """
+        options = StepOptions(retry, within, effects, retriable, observer=False, fallback=fallback)
+
+        def declare(declared: Callable[..., Any]) -> AnyStep:
+            return self._declare(declared, name, options)
+
+        return declare if function is None else declare(function)
+
+    @overload
+    def observe(self, function: Callable[P, R], /) -> Step[P, R]: ...
+
+    @overload
+    def observe(
+        self, function: None = None, /, *, name: str | None = None, retry: Retry = ...
+    ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+
+    def observe(
+        self, function: Callable[..., Any] | None = None, /, *, name: str | None = None, retry: Retry = _DEFAULT_RETRY
+    ) -> Any:
+        """Make a function an observer: it listens outside the saga's bookkeeping and returns None.
+
+        At least once, dead-lettered when its retries run out; owes no undo and holds up no saga. Only observers may
+        listen to a saga's ``fails`` events and to :class:`pavane.SagaEnded`.
+        """
+        options = StepOptions(retry, None, effects=False, retriable=False, observer=True, fallback=None)
+
+        def declare(declared: Callable[..., Any]) -> AnyStep:
+            return self._declare(declared, name, options)
+
+        return declare if function is None else declare(function)
+
+    def breaker(self, name: str, *, failures: int = 5, reset: timedelta = timedelta(seconds=60)) -> None:
+        """Settings of a circuit breaker of that name: how many failures in a row open it, and for how long."""
+        self.breakers[name] = (failures, reset.total_seconds())
+
+    def lifespan(self, function: Callable[[], AsyncIterator[None]]) -> Callable[[], AsyncIterator[None]]:
+        """Hold connections: an async generator that opens, yields once, and closes, around the agent's whole run."""
+        self._lifespan = asynccontextmanager(function)
+        return function
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[None]:
+        """Enter the lifespan, if there is one."""
+        if self._lifespan is None:
+            yield
+        else:
+            async with self._lifespan():
+                yield
+
+    def problems(self) -> list[Problem]:
+        """What start-up refuses: a step that changes something and says neither how to undo it nor that it need not."""
+        found = [
+            Problem(
+                step.wire_name,
+                "step.no-undo",
+                f"it may change something and nothing undoes it: add @{name}.compensate, or say effects=False"
+                " (it changes nothing), or retriable=True (it is only ever finished, never undone)",
+            )
+            for name, step in self.steps.items()
+            if step.options.effects and not step.options.retriable and step.undo is None
+        ]
+        if not self.steps:
+            found.append(Problem(self.name, "agent.no-step", "it has no step: decorate a function with @agent.step"))
+        return found
+
+    def _declare(self, function: Callable[..., Any], name: str | None, options: StepOptions) -> AnyStep:
+        step_name = name or function.__name__
+        what = f"{self.name}/{step_name}"
+        signature, problems = read_signature(function, what)
+        if step_name in self.steps:
+            problems.append(Problem(what, "step.doubled", "the agent has a step of that name: give name= another"))
+        if signature is not None and options.observer and signature.produces:
+            problems.append(Problem(f"{what} -> return", "observer.returns", "an observer returns None: make it a step"))
+        if problems or signature is None:
+            raise DeclarationError(f"{what} cannot work as it is declared", problems)
+        step: AnyStep = Step(what, function, signature, options)
+        self.steps[step_name] = step
+        return step

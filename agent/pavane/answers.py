@@ -1,0 +1,139 @@
+"""Answers: the outcome of a unit of work as messages: output events, settlements, dead letters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pavane_saga.facts import Fact, Settled
+
+from pavane.kit import Kit
+from pavane.step import AnyStep, Outputs
+from pavane.units import Done
+from pavane_events.bus import MAX_RECORD_BYTES
+from pavane_events.dead_letter import Reason, dead_letter
+from pavane_events.envelope import Envelope
+from pavane_events.errors import Problem
+from pavane_events.ids import output_id
+from pavane_events.record import Message, Record
+from pavane_saga.wire import fact_envelope, fact_message, timestamp
+from pavane_tracing.store import encode
+from pavane_tracing.work import Work
+
+Settlement = Literal["done", "failed", "skipped"]
+
+HEADROOM = 8192
+"""Bytes of a record kept free, so that a dead letter's reason fits beside it."""
+
+
+class OutputTooLarge(ValueError):
+    """A step's event is larger than the bus takes: it is a bug in the step, or the data belongs elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a step was called with: events' envelopes by parameter name, and the one that completed them."""
+
+    envelopes: Mapping[str, Envelope]
+    completing: Envelope
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """The ids of all inputs, sorted."""
+        return tuple(sorted(envelope.id for envelope in self.envelopes.values()))
+
+    @property
+    def depth(self) -> int:
+        """How deep an answer to them lies."""
+        return 1 + max(envelope.depth for envelope in self.envelopes.values())
+
+
+class Answers:
+    """Speaks for one agent: every message a unit leaves behind is made here, under the unit's trace."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self._source = f"/agents/{kit.plan.agent.name}"
+        self._version = kit.plan.manifest.version
+
+    def outputs(self, step: AnyStep, inputs: Inputs, events: Outputs, work: Work) -> list[Message]:
+        """A step's events, or the fact that it is done where it gives none. Raises :class:`OutputTooLarge`."""
+        completing = inputs.completing
+        saga = completing.saga
+        causes = inputs.causes
+        if not events:
+            if saga is None or step.options.observer:
+                return []
+            return [self.settled(step.wire_name, saga, causes, work, how="done")]
+        now = timestamp(self._kit.clock())
+        depth = inputs.depth
+        messages: list[Message] = []
+        for part, event in enumerate(events, 1):
+            data = event.to_json()
+            identity = output_id(saga or "", step.wire_name, causes, part)
+            envelope = Envelope(
+                id=identity,
+                source=self._source,
+                type=event.event_type,
+                data=data,
+                time=now,
+                subject=completing.subject,
+                dataschema=event.dataschema(),
+                saga=saga,
+                causation=completing.id,
+                causes=causes,
+                step=step.wire_name,
+                depth=depth,
+                part=part,
+                parts=len(events),
+                declaration=self._version,
+                trace=work.send(event.event_type, identity, event.event_type, saga=saga, size=len(data)),
+            )
+            message = envelope.to_message()
+            if message.size() > MAX_RECORD_BYTES - HEADROOM:
+                raise OutputTooLarge(
+                    f"{event.event_type} has {message.size()} bytes, the bus takes {MAX_RECORD_BYTES - HEADROOM}"
+                )
+            messages.append(message)
+        return messages
+
+    def settled(
+        self,
+        step: str,
+        saga: str,
+        causes: Sequence[str],
+        work: Work,
+        *,
+        how: Settlement,
+        began: bool = True,
+        code: str = "",
+        reason: str = "",
+    ) -> Message:
+        """The fact that a step is done without an event, has failed, or is skipped."""
+        fact = Settled(
+            step=step,
+            causes=tuple(sorted(causes)),
+            how=how,
+            began=began,
+            code=code,
+            reason=reason,
+            declaration=self._version,
+        )
+        return self.fact(fact, saga, work)
+
+    def fact(self, fact: Fact, saga: str, work: Work) -> Message:
+        """A fact on the topic of facts."""
+        envelope = fact_envelope(fact, saga=saga, source=self._source, time_s=self._kit.clock())
+        trace = work.send("pavane.facts", envelope.id, envelope.type, saga=saga, size=len(envelope.data))
+        return fact_message(envelope, trace)
+
+    def dead(self, record: Record, step: str, code: str, *, attempt: int = 0, problems: Sequence[Problem] = ()) -> Message:
+        """A record for the agent's dead letters."""
+        reason = Reason(code=code, step=step, attempt=attempt, version=self._version, problems=tuple(problems))
+        return dead_letter(record, self._kit.plan.agent.name, reason)
+
+    def with_spans(self, done: Done, work: Work, saga: str | None, partition: int) -> Done:
+        """The same, with the unit's spans where they are kept: they are in the commit that the unit is in."""
+        spans = work.spans
+        if not spans:
+            return done
+        return Done([*done.messages, encode(spans, saga, partition=partition)], done.state)

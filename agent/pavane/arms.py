@@ -1,0 +1,50 @@
+"""Arms: what a join holds while it waits, and what a tombstone remembers of those it let go. Rows of lane state."""
+
+import json
+from collections.abc import Iterator
+from typing import cast
+
+from pavane.overlay import Overlay
+from pavane_events.envelope import Envelope, parse_structured
+
+Held = dict[str, Envelope]
+
+
+def arms_key(saga: str, step: str) -> bytes:
+    """The row of one saga's waiting join. Step names contain one slash, saga ids none."""
+    return f"a/{saga}/{step}".encode()
+
+
+def encode_arms(arms: Held) -> bytes:
+    """Arms by parameter name, each a structured-mode event with the trace it came under."""
+    return json.dumps({name: envelope.to_structured().decode() for name, envelope in arms.items()}).encode()
+
+
+def decode_arms(row: bytes | None) -> Held:
+    """The arms in a row; none where there is no row."""
+    if row is None:
+        return {}
+    stored = cast("dict[str, str]", json.loads(row))
+    return {name: parse_structured(text.encode()) for name, text in stored.items()}
+
+
+def arms_of_saga(state: Overlay, saga: str) -> Iterator[tuple[bytes, str, Held]]:
+    """Every waiting join of a saga: its row's key, its step and its arms."""
+    prefix = f"a/{saga}/".encode()
+    for key, row in state.scan(prefix):
+        yield key, key[len(prefix) :].decode(), decode_arms(row)
+
+
+def tombstone_key(saga: str) -> bytes:
+    """The row that says a saga has ended for this lane."""
+    return f"t/{saga}".encode()
+
+
+def encode_tombstone(let_go: dict[str, dict[str, str]]) -> bytes:
+    """By step, the arms let go: parameter name to event id."""
+    return json.dumps(let_go, separators=(",", ":")).encode()
+
+
+def decode_tombstone(row: bytes) -> dict[str, dict[str, str]]:
+    """What :func:`encode_tombstone` wrote."""
+    return cast("dict[str, dict[str, str]]", json.loads(row))

@@ -1,0 +1,137 @@
+"""Attempts: call, and call again by policy, until there is an answer, a deadline, an end, or no attempt left."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from pavane.breaker import BreakerOpen
+from pavane.fence import EffectUndone
+from pavane.kit import Kit
+from pavane.retry import Rejected, Retry
+from pavane.step import WrongOutput
+from pavane.units import Abandoned, Interruption, UndoUnit, Unit
+from pavane_tracing.work import Work
+
+log = logging.getLogger("pavane.attempts")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no answer. ``dead``: the input goes to the dead letters, too (a business "no" does not)."""
+
+    code: str
+    reason: str
+    attempt: int
+    dead: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How one call is tried: its retries, its deadline (seconds since the epoch), what stands in while a breaker is open."""
+
+    retry: Retry
+    deadline_s: float | None = None
+    fallback: Callable[[], Awaitable[object]] | None = None
+
+
+class DeadlineExpired(Exception):
+    """A call was still running when its step's deadline came."""
+
+
+async def attempt(
+    attempted: Callable[[int], Awaitable[object]],
+    policy: Policy,
+    unit: Unit | UndoUnit,
+    kit: Kit,
+    work: Work,
+    aside: Callable[[bool], None],
+) -> object | Failure:
+    """The answer of ``attempted(number)``, or why there is none.
+
+    ``aside(True)`` and ``aside(False)`` bracket each pause, so that others may work meanwhile. Raises
+    :class:`Abandoned` where the lane stops during a pause.
+    """
+    number = 0
+    while True:
+        number += 1
+        try:
+            return await _once(attempted, number, policy, kit)
+        except Rejected as rejected:
+            return Failure("rejected", rejected.reason, number, dead=False)
+        except EffectUndone:
+            return Failure("effect.undone", "the effect was undone before and stays undone", number, dead=False)
+        except DeadlineExpired:
+            return Failure("deadline", "no answer within its deadline", number, dead=True)
+        except WrongOutput as wrong:
+            return Failure("output.wrong-type", str(wrong), number, dead=True)
+        except BreakerOpen as breaker:
+            if policy.fallback is not None:
+                return await _fall_back(policy.fallback, number)
+            number -= 1
+            pause_s = max(0.001, breaker.retry_at_s - kit.clock())
+        except Exception as error:
+            name = _name_of(error)
+            log.info("attempt %d of %s failed: %r", number, unit.name, error)
+            if number >= policy.retry.attempts:
+                return Failure("attempts.exhausted", name, number, dead=True)
+            pause_s = policy.retry.pause_s(number, kit.chance())
+            work.event("retry", {"attempt": number, "error.type": name, "pause_s": pause_s})
+        interruption = await _pause(pause_s, policy, unit, kit, aside)
+        if interruption == "stopping":
+            raise Abandoned
+        if interruption == "ended":
+            return Failure("saga.ended", "its saga ended while it was waiting to be tried again", number, dead=False)
+
+
+async def _fall_back(fallback: Callable[[], Awaitable[object]], number: int) -> object | Failure:
+    try:
+        return await fallback()
+    except Exception as error:
+        log.exception("a fallback failed")
+        return Failure("fallback.failed", _name_of(error), number, dead=True)
+
+
+def _name_of(error: Exception) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+
+
+async def _once(attempted: Callable[[int], Awaitable[object]], number: int, policy: Policy, kit: Kit) -> object:
+    if policy.deadline_s is None:
+        return await attempted(number)
+    remaining = policy.deadline_s - kit.clock()
+    if remaining <= 0:
+        raise DeadlineExpired
+    bound = asyncio.timeout(remaining)
+    try:
+        async with bound:
+            return await attempted(number)
+    except TimeoutError:
+        if bound.expired():
+            raise DeadlineExpired from None
+        raise
+
+
+async def _pause(
+    pause_s: float, policy: Policy, unit: Unit | UndoUnit, kit: Kit, aside: Callable[[bool], None]
+) -> Interruption | None:
+    if unit.interrupted is not None:
+        return unit.interrupted
+    if policy.deadline_s is not None:
+        pause_s = min(pause_s, max(0.0, policy.deadline_s - kit.clock()))
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Interruption | None] = loop.create_future()
+    unit.pause = future
+    timer = loop.call_later(pause_s, _end_pause, future)
+    aside(True)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+        unit.pause = None
+        aside(False)
+
+
+def _end_pause(future: "asyncio.Future[Interruption | None]") -> None:
+    if not future.done():
+        future.set_result(None)

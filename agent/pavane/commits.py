@@ -1,0 +1,121 @@
+"""Commits: what is finished since the last commit goes into the next one, whole: inputs, outputs, state, offsets."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from pavane.marks import Marks
+from pavane.overlay import Overlay
+from pavane.progress import Progress
+from pavane.units import Done
+from pavane_events.bus import Lane
+from pavane_events.errors import BusUnavailable
+from pavane_events.record import Message, Record
+
+log = logging.getLogger("pavane.commits")
+
+_FIRST_PAUSE_S = 0.05
+_MOST_PAUSE_S = 5.0
+
+
+class Commits:
+    """A lane's one committer. Work settles at any time; commits follow one another, each with all that has settled."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        state: Overlay,
+        progress: Progress,
+        marks: Marks,
+        window: int,
+        extra: Callable[[], list[Message]],
+    ) -> None:
+        self._lane = lane
+        self._state = state
+        self._progress = progress
+        self._marks = marks
+        self._window = window
+        self._extra = extra
+        self._outbox: list[Message] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._dirty = asyncio.Event()
+        self._roomy = asyncio.Event()
+        self._finishing = False
+
+    def settle(self, record: Record, name: str, done: Done) -> None:
+        """A unit is finished: input, messages and state go into the next commit together."""
+        self._outbox.extend(done.messages)
+        if done.state:
+            self._state.change(done.state)
+        self._progress.finish(record.topic, record.offset, name)
+        self._dirty.set()
+        if self._progress.unsettled < self._window:
+            self._roomy.set()
+
+    def nudge(self) -> None:
+        """An input was finished without a unit: a commit is due."""
+        self._dirty.set()
+
+    async def room(self) -> None:
+        """Wait until fewer inputs than the window are unsettled: back-pressure."""
+        while self._progress.unsettled >= self._window:
+            self._roomy.clear()
+            await self._roomy.wait()
+
+    async def declare(self, message: Message) -> None:
+        """The lane's first commit under a version: the declaration, and the begun mark with it."""
+        self._outbox.append(message)
+        self._state.change(self._marks.advance())
+        await self._commit()
+
+    async def mark(self) -> None:
+        """A mark-only commit: returns when the begun mark covers what was received."""
+        self._state.change(self._marks.advance())
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._dirty.set()
+        await future
+
+    async def run(self) -> None:
+        """Commit whenever something is due, until :meth:`finish`. Raises :class:`LaneLost`."""
+        while not self._finishing or self._dirty.is_set():
+            await self._dirty.wait()
+            self._dirty.clear()
+            await self._commit()
+
+    def finish(self) -> None:
+        """Commit what has settled, then end :meth:`run`."""
+        self._finishing = True
+        self._dirty.set()
+
+    async def _commit(self) -> None:
+        self._outbox.extend(self._extra())
+        done, remembered = self._progress.take()
+        if remembered:
+            self._state.change(remembered)
+        refreshed = self._marks.refresh()
+        if refreshed:
+            self._state.change(refreshed)
+        outputs, self._outbox = self._outbox, []
+        waiting, self._waiting = self._waiting, []
+        await self._patiently(done, outputs, self._state.begin_commit())
+        self._state.end_commit()
+        self._marks.committed()
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def _patiently(
+        self, done: Mapping[str, int], outputs: Sequence[Message], state: Mapping[bytes, bytes | None]
+    ) -> None:
+        """The same commit again, with growing pauses, while the bus is full, locked or away: nothing is lost by waiting."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._lane.commit(done, outputs, state)
+            except BusUnavailable as error:
+                log.warning("lane %d of %s cannot commit, it tries again: %s", self._lane.partition, self._lane.group, error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(_MOST_PAUSE_S, pause_s * 2)
+            else:
+                return

@@ -1,0 +1,92 @@
+"""Context: what a step may know of the work it does, beside its events."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal, Self
+
+import structlog
+from opentelemetry import trace
+
+from pavane.breaker import Breaker, Breakers
+from pavane_events.ids import uuid7
+
+Outcome = Literal["done", "unknown"]
+
+
+class Context:
+    """The work at hand. One per call of a step, observer or undo; do not keep it.
+
+    ``saga``: the saga's id (None outside one). ``attempt``: from 1. ``idempotency_key``: the name of this step's effect,
+    the same in every re-run and in its undo: give it to whatever the step changes. ``deadline``: when the step stops
+    being tried (``within``), None if never. ``outcome``: in an undo, *done* where the step answered, *unknown* where
+    nobody can know whether it took effect.
+    """
+
+    __slots__ = ("_breakers", "_key", "attempt", "deadline", "outcome", "saga", "step")
+
+    def __init__(
+        self,
+        *,
+        saga: str | None,
+        step: str,
+        key: str | Callable[[], str],
+        breakers: Breakers,
+        attempt: int = 1,
+        deadline: datetime | None = None,
+        outcome: Outcome = "done",
+    ) -> None:
+        self.saga = saga
+        self.step = step
+        self.attempt = attempt
+        self.deadline = deadline
+        self.outcome: Outcome = outcome
+        self._key = key
+        self._breakers = breakers
+
+    @property
+    def idempotency_key(self) -> str:
+        """A uuid5 of deployment, saga, step and the causes: stable over every re-run, on any machine."""
+        if not isinstance(self._key, str):
+            self._key = self._key()
+        return self._key
+
+    @property
+    def span(self) -> trace.Span:
+        """The span of this call (``process <topic>``): add attributes and events to it."""
+        return trace.get_current_span()
+
+    @property
+    def logger(self) -> structlog.typing.FilteringBoundLogger:
+        """A logger that says saga, step, attempt and trace with every line."""
+        context = trace.get_current_span().get_span_context()
+        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("pavane.step").bind(
+            saga_id=self.saga,
+            step=self.step,
+            attempt=self.attempt,
+            trace_id=f"{context.trace_id:032x}",
+            span_id=f"{context.span_id:016x}",
+        )
+        return logger
+
+    def breaker(self, name: str) -> Breaker:
+        """The circuit breaker of that name, shared by all work of this agent in this process."""
+        return self._breakers.get(name)
+
+    def remaining_s(self, now: datetime | None = None) -> float | None:
+        """Seconds until the deadline, not below 0; None without one."""
+        if self.deadline is None:
+            return None
+        return max(0.0, (self.deadline - (now or datetime.now(UTC))).total_seconds())
+
+    @classmethod
+    def fake(cls, *, saga: str | None = None, attempt: int = 1, outcome: Outcome = "done", key: str | None = None) -> Self:
+        """A context for trying a step as a plain function, without a bus."""
+        return cls(
+            saga=saga or uuid7(),
+            step="fake/step",
+            key=key or uuid7(),
+            breakers=Breakers(time.time, {}),
+            attempt=attempt,
+            outcome=outcome,
+        )

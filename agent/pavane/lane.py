@@ -1,0 +1,128 @@
+"""The lane at work: receive, hand out to workers by key, gather what is finished, commit it together."""
+
+import asyncio
+import json
+import logging
+
+from pavane.answers import Answers
+from pavane.commits import Commits
+from pavane.kit import Kit
+from pavane.marks import Marks
+from pavane.overlay import Overlay
+from pavane.perform import Performer
+from pavane.progress import PREFIX, Progress
+from pavane.reception import Reception
+from pavane.undoing import Undoer
+from pavane.units import UndoUnit, Unit
+from pavane.workers import Workers
+from pavane_events.bus import Lane
+from pavane_events.envelope import Envelope
+from pavane_events.errors import LaneLost
+from pavane_events.ids import uuid7
+from pavane_events.record import Message
+from pavane_saga.wire import BREAKERS, fact_envelope, fact_message, timestamp
+
+log = logging.getLogger("pavane.lane")
+
+_RECEIVE_S = 5.0
+
+
+class LaneAtWork:
+    """One lane of one agent, from its grant until it is lost or stopped."""
+
+    def __init__(self, kit: Kit, lane: Lane) -> None:
+        self._kit = kit
+        self._lane = lane
+        limits = kit.limits
+        plan = kit.plan
+        state = Overlay(lane.state)
+        self._progress = Progress(key for key, _ in lane.state.scan(PREFIX))
+        with_effects = [topic for topic, steps in plan.listeners.items() if any(step.owes_undo for step in steps)]
+        self._marks = Marks(lane, plan.manifest.version, with_effects, limits.mark_window)
+        self._commits = Commits(lane, state, self._progress, self._marks, limits.window, self._breaker_events)
+        self._workers: Workers[Unit | UndoUnit] = Workers(self._perform, limits.concurrency)
+        answers = Answers(kit)
+        self._performer = Performer(kit, state, answers, self._workers.step_aside)
+        self._undoer = Undoer(kit, answers, self._workers.step_aside)
+        self._reception = Reception(kit, state, self._progress, self._marks, self._commits, self._workers, answers)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set (running work may then finish, for ``drain_s``) or the lane is lost.
+
+        Raises an exception group with what a handler raised beyond :class:`Exception`: nothing of that is committed.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._workers.start(group)
+                if self._marks.new_version:
+                    await self._commits.declare(self._declaration())
+                committing = group.create_task(self._commits.run())
+                receiving = group.create_task(self._receive())
+                await stop.wait()
+                receiving.cancel()
+                if not await self._workers.drain(self._kit.limits.drain_s):
+                    log.warning("lane %d of %s: work was given up at the end", self._lane.partition, self._lane.group)
+                self._commits.finish()
+                await committing
+                self._workers.cancel()
+        except* LaneLost:
+            log.info("lane %d of %s is lost: its next holder goes on", self._lane.partition, self._lane.group)
+
+    async def _receive(self) -> None:
+        while True:
+            await self._commits.room()
+            records = await self._lane.receive(self._kit.limits.batch, _RECEIVE_S)
+            if not records:
+                continue
+            if not self._marks.cover(records):
+                await self._commits.mark()
+            for record in records:
+                self._reception.take(record)
+            self._workers.wake()
+
+    async def _perform(self, unit: Unit | UndoUnit) -> None:
+        if isinstance(unit, UndoUnit):
+            saga = (unit.envelope.saga, None)
+            running = self._workers.running(saga)
+            if running is not None and running.name == unit.request.step:
+                running.interrupt("ended")
+                await self._workers.finished(saga)
+            done = await self._undoer.undo(unit)
+        else:
+            done = await self._performer.perform(unit)
+        self._commits.settle(unit.record, unit.name, done)
+
+    def _declaration(self) -> Message:
+        """Which manifest answers in this lane, from which offsets on."""
+        plan = self._kit.plan
+        since = {topic: offset for topic, offset in self._lane.committed.items() if topic in plan.listeners}
+        envelope = fact_envelope(
+            plan.manifest.declared(since.items()),
+            saga=None,
+            source=f"/agents/{plan.agent.name}",
+            time_s=self._kit.clock(),
+        )
+        return fact_message(envelope, envelope.trace, partition=self._lane.partition)
+
+    def _breaker_events(self) -> list[Message]:
+        """What breakers of this process did since the last commit of any of its lanes."""
+        agent = self._kit.plan.agent.name
+        messages: list[Message] = []
+        for each in self._kit.breakers.take_transitions():
+            data = {
+                "agent": agent,
+                "breaker": each.name,
+                "before": each.before,
+                "after": each.after,
+                "failures": each.failures,
+            }
+            envelope = Envelope(
+                id=uuid7(),
+                source=f"/agents/{agent}",
+                type="pavane.breaker",
+                data=json.dumps(data).encode(),
+                time=timestamp(each.at_s),
+                subject=f"{agent}/{each.name}",
+            )
+            messages.append(envelope.to_message(BREAKERS))
+        return messages

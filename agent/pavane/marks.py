@@ -1,0 +1,63 @@
+"""Marks: a lane's declaration and its begun mark, the offset before which a step may have begun, by topic."""
+
+import json
+from collections.abc import Collection, Iterable
+from typing import cast
+
+from pavane_events.bus import Lane
+from pavane_events.record import Record
+
+KEY = b"lane"
+
+
+class Marks:
+    """The begun mark is durable before any step begins on an input beyond it, a window ahead so that it costs little.
+
+    What lies at or beyond the mark that a lane found when it was granted, and was not begun by this holder, provably
+    never began: an earlier holder, even one that still runs, cannot have begun it.
+    """
+
+    def __init__(self, lane: Lane, version: str, topics: Collection[str], window: int) -> None:
+        row = lane.state.get(KEY)
+        stored = cast("dict[str, object]", json.loads(row)) if row is not None else {}
+        self.new_version = stored.get("version") != version
+        self._version = version
+        self._window = window
+        self._found = cast("dict[str, int]", stored.get("mark", {}))
+        self._durable = dict(self._found)
+        self._highest: dict[str, int] = {topic: lane.committed.get(topic, 0) for topic in topics}
+        self._written: dict[str, int] | None = None
+
+    def may_have_begun(self, record: Record) -> bool:
+        """Whether an earlier holder of the lane may have called a step on that input."""
+        return record.offset < self._found.get(record.topic, 0)
+
+    def cover(self, records: Iterable[Record]) -> bool:
+        """Whether every one of these lies before the durable mark; if not, :meth:`advance` must be committed first."""
+        covered = True
+        for record in records:
+            highest = self._highest.get(record.topic)
+            if highest is not None:
+                if record.offset > highest:
+                    self._highest[record.topic] = record.offset
+                if record.offset >= self._durable.get(record.topic, 0):
+                    covered = False
+        return covered
+
+    def advance(self) -> dict[bytes, bytes | None]:
+        """The row with the mark a window ahead of what was received."""
+        self._written = {topic: highest + self._window for topic, highest in self._highest.items()}
+        row = json.dumps({"version": self._version, "mark": self._written}, separators=(",", ":"))
+        return {KEY: row.encode()}
+
+    def refresh(self) -> dict[bytes, bytes | None]:
+        """For any commit that is due anyhow: the row, where less than half of the window is left; else nothing."""
+        half = self._window // 2
+        if all(self._durable.get(topic, 0) - highest >= half for topic, highest in self._highest.items()):
+            return {}
+        return self.advance()
+
+    def committed(self) -> None:
+        """The commit with the last row written has happened."""
+        if self._written is not None:
+            self._durable, self._written = self._written, None

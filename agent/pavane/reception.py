@@ -1,0 +1,120 @@
+"""Reception: what a lane receives becomes units of work, an end, an undo, or a dead letter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pavane.answers import Answers
+from pavane.arms import arms_of_saga, encode_tombstone, tombstone_key
+from pavane.commits import Commits
+from pavane.kit import Kit
+from pavane.marks import Marks
+from pavane.overlay import Overlay
+from pavane.progress import Progress
+from pavane.units import CONTROL_UNIT, Done, UndoUnit, Unit
+from pavane.workers import Workers
+from pavane_events.bus import MAX_RECORD_BYTES
+from pavane_events.envelope import Envelope, parse
+from pavane_events.errors import Problem, UndecodableRecord
+from pavane_events.record import Message, Record
+from pavane_saga.wire import ENDS, UNDO, misplaced, read_undo_request
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """Sorts a lane's records. Nothing here waits: control records do not queue behind events of their key."""
+
+    kit: Kit
+    state: Overlay
+    progress: Progress
+    marks: Marks
+    commits: Commits
+    workers: Workers[Unit | UndoUnit]
+    answers: Answers
+
+    def take(self, record: Record) -> None:
+        """Sort one record. It is admitted to progress here, and settled by whoever works on it."""
+        if record.value is not None and len(record.value) > MAX_RECORD_BYTES:
+            problem = Problem("value", "value.too-large", f"more than {MAX_RECORD_BYTES} bytes")
+            self._refuse(record, [problem])
+            return
+        try:
+            envelope = parse(record)
+        except UndecodableRecord as error:
+            self._refuse(record, error.problems)
+            return
+        problems = misplaced(record, envelope, self.kit.partitions)
+        if problems:
+            self._refuse(record, problems)
+        elif record.topic == ENDS:
+            self._end(record, envelope)
+        elif record.topic == self.kit.plan.commands:
+            self._command(record, envelope)
+        elif envelope.type != record.topic:
+            mismatch = f"an event of type {envelope.type} does not belong on topic {record.topic}"
+            self._refuse(record, [Problem("ce_type", "topic.mismatch", mismatch)])
+        else:
+            self._event(record, envelope)
+
+    def _event(self, record: Record, envelope: Envelope) -> None:
+        steps = [
+            step
+            for step in self.kit.plan.listeners[record.topic]
+            if not self.progress.finished_before(record.topic, record.offset, step.wire_name)
+        ]
+        self.progress.admit(record.topic, record.offset, len(steps))
+        if not steps:
+            self.commits.nudge()
+        maybe = self.marks.may_have_begun(record)
+        for step in steps:
+            self.workers.submit(Unit(record, envelope, step, maybe))
+
+    def _command(self, record: Record, envelope: Envelope) -> None:
+        try:
+            if envelope.type != UNDO or envelope.saga is None:
+                unknown = Problem("ce_type", "command.unknown", f"the only command is {UNDO}, for a saga")
+                raise UndecodableRecord("no command", [unknown])
+            request = read_undo_request(envelope)
+        except UndecodableRecord as error:
+            self._refuse(record, error.problems)
+            return
+        self.progress.admit(record.topic, record.offset, 1)
+        self.workers.submit(UndoUnit(record, envelope, request))
+
+    def _end(self, record: Record, envelope: Envelope) -> None:
+        """Raise the tombstone, let go of held arms (skipped), hurry what pauses."""
+        self.progress.admit(record.topic, record.offset, 1)
+        saga = envelope.saga
+        if saga is None or self.state.get(tombstone_key(saga)) is not None:
+            self.commits.settle(record, CONTROL_UNIT, Done())
+            return
+        running = self.workers.running((saga, None))
+        joining = running.name if running is not None else None
+        if running is not None:
+            running.interrupt("ended")
+        let_go: dict[str, dict[str, str]] = {}
+        changes: dict[bytes, bytes | None] = {}
+        for key, step, arms in arms_of_saga(self.state, saga):
+            if step != joining:
+                let_go[step] = {name: held.id for name, held in arms.items()}
+                changes[key] = None
+        changes[tombstone_key(saga)] = encode_tombstone(let_go)
+        work = self.kit.tracing.process(
+            envelope,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            group=self.kit.plan.agent.name,
+        )
+        messages: list[Message] = [
+            self.answers.settled(step, saga, list(arms.values()), work, how="skipped", began=False, code="saga.ended")
+            for step, arms in let_go.items()
+        ]
+        work.end()
+        done = self.answers.with_spans(Done(messages, changes), work, saga, record.partition)
+        self.commits.settle(record, CONTROL_UNIT, done)
+
+    def _refuse(self, record: Record, problems: Sequence[Problem]) -> None:
+        """A record that is no event of ours: to the dead letters, and on."""
+        self.progress.admit(record.topic, record.offset, 1)
+        code = problems[0].code if len(problems) == 1 else UndecodableRecord.code
+        self.commits.settle(record, CONTROL_UNIT, Done([self.answers.dead(record, "", code, problems=problems)]))

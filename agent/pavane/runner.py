@@ -1,0 +1,107 @@
+"""Runner: agents and sagas at work on a bus, until they are told to stop."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pavane.agent import Agent
+from pavane.breaker import Breakers
+from pavane.kit import Kit, Limits
+from pavane.lane import LaneAtWork
+from pavane.plan import AgentPlan, plan_of
+from pavane.settings import Settings
+from pavane_events.bus import Bus
+from pavane_saga.coordinator import run_coordinator
+from pavane_saga.manifest import read_directory
+from pavane_saga.saga import Saga
+from pavane_tracing.setup import make_tracing
+from pavane_tracing.work import Tracing
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What everything that runs in a process shares. ``clock``: seconds since the epoch; ``chance``: [0, 1)."""
+
+    deployment: str = "pavane"
+    limits: Limits = field(default_factory=Limits)
+    trace: bool = True
+    clock: Callable[[], float] = time.time
+    chance: Callable[[], float] = random.random
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Surroundings":
+        """As the settings say."""
+        limits = Limits(concurrency=settings.concurrency, drain_s=settings.drain_s)
+        return cls(deployment=settings.deployment, limits=limits, trace=settings.trace)
+
+    def tracing(self, service: str, bus: Bus) -> Tracing:
+        """Tracing under that service name; spans are kept on an embedded bus where no OTLP endpoint takes them."""
+        return make_tracing(service, keep=bus.embedded) if self.trace else Tracing.off()
+
+
+async def run(
+    agents: Sequence[Agent],
+    sagas: Sequence[Saga],
+    bus: Bus,
+    stop: asyncio.Event,
+    surroundings: Surroundings | None = None,
+) -> None:
+    """Run agents and the coordinator of sagas in this event loop until ``stop`` is set; then they drain and return.
+
+    Raises an exception group as soon as one of them fails; the others are cancelled, and what they had not committed
+    is begun again by whoever runs them next.
+    """
+    chosen = surroundings or Surroundings()
+    async with asyncio.TaskGroup() as group:
+        for agent in agents:
+            group.create_task(run_agent(agent, bus, stop, chosen), name=agent.name)
+        if sagas:
+            tracing = chosen.tracing("coordinator", bus)
+            group.create_task(run_coordinator(sagas, bus, stop, tracing=tracing, clock=chosen.clock), name="coordinator")
+
+
+async def run_agent(agent: Agent, bus: Bus, stop: asyncio.Event, surroundings: Surroundings) -> None:
+    """Run one agent until ``stop`` is set. Raises :class:`DeclarationError` before anything is touched."""
+    plan = plan_of(agent)
+    tracing = surroundings.tracing(agent.name, bus)
+    kit = Kit(
+        plan=plan,
+        deployment=surroundings.deployment,
+        partitions=bus.partitions,
+        tracing=tracing,
+        breakers=Breakers(surroundings.clock, agent.breakers),
+        limits=surroundings.limits,
+        clock=surroundings.clock,
+        chance=surroundings.chance,
+    )
+    try:
+        async with agent.alive():
+            await bus.create_topics(plan.topic_specs())
+            await _introduce(plan, bus)
+            await _run_lanes(kit, bus, stop)
+    finally:
+        tracing.shutdown(surroundings.limits.drain_s)
+
+
+async def _introduce(plan: AgentPlan, bus: Bus) -> None:
+    known = (await read_directory(bus)).agents.get(plan.agent.name)
+    if known != plan.manifest:
+        await bus.publish([plan.manifest.to_message()])
+
+
+async def _run_lanes(kit: Kit, bus: Bus, stop: asyncio.Event) -> None:
+    lanes = await bus.lanes(kit.plan.agent.name, kit.plan.topics, start="latest")
+    try:
+        async with asyncio.TaskGroup() as group:
+
+            async def grant() -> None:
+                async for lane in lanes:
+                    group.create_task(LaneAtWork(kit, lane).run(stop))
+
+            granting = group.create_task(grant())
+            await stop.wait()
+            granting.cancel()
+    finally:
+        await lanes.close()

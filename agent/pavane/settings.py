@@ -1,0 +1,57 @@
+"""Settings: one root, read from ``PAVANE_`` variables; a variable that nobody knows is an error, not a surprise."""
+
+import difflib
+import os
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pavane_events.errors import ConfigurationError, Problem
+
+_PREFIX = "PAVANE_"
+_OTHERS = frozenset({"PAVANE_REQUIRE", "PAVANE_KAFKA", "PAVANE_JAEGER"})
+"""Variables of the project's own tests."""
+
+
+class Settings(BaseSettings):
+    """What a process is told from outside. ``OTEL_*`` variables are OpenTelemetry's own."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
+
+    bus: str = Field("sqlite:///pavane.db", description="the bus: sqlite:///FILE (relative) or sqlite:////FILE (absolute)")
+    deployment: str = Field("pavane", min_length=1, description="part of every idempotency key: one per installation")
+    partitions: int | None = Field(
+        None, ge=1, le=256, description="lanes per agent, chosen when the bus is made; unset: what the bus has, else 4"
+    )
+    synchronous: Literal["NORMAL", "FULL"] = Field(
+        "NORMAL",
+        description="FULL survives power loss, NORMAL survives kill -9 and loses the last moments to power loss",
+    )
+    trace: bool = Field(True, description="spans to the OTEL_ endpoint, else into the embedded bus")
+    concurrency: int = Field(64, ge=1, description="handlers running at once, per lane")
+    drain_s: float = Field(10.0, ge=0, description="seconds that a graceful stop waits for running work")
+    log: Literal["debug", "info", "warning", "error"] = Field("warning", description="the least severe lines to be logged")
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment, under overrides that are not None. Raises :class:`ConfigurationError`, all at once."""
+    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    problems: list[Problem] = []
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and name.upper() not in known | _OTHERS:
+            near = difflib.get_close_matches(name.upper(), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+            problems.append(Problem(name, "setting.unknown", f"no such setting; {hint}"))
+    try:
+        settings = Settings.model_validate(
+            {**Settings().model_dump(), **{name: value for name, value in overrides.items() if value is not None}}
+        )
+    except ValidationError as error:
+        for each in error.errors(include_url=False, include_input=False, include_context=False):
+            where = ".".join(str(part) for part in each["loc"])
+            problems.append(Problem(_PREFIX + where.upper(), each["type"], each["msg"]))
+        raise ConfigurationError("the settings are wrong", problems) from None
+    if problems:
+        raise ConfigurationError("the settings are wrong", problems)
+    return settings

@@ -1,0 +1,159 @@
+"""Signature: what a step's annotations say. The types are the subscription, the contract and the topic."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Union, cast
+
+from pavane.context import Context
+from pavane_events.errors import Problem
+from pavane_events.event import Event
+
+EventType = type[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One event that a step waits for: its name in the function and the classes it may have."""
+
+    name: str
+    views: tuple[EventType, ...]
+
+    def view(self, event_type: str) -> EventType | None:
+        """The class through which this parameter reads events of that type."""
+        for view in self.views:
+            if view.event_type == event_type:
+                return view
+        return None
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The event types that fill this parameter."""
+        return tuple(view.event_type for view in self.views)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a step takes and gives. ``several``: it returns a tuple with one event of each of ``produces``."""
+
+    parameters: tuple[Parameter, ...]
+    context: str | None
+    produces: tuple[EventType, ...]
+    several: bool
+    nothing: bool
+
+
+def read_signature(function: Callable[..., object], what: str) -> tuple[Signature | None, list[Problem]]:
+    """The signature of a step or observer, or every reason why it cannot be one."""
+    problems: list[Problem] = []
+    hints = _hints(function, what, problems)
+    if hints is None:
+        return None, problems
+    parameters: list[Parameter] = []
+    context: str | None = None
+    for name, parameter in inspect.signature(function).parameters.items():
+        where = f"{what}({name})"
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            problems.append(Problem(where, "step.variadic", "name each event: *args and **kwargs cannot be subscribed to"))
+        elif name not in hints:
+            problems.append(Problem(where, "step.unannotated", f"say which event it is: {name}: ScoreComputed"))
+        elif hints[name] is Context:
+            context = name
+        else:
+            views = _events_of(hints[name], where, problems, "parameter")
+            if views:
+                parameters.append(Parameter(name, views))
+    _check_parameters(parameters, what, problems)
+    produces, several, nothing = _returns(hints.get("return", inspect.Signature.empty), what, problems)
+    if problems:
+        return None, problems
+    return Signature(tuple(parameters), context, produces, several, nothing), []
+
+
+def read_undo(function: Callable[..., object], step: Signature, what: str) -> tuple[tuple[bool, str | None], list[Problem]]:
+    """Whether an undo takes ``done`` and its context's name; with every reason why it does not fit its step."""
+    problems: list[Problem] = []
+    hints = _hints(function, what, problems)
+    if hints is None:
+        return (False, None), problems
+    names = [name for name in inspect.signature(function).parameters if hints.get(name) is not Context]
+    context = next((name for name in inspect.signature(function).parameters if hints.get(name) is Context), None)
+    wanted = [parameter.name for parameter in step.parameters]
+    shown = ", ".join([*wanted, "done", "ctx"])
+    if names[: len(wanted)] != wanted or names[len(wanted) :] != ["done"]:
+        problems.append(
+            Problem(what, "undo.parameters", f"an undo takes its step's inputs under the same names, then done: ({shown})")
+        )
+    elif type(None) not in typing.get_args(hints.get("done")) and hints.get("done") is not type(None):
+        given = " | ".join(each.__name__ for each in step.produces) or "object"
+        problems.append(
+            Problem(
+                f"{what}(done)",
+                "undo.done-optional",
+                f"done must accept None, for a process can die between effect and answer: done: {given} | None",
+            )
+        )
+    return (True, context), problems
+
+
+def _hints(function: Callable[..., object], what: str, problems: list[Problem]) -> dict[str, object] | None:
+    try:
+        return cast("dict[str, object]", typing.get_type_hints(function))
+    except Exception as error:  # whatever an annotation raises is the user's to see
+        problems.append(Problem(what, "step.annotations", f"its annotations cannot be read: {error}"))
+        return None
+
+
+def _check_parameters(parameters: list[Parameter], what: str, problems: list[Problem]) -> None:
+    if not parameters and not problems:
+        problems.append(Problem(what, "step.no-event", "a step takes at least one event: def step(score: ScoreComputed)"))
+    seen: dict[str, str] = {}
+    for parameter in parameters:
+        for event_type in parameter.types:
+            if event_type in seen:
+                problems.append(
+                    Problem(
+                        f"{what}({parameter.name})",
+                        "step.same-type",
+                        f"{event_type} already fills {seen[event_type]!r}: parameters are matched by type, so each type once",
+                    )
+                )
+            seen[event_type] = parameter.name
+
+
+def _events_of(hint: object, where: str, problems: list[Problem], kind: str) -> tuple[EventType, ...]:
+    alternatives = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    found: list[EventType] = []
+    for each in alternatives:
+        if each is type(None):
+            problems.append(
+                Problem(where, "step.optional", "an event that may be missing cannot be waited for: make it another step")
+            )
+        elif isinstance(each, type) and issubclass(each, Event) and each is not Event:
+            found.append(each)
+        else:
+            problems.append(
+                Problem(where, f"step.{kind}-type", f"{each!r} is no event: use a class derived from pavane.Event")
+            )
+    return tuple(found)
+
+
+def _returns(hint: object, what: str, problems: list[Problem]) -> tuple[tuple[EventType, ...], bool, bool]:
+    where = f"{what} -> return"
+    if hint is inspect.Signature.empty:
+        problems.append(Problem(where, "step.return-missing", "say what it returns: -> ScoreComputed, or -> None"))
+        return (), False, False
+    if hint is None or hint is type(None):
+        return (), False, True
+    if typing.get_origin(hint) is tuple:
+        parts = typing.get_args(hint)
+        if Ellipsis in parts:
+            problems.append(Problem(where, "step.return-length", "name each event of the tuple: tuple[A, B]"))
+            return (), True, False
+        return tuple(view for part in parts for view in _events_of(part, where, problems, "return")), True, False
+    arms = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    nothing = type(None) in arms
+    events = tuple(view for arm in arms if arm is not type(None) for view in _events_of(arm, where, problems, "return"))
+    return events, False, nothing

@@ -1,0 +1,165 @@
+"""Step: a function with the events it waits for, the events it gives, and its undo."""
+
+import asyncio
+import contextvars
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Concatenate, Generic, ParamSpec, TypeVar, cast
+
+from pavane.context import Context
+from pavane.retry import UNDO, Retry
+from pavane.signature import Parameter, Signature, read_undo
+from pavane_events.errors import DeclarationError, Problem
+from pavane_events.event import Event
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Outputs = tuple[Event, ...]
+
+
+class WrongOutput(TypeError):
+    """A step returned something that its signature does not name. It is a bug in the step: it is not tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """How a step is taken back: the function beside it, whether it asks for a context, and how patiently it is tried."""
+
+    function: Callable[..., object]
+    context: str | None
+    retry: Retry
+
+
+@dataclass(frozen=True, slots=True)
+class StepOptions:
+    """What a step's decorator says of it."""
+
+    retry: Retry
+    within: timedelta | None
+    effects: bool
+    retriable: bool
+    observer: bool
+    fallback: Callable[..., object] | None
+
+
+class Step(Generic[P, R]):
+    """A function that an agent listens with. It stays a plain callable: ``await compute_score(application, ctx)``.
+
+    ``wire_name`` is ``agent/step``: it is written into events and stored facts, so it outlives the function's name.
+    """
+
+    def __init__(self, wire_name: str, function: Callable[P, R], signature: Signature, options: StepOptions) -> None:
+        self.wire_name = wire_name
+        self.function = function
+        self.signature = signature
+        self.options = options
+        self.undo: Undo | None = None
+        self._is_async = inspect.iscoroutinefunction(function)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Step {self.wire_name}>"
+
+    @property
+    def is_join(self) -> bool:
+        """Whether it waits for more than one event of a saga."""
+        return len(self.signature.parameters) > 1
+
+    @property
+    def owes_undo(self) -> bool:
+        """Whether a failed saga must have it undone."""
+        return self.undo is not None
+
+    def parameter_for(self, event_type: str) -> Parameter:
+        """The parameter that an event of that type fills. KeyError where none does."""
+        for parameter in self.signature.parameters:
+            if event_type in parameter.types:
+                return parameter
+        raise KeyError(event_type)
+
+    def compensate(
+        self,
+        function: Callable[Concatenate[Event, ...], object] | Callable[..., object] | None = None,
+        *,
+        retry: Retry = UNDO,
+    ) -> Callable[..., object]:
+        """Declare the undo: a function of the step's inputs under the same names, ``done`` and optionally a context.
+
+        ``done`` is the output as returned, or None where nobody can know whether the step took effect. The undo must be
+        safe to run twice, must accept that there is nothing to undo, and must leave a fence (:class:`pavane.Fence`)
+        where the effect lives. If it keeps failing, the saga is parked and says so.
+        """
+        if function is None:
+            return functools.partial(self.compensate, retry=retry)
+        (_, context), problems = read_undo(function, self.signature, f"{self.wire_name}.compensate")
+        if self.undo is not None:
+            problems.append(Problem(self.wire_name, "undo.doubled", "a step has one undo"))
+        if not self.options.effects:
+            problems.append(Problem(self.wire_name, "undo.no-effects", "it says effects=False: drop that or the undo"))
+        if self.options.observer:
+            problems.append(Problem(self.wire_name, "undo.observer", "an observer owes nothing: make it a step"))
+        if problems:
+            raise DeclarationError(f"the undo of {self.wire_name} cannot work so", problems)
+        self.undo = Undo(function, context, retry)
+        return function
+
+    async def perform(self, inputs: Mapping[str, Event], context: Context) -> Outputs:
+        """Call the function with its events; its outputs, checked against its signature (:class:`WrongOutput`).
+
+        A plain ``def`` runs in a thread, with the caller's context variables.
+        """
+        arguments: dict[str, object] = dict(inputs)
+        if self.signature.context is not None:
+            arguments[self.signature.context] = context
+        return self.check_outputs(await call(self.function, arguments, is_async=self._is_async))
+
+    async def perform_undo(self, inputs: Mapping[str, Event], done: Outputs | None, context: Context) -> None:
+        """Call the undo with the step's inputs and what it returned (None: unknown)."""
+        undo = self.undo
+        if undo is None:
+            raise LookupError(f"{self.wire_name} has no undo")
+        returned: object = None
+        if done is not None:
+            returned = done if self.signature.several else (done[0] if done else None)
+        arguments: dict[str, object] = {**inputs, "done": returned}
+        if undo.context is not None:
+            arguments[undo.context] = context
+        await call(undo.function, arguments)
+
+    def check_outputs(self, returned: object) -> Outputs:
+        """What a function returned, as a tuple of the events that its signature names."""
+        signature = self.signature
+        if returned is None:
+            if signature.nothing or self.options.observer:
+                return ()
+        elif signature.several:
+            if isinstance(returned, tuple):
+                events = cast("tuple[object, ...]", returned)
+                if len(events) == len(signature.produces) and all(
+                    isinstance(event, kind) for event, kind in zip(events, signature.produces, strict=True)
+                ):
+                    return cast("Outputs", events)
+        elif isinstance(returned, signature.produces):
+            return (returned,)
+        promised = ", ".join(kind.__name__ for kind in signature.produces) or "nothing"
+        raise WrongOutput(f"{self.wire_name} returned {type(returned).__name__}, its signature promises {promised}")
+
+
+async def call(function: Callable[..., object], arguments: dict[str, object], *, is_async: bool | None = None) -> object:
+    """Await an ``async def``, run a ``def`` in a thread."""
+    if is_async if is_async is not None else inspect.iscoroutinefunction(function):
+        return await cast("Awaitable[object]", function(**arguments))
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(
+        None, functools.partial(context.run, functools.partial(function, **arguments))
+    )
+
+
+AnyStep = Step[..., object]

@@ -1,0 +1,83 @@
+"""Units: the pieces of work of a lane, an input with a step or an undo, and how each ends."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pavane.step import AnyStep
+from pavane_events.envelope import Envelope
+from pavane_events.record import Message, Record
+from pavane_saga.wire import UndoRequest
+
+Interruption = Literal["ended", "stopping"]
+
+UNDO_UNIT = "undo"
+CONTROL_UNIT = "control"
+
+
+@dataclass(slots=True, eq=False)
+class Pausing:
+    """Work that pauses between attempts, and what may end the pause early."""
+
+    record: Record
+    envelope: Envelope
+    pause: "asyncio.Future[Interruption | None] | None" = field(default=None, init=False)
+    interrupted: Interruption | None = field(default=None, init=False)
+
+    def interrupt(self, why: Interruption) -> None:
+        """End a pause, now or as soon as one begins."""
+        self.interrupted = why
+        if self.pause is not None and not self.pause.done():
+            self.pause.set_result(why)
+
+
+@dataclass(slots=True, eq=False)
+class Unit(Pausing):
+    """One input for one step. ``may_have_begun``: an earlier holder of the lane may have called the step on it."""
+
+    step: AnyStep
+    may_have_begun: bool
+
+    @property
+    def name(self) -> str:
+        """The name under which progress counts it."""
+        return self.step.wire_name
+
+    @property
+    def key(self) -> tuple[str | bytes | None, str | None]:
+        """What it queues behind: the saga (else the record's key); an observer's queue is its own, it holds up nobody."""
+        saga = self.envelope.saga
+        return (
+            saga if saga is not None else self.record.key,
+            self.step.wire_name if self.step.options.observer else None,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class UndoUnit(Pausing):
+    """One undo that the coordinator asks for. It never queues behind events."""
+
+    request: UndoRequest
+
+    @property
+    def name(self) -> str:
+        """The name under which progress counts it."""
+        return UNDO_UNIT
+
+    @property
+    def key(self) -> None:
+        """Nothing to queue behind."""
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A unit is finished: what is published and what changes in the lane's state, in one commit with its input."""
+
+    messages: Sequence[Message] = ()
+    state: Mapping[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
+
+
+class Abandoned(Exception):
+    """A unit was given up unfinished, because the lane stops: its input stays, its next holder begins it again."""

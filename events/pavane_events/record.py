@@ -1,0 +1,43 @@
+"""What lies on a topic: a message on its way in, a record once it has its place."""
+
+from dataclasses import dataclass, field
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+@dataclass(slots=True)
+class Message:
+    """Bytes to be published. Treat as immutable.
+
+    ``partition`` overrides the partitioner; without it the key decides (murmur2, as Kafka's Java client does), and a
+    message without a key goes to any partition.
+    """
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+    partition: int | None = None
+
+    def size(self) -> int:
+        """Bytes of key, value and headers together: what the size limit of a bus is held against."""
+        return len(self.key or b"") + len(self.value or b"") + sum(len(name) + len(value) for name, value in self.headers)
+
+
+@dataclass(slots=True)
+class Record:
+    """A message that has its place in a partition. Treat as immutable: one record serves every lane of a process.
+
+    Offsets of a partition rise, but not by one: buses leave gaps. ``timestamp_ms`` is the time of append by the bus's
+    clock, milliseconds since the epoch. ``parsed`` belongs to :mod:`pavane_events.envelope`, which parses a record
+    once however many lanes of the process read it.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_ms: int
+    parsed: object = field(default=None, compare=False, repr=False)

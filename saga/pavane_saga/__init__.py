@@ -1,0 +1,1 @@
+"""What is undone: facts, the pure engine, the coordinator, and the checks."""

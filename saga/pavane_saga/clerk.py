@@ -1,0 +1,88 @@
+"""The clerk: writes the engine's commands as messages, under the trace of the event that led to them."""
+
+import logging
+from collections.abc import Iterable
+from typing import Literal
+
+from pavane_events.envelope import Envelope
+from pavane_events.ids import derived
+from pavane_events.record import Message
+from pavane_saga.engine import Command, End, Halt, Park, Undo
+from pavane_saga.history import History
+from pavane_saga.saga import Saga, SagaEnded
+from pavane_saga.wire import COORDINATOR, ENDS, UndoCommand, commands_topic, end_envelope, timestamp
+from pavane_tracing.work import Work
+
+log = logging.getLogger("pavane.coordinator")
+
+Verdict = Literal["completed", "compensated", "abandoned"]
+
+
+class Clerk:
+    """Writes for one saga, once. ``verdict`` is set where the commands end it."""
+
+    def __init__(self, saga: Saga, saga_id: str, history: History, work: Work, now_s: float) -> None:
+        self._saga = saga
+        self._id = saga_id
+        self._history = history
+        self._work = work
+        self._now_s = now_s
+        self.verdict: Verdict | None = None
+
+    def write(self, commands: Iterable[Command]) -> list[Message]:
+        """The messages that the commands become, in their order."""
+        messages: list[Message] = []
+        for command in commands:
+            if isinstance(command, Halt):
+                messages.append(self._tell_agents(failed=True, code=command.code, reason=command.reason))
+            elif isinstance(command, Undo):
+                messages.append(self._undo(command))
+            elif isinstance(command, Park):
+                log.error(
+                    "saga %s is parked: the undo of %s failed, its effect may stand (%s)",
+                    self._id,
+                    command.step,
+                    command.code,
+                )
+            else:
+                messages.extend(self._end(command))
+        return messages
+
+    def _tell_agents(self, *, failed: bool, code: str, reason: str) -> Message:
+        envelope = end_envelope(self._id, failed=failed, code=code, reason=reason, time_s=self._now_s)
+        return self._sent(envelope, ENDS)
+
+    def _undo(self, command: Undo) -> Message:
+        events = self._history.events
+        order = UndoCommand(
+            saga=self._id,
+            step=command.step,
+            causes=command.causes,
+            inputs=tuple(events[each].event for each in command.causes if each in events),
+            outputs=tuple(events[each].event for each in command.outputs if each in events),
+            outcome=command.outcome,
+        )
+        return self._sent(order.envelope(self._now_s), commands_topic(command.step.partition("/")[0]))
+
+    def _end(self, command: End) -> list[Message]:
+        self.verdict = command.verdict
+        self._work.point(f"saga {self._saga.name} end", attributes={"saga.verdict": command.verdict})
+        event = SagaEnded(saga=self._id, verdict=command.verdict)
+        envelope = Envelope(
+            id=derived("ended", self._id),
+            source=f"/{COORDINATOR}",
+            type=SagaEnded.event_type,
+            data=event.to_json(),
+            time=timestamp(self._now_s),
+            dataschema=SagaEnded.dataschema(),
+            saga=self._id,
+        )
+        messages = [self._sent(envelope, SagaEnded.event_type)]
+        if command.let_go:
+            reason = "the saga completed; these arms can no longer be filled"
+            messages.append(self._tell_agents(failed=False, code="saga.completed", reason=reason))
+        return messages
+
+    def _sent(self, envelope: Envelope, topic: str) -> Message:
+        trace = self._work.send(topic, envelope.id, envelope.type, saga=self._id, size=len(envelope.data))
+        return envelope.with_trace(trace).to_message(topic)

@@ -1,0 +1,181 @@
+"""The coordinator: a consumer like any other. It reads every saga topic, and commits the engine's commands with its inputs."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from pavane_events.bus import Bus, Lane, Lanes, TopicSpec
+from pavane_events.dead_letter import dead_letters_topic
+from pavane_events.errors import BusUnavailable, LaneLost
+from pavane_events.record import Record
+from pavane_saga.desk import Decision, Desk
+from pavane_saga.manifest import Directory, SagaPlan, read_directory
+from pavane_saga.saga import Saga, SagaEnded
+from pavane_saga.wire import ADMISSIONS, AGENTS, COORDINATOR, ENDS, FACTS
+from pavane_tracing.store import SPANS_TOPIC
+from pavane_tracing.work import Tracing
+
+log = logging.getLogger("pavane.coordinator")
+
+_BATCH = 500
+_LOOK_S = 0.1
+_LOOK_LATER_S = 2.0
+_FIRST_PAUSE_S = 0.05
+_MOST_PAUSE_S = 5.0
+
+
+@dataclass(slots=True)
+class Office:
+    """What the lanes of one coordinator process share: the sagas, and who is there as last looked up."""
+
+    sagas: Mapping[str, Saga]
+    bus: Bus
+    tracing: Tracing
+    clock: Callable[[], float]
+    directory: Directory
+
+    @property
+    def intakes(self) -> Mapping[str, Saga]:
+        """Sagas by their intake topic."""
+        return {saga.intake: saga for saga in self.sagas.values()}
+
+
+async def run_coordinator(
+    sagas: Sequence[Saga],
+    bus: Bus,
+    stop: asyncio.Event,
+    *,
+    tracing: Tracing,
+    clock: Callable[[], float] = time.time,
+) -> None:
+    """Coordinate sagas until ``stop`` is set. Several processes may: their lanes are shared out between them.
+
+    It reads every topic of its sagas from the earliest record, learns who owes what from the agents' declarations, and
+    opens the intake of a lane when every agent that leads to ``completes`` has declared it.
+    """
+    office = Office({saga.name: saga for saga in sagas}, bus, tracing, clock, Directory({}, {}))
+    await _prepare(office)
+    lanes = await bus.lanes(COORDINATOR, _topics(office), start="earliest")
+    try:
+        async with asyncio.TaskGroup() as group:
+            desks: list[CoordinatorLane] = []
+
+            async def grant() -> None:
+                async for lane in lanes:
+                    desk = CoordinatorLane(office, lane)
+                    desks.append(desk)
+                    group.create_task(desk.run(stop))
+
+            granting = group.create_task(grant())
+            looking = group.create_task(_look_around(office, lanes, desks))
+            await stop.wait()
+            granting.cancel()
+            looking.cancel()
+    finally:
+        await lanes.close()
+        tracing.shutdown(5.0)
+
+
+async def _prepare(office: Office) -> None:
+    names = {FACTS, ENDS, ADMISSIONS, SPANS_TOPIC, SagaEnded.event_type, dead_letters_topic(COORDINATOR)}
+    for saga in office.sagas.values():
+        names |= {saga.intake, saga.starts.event_type, saga.completes.event_type}
+        names |= {each.event_type for each in saga.fails}
+    await office.bus.create_topics([*(TopicSpec(name) for name in sorted(names)), TopicSpec(AGENTS, compacted=True)])
+    office.directory = await read_directory(office.bus)
+    plans = [SagaPlan.of(saga) for saga in office.sagas.values()]
+    changed = [plan.to_message() for plan in plans if office.directory.sagas.get(plan.name) != plan]
+    if changed:
+        await office.bus.publish(changed)
+        office.directory = await read_directory(office.bus)
+
+
+def _topics(office: Office) -> Collection[str]:
+    """What the lanes read now: facts, and every event topic known; intake comes when lanes are open for it."""
+    return [FACTS, *sorted(office.directory.topics())]
+
+
+async def _look_around(office: Office, lanes: Lanes, desks: "list[CoordinatorLane]") -> None:
+    """Notice new agents, read their topics too, and open the intake when the lanes are ready for it."""
+    subscribed = set(_topics(office))
+    intakes: set[str] = set()
+    while True:
+        office.directory = await read_directory(office.bus)
+        existing = set(await office.bus.topics())
+        new = (set(_topics(office)) & existing) - subscribed
+        if new:
+            await lanes.subscribe(new)
+            subscribed |= new
+        held = [desk for desk in desks if not desk.lost]
+        if not intakes and held and all(desk.is_open() for desk in held):
+            intakes = {ADMISSIONS, *office.intakes}
+            await lanes.subscribe(intakes)
+        await asyncio.sleep(_LOOK_LATER_S if intakes else _LOOK_S)
+
+
+class CoordinatorLane:
+    """One lane of the coordinator, from its grant until it is lost or stopped."""
+
+    def __init__(self, office: Office, lane: Lane) -> None:
+        self._office = office
+        self._lane = lane
+        self._desk = Desk(lane, office.sagas, office.tracing, office.clock, office.bus.partitions)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lane is known to be lost."""
+        return self._lane.lost
+
+    def is_open(self) -> bool:
+        """Whether every agent that leads to a ``completes`` has declared this lane: from then on, sagas may start in it."""
+        directory = self._office.directory
+        for saga in self._office.sagas.values():
+            agents, orphans = directory.leading_to(saga.completes.event_type, saga.starts.event_type)
+            if orphans or not agents <= self._desk.declared:
+                return False
+        return True
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set or the lane is lost. A batch is decided and committed, then the next is read."""
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            while not stopping.done():
+                receiving = asyncio.ensure_future(self._lane.receive(_BATCH, self._desk.patience_s()))
+                try:
+                    await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    if not receiving.done():
+                        receiving.cancel()
+                if receiving.done() and not receiving.cancelled():
+                    await self._turn(receiving.result())
+        except LaneLost:
+            log.info("lane %d of the coordinator is lost: its next holder goes on", self._lane.partition)
+        finally:
+            stopping.cancel()
+
+    async def _turn(self, records: Sequence[Record]) -> None:
+        """One batch, and what the clock says, in one commit."""
+        desk = self._desk
+        desk.take(records, is_open=self.is_open())
+        if desk.deadlines.must_ask():
+            desk.deadlines.asked(await self._lane.high_watermarks())
+        desk.fire(desk.deadlines.take(self._lane.positions))
+        decision = desk.decide()
+        if decision is not None:
+            await self._commit(decision)
+            desk.committed()
+
+    async def _commit(self, decision: Decision) -> None:
+        """The same commit again, with growing pauses, while the bus is full, locked or away."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._lane.commit(decision.done, decision.outputs, decision.state)
+            except BusUnavailable as error:
+                log.warning("lane %d of the coordinator cannot commit, it tries again: %s", self._lane.partition, error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(_MOST_PAUSE_S, pause_s * 2)
+            else:
+                return

@@ -1,0 +1,301 @@
+"""The desk: where one lane's records become facts, facts become decisions, and decisions become messages. No I/O."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pavane_events.bus import Lane
+from pavane_events.dead_letter import Reason, dead_letter
+from pavane_events.envelope import Envelope, parse, parse_structured
+from pavane_events.errors import ContractViolation, ProblemsError, UndecodableRecord
+from pavane_events.partition import partition_of
+from pavane_events.record import Message, Record
+from pavane_saga.clerk import Clerk
+from pavane_saga.deadlines import Deadlines
+from pavane_saga.dossier import Dossier, Dossiers
+from pavane_saga.engine import decide
+from pavane_saga.facts import Declared, Ended, Fact, Fired, Happened, fact_from_json
+from pavane_saga.history import History, Plan
+from pavane_saga.intake import Admission, admit
+from pavane_saga.saga import Saga
+from pavane_saga.wire import ADMISSIONS, COORDINATOR, FACTS, fact_envelope, fact_message, misplaced, read_fact
+from pavane_tracing.store import encode
+from pavane_tracing.work import Tracing, Work
+
+log = logging.getLogger("pavane.coordinator")
+
+UNKNOWN_AFTER_S = 30.0
+"""How long events of a saga may come before its start event: topics have no order between them."""
+_MOST_PATIENCE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One commit of the coordinator."""
+
+    done: Mapping[str, int]
+    outputs: Sequence[Message]
+    state: Mapping[bytes, bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """A fact, with the event that brought it."""
+
+    fact: Fact
+    envelope: Envelope
+    record: Record
+
+
+@dataclass(slots=True)
+class Batch:
+    """What gathers until the next commit."""
+
+    done: dict[str, int] = field(default_factory=dict[str, int])
+    outputs: list[Message] = field(default_factory=list[Message])
+    state: dict[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
+    news: dict[str, list[News]] = field(default_factory=dict[str, list[News]])
+
+
+class Desk:
+    """One lane of the coordinator, without its I/O: :meth:`take`, :meth:`fire`, :meth:`decide`, commit, :meth:`committed`."""
+
+    def __init__(
+        self, lane: Lane, sagas: Mapping[str, Saga], tracing: Tracing, clock: Callable[[], float], partitions: int
+    ) -> None:
+        self._lane = lane
+        self._sagas = sagas
+        self._starts = {saga.starts.event_type: saga for saga in sagas.values()}
+        self._intakes = {saga.intake: saga for saga in sagas.values()}
+        self._tracing = tracing
+        self._clock = clock
+        self._partitions = partitions
+        self._dossiers = Dossiers(lane.state)
+        self._batch = Batch()
+        self._held: list[Record] = []
+        self._declared: dict[str, Declared] = {}
+        self._plans: dict[str, Plan] = {}
+        self.deadlines = Deadlines(clock)
+        for _, row in lane.state.scan(b"d/"):
+            fact = fact_from_json(row)
+            if isinstance(fact, Declared):
+                self._declared[fact.agent] = fact
+        self._learn()
+        for saga, name, started_ms in self._dossiers.all_open():
+            self._time(saga, name, started_ms)
+
+    @property
+    def declared(self) -> set[str]:
+        """The agents that have declared this lane."""
+        return set(self._declared)
+
+    def patience_s(self) -> float:
+        """How long the lane may wait for records."""
+        if self._held:
+            return 0.05
+        return self.deadlines.patience_s(_MOST_PATIENCE_S)
+
+    # --- records -------------------------------------------------------------------------------------------------
+
+    def take(self, records: Sequence[Record], *, is_open: bool) -> None:
+        """Sort a batch. While the lane is not open, what would start a saga is held back, and its offset with it."""
+        if is_open and self._held:
+            held, self._held = self._held, []
+            records = [*held, *records]
+        for record in records:
+            if record.topic == ADMISSIONS or record.topic in self._intakes:
+                if not is_open:
+                    self._held.append(record)
+                    continue
+                self._take_admission(record)
+            else:
+                self._take_news(record)
+            self._batch.done[record.topic] = record.offset + 1
+
+    def _take_news(self, record: Record) -> None:
+        try:
+            envelope = parse(record)
+            problems = misplaced(record, envelope, self._partitions)
+            if problems:
+                raise UndecodableRecord("misplaced", problems)
+            if record.topic == FACTS:
+                fact: Fact = read_fact(envelope)
+            else:
+                fact = Happened.of(envelope, record.offset)
+        except UndecodableRecord as error:
+            self._dead(record, error)
+            return
+        if isinstance(fact, Declared):
+            self._declare(fact)
+        elif envelope.saga is not None:
+            self._batch.news.setdefault(envelope.saga, []).append(News(fact, envelope, record))
+
+    def _declare(self, fact: Declared) -> None:
+        self._declared[fact.agent] = fact
+        self._batch.state[b"d/" + fact.agent.encode()] = fact.to_json()
+        self._learn()
+
+    def _learn(self) -> None:
+        self._plans = {
+            name: Plan(
+                saga=name,
+                starts=saga.starts.event_type,
+                completes=saga.completes.event_type,
+                fails=frozenset(each.event_type for each in saga.fails),
+                declared=dict(self._declared),
+            )
+            for name, saga in self._sagas.items()
+        }
+
+    def _dead(self, record: Record, error: ProblemsError) -> None:
+        code = error.problems[0].code if len(error.problems) == 1 else error.code
+        reason = Reason(code=code, step=COORDINATOR, problems=error.problems)
+        self._batch.outputs.append(dead_letter(record, COORDINATOR, reason))
+
+    # --- admissions ----------------------------------------------------------------------------------------------
+
+    def _take_admission(self, record: Record) -> None:
+        try:
+            if record.topic == ADMISSIONS:
+                start = parse(record)
+                saga = self._starts.get(start.type)
+                if saga is None or start.saga is None:
+                    return
+                admission = Admission(start, start, named=True)
+            else:
+                saga = self._intakes[record.topic]
+                admission = admit(record, saga, self._partitions, self._clock())
+        except (UndecodableRecord, ContractViolation) as error:
+            self._dead(record, error)
+            return
+        self._admit(record, saga, admission)
+
+    def _admit(self, record: Record, saga: Saga, admission: Admission) -> None:
+        start = admission.start
+        saga_id = start.saga or ""
+        work = self._process(admission.origin, record, saga_id, saga.name)
+        if partition_of(saga_id.encode(), self._partitions) != self._lane.partition:
+            trace = work.send(ADMISSIONS, start.id, start.type, size=len(start.data))
+            self._batch.outputs.append(start.with_trace(trace).to_message(ADMISSIONS))
+        elif admission.named and self._dossiers.admitted(saga_id):
+            work.event("admitted before")
+        else:
+            if admission.named:
+                self._dossiers.admit(saga_id)
+            work.point(f"saga {saga.name} start")
+            trace = work.send(start.type, start.id, start.type, size=len(start.data))
+            self._batch.outputs.append(start.with_trace(trace).to_message())
+        self._close(work, saga_id)
+
+    # --- decisions -----------------------------------------------------------------------------------------------
+
+    def fire(self, sagas: Iterable[str]) -> None:
+        """The time of these sagas has come, and everything that was there before was read."""
+        for saga_id in sagas:
+            dossier = self._dossiers.find(saga_id)
+            if dossier is None or saga_id in self._batch.news or self._due_ms(dossier) > self._clock() * 1000:
+                continue
+            known = dossier.name is not None
+            detail = "the saga's deadline passed" if known else "its start event never came"
+            fact = Fired("deadline" if known else "unknown", int(self._clock() * 1000), detail)
+            start = next((each for each in dossier.history.events.values() if not each.causes), None)
+            envelope = fact_envelope(fact, saga=saga_id, source=f"/{COORDINATOR}", time_s=self._clock())
+            if start is not None:
+                envelope = envelope.with_trace(parse_structured(start.event).trace)
+            record = Record(FACTS, self._lane.partition, 0, saga_id.encode(), None, (), 0)
+            if dossier.name is None:
+                self._dossiers.name(dossier, next(iter(self._sagas)), dossier.started_ms)
+            self._decide(dossier, [News(fact, envelope, record)], History(), timer=True)
+
+    def decide(self) -> Decision | None:
+        """Everything taken and fired since the last commit, decided; None where there is nothing to commit."""
+        for saga_id, news in self._batch.news.items():
+            self._hear(saga_id, news)
+        batch = self._batch
+        batch.state.update(self._dossiers.changes)
+        if not (batch.done or batch.outputs or batch.state):
+            return None
+        return Decision(batch.done, batch.outputs, batch.state)
+
+    def committed(self) -> None:
+        """The decision is durable."""
+        self._batch = Batch()
+        self._dossiers.committed()
+
+    def _hear(self, saga_id: str, news: list[News]) -> None:
+        dossier = self._dossiers.find(saga_id)
+        if dossier is None:
+            if self._dossiers.ended(saga_id):
+                return
+            dossier = self._dossiers.begin(saga_id, None, int(self._clock() * 1000))
+            self._time(saga_id, None, dossier.started_ms)
+        base = dossier.history
+        if dossier.name is None:
+            started = next((each for each in news if self._begins(each)), None)
+            if started is None:
+                facts = [each.fact for each in news]
+                self._dossiers.add(dossier, facts)
+                dossier.history = base.with_facts(facts)
+                return
+            name = self._starts[started.envelope.type].name
+            self._dossiers.name(dossier, name, started.record.timestamp_ms)
+            self._time(saga_id, name, dossier.started_ms)
+            base = History()
+        self._decide(dossier, news, base)
+
+    def _begins(self, news: News) -> bool:
+        return isinstance(news.fact, Happened) and news.fact.step is None and news.fact.type in self._starts
+
+    def _decide(self, dossier: Dossier, news: Sequence[News], base: History, *, timer: bool = False) -> None:
+        """Decide with new facts. ``base`` is the history whose commands were issued: empty where none could be yet."""
+        name = dossier.name or ""
+        plan = self._plans[name]
+        facts = [each.fact for each in news]
+        self._dossiers.add(dossier, facts)
+        known = dossier.history.facts if base is not dossier.history else ()
+        dossier.history, commands = decide(plan, base, [*known, *facts])
+        unheard = [each for each in news if isinstance(each.fact, Happened) and not plan.steps_for(each.fact.type)]
+        if not commands and not unheard and not timer:
+            return
+        last = (unheard or news)[-1] if not commands else news[-1]
+        work = self._process(last.envelope, last.record, dossier.saga, name, root=timer)
+        clerk = Clerk(self._sagas[name], dossier.saga, dossier.history, work, self._clock())
+        if timer:
+            trace = work.send(FACTS, last.envelope.id, last.envelope.type, saga=dossier.saga)
+            self._batch.outputs.append(fact_message(last.envelope, trace))
+        self._batch.outputs.extend(clerk.write(commands))
+        if clerk.verdict is not None:
+            at_ms = int(self._clock() * 1000)
+            dossier.history = dossier.history.with_facts([Ended(clerk.verdict, at_ms)])
+            self._dossiers.end(dossier, clerk.verdict, at_ms)
+        self._close(work, dossier.saga)
+
+    # --- time and trace ------------------------------------------------------------------------------------------
+
+    def _time(self, saga: str, name: str | None, started_ms: int) -> None:
+        self.deadlines.add(saga, started_ms + self._allowed_ms(name))
+
+    def _due_ms(self, dossier: Dossier) -> int:
+        return dossier.started_ms + self._allowed_ms(dossier.name)
+
+    def _allowed_ms(self, name: str | None) -> int:
+        saga = self._sagas.get(name) if name is not None else None
+        return int((saga.deadline.total_seconds() if saga is not None else UNKNOWN_AFTER_S) * 1000)
+
+    def _process(self, envelope: Envelope, record: Record, saga: str, name: str, *, root: bool = False) -> Work:
+        if envelope.saga != saga:
+            envelope = envelope.of_saga(saga)
+        return self._tracing.process(
+            envelope,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            group=COORDINATOR,
+            saga_name=name,
+            root=root,
+        )
+
+    def _close(self, work: Work, saga: str) -> None:
+        work.end()
+        if work.spans:
+            self._batch.outputs.append(encode(work.spans, saga, partition=self._lane.partition))

@@ -1,0 +1,122 @@
+"""Dossier: what a coordinator's lane keeps of its sagas, as rows of lane state and, while they run, in memory."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import cast
+
+from pavane_events.bus import LaneState
+from pavane_saga.facts import Fact, fact_from_json
+from pavane_saga.history import History
+
+_MOST_CACHED = 20_000
+
+
+@dataclass(slots=True)
+class Dossier:
+    """One open saga. ``name`` is the saga definition's, None until its start event was seen."""
+
+    saga: str
+    name: str | None
+    started_ms: int
+    history: History
+    rows: set[bytes] = field(default_factory=set[bytes])
+
+
+class Dossiers:
+    """The open sagas of a lane. Changes gather in :attr:`changes` until the commit that makes them durable.
+
+    Rows: ``o/<saga>`` is there while the saga is open, ``s/<saga>/<fact>`` are its facts, ``x/<saga>`` is left when it
+    has ended, ``n/<saga>`` when it was admitted and its start event is on its way.
+    """
+
+    def __init__(self, state: LaneState) -> None:
+        self._state = state
+        self._open: OrderedDict[str, Dossier] = OrderedDict()
+        self.changes: dict[bytes, bytes | None] = {}
+
+    def find(self, saga: str) -> Dossier | None:
+        """An open saga's dossier; None where there is none, or none any more."""
+        dossier = self._open.get(saga)
+        if dossier is not None:
+            self._open.move_to_end(saga)
+            return dossier
+        row = self._get(b"o/" + saga.encode())
+        if row is None:
+            return None
+        return self._load(saga, row)
+
+    def begin(self, saga: str, name: str | None, started_ms: int) -> Dossier:
+        """Open a dossier."""
+        dossier = self._open[saga] = Dossier(saga, name, started_ms, History())
+        self._write_head(dossier)
+        return dossier
+
+    def name(self, dossier: Dossier, name: str, started_ms: int) -> None:
+        """The start event was seen: now it is known which saga this is, and since when."""
+        dossier.name, dossier.started_ms = name, started_ms
+        self._write_head(dossier)
+        self.changes[b"n/" + dossier.saga.encode()] = None
+
+    def add(self, dossier: Dossier, facts: Iterable[Fact]) -> None:
+        """Keep facts."""
+        for fact in facts:
+            key = f"s/{dossier.saga}/{fact.identity}".encode()
+            if key not in dossier.rows:
+                dossier.rows.add(key)
+                self.changes[key] = fact.to_json()
+
+    def end(self, dossier: Dossier, verdict: str, at_ms: int) -> None:
+        """Close a dossier: its facts go, its verdict stays."""
+        self._open.pop(dossier.saga, None)
+        saga = dossier.saga.encode()
+        self.changes.update(dict.fromkeys(dossier.rows))
+        self.changes[b"o/" + saga] = None
+        self.changes[b"x/" + saga] = json.dumps({"verdict": verdict, "at_ms": at_ms}).encode()
+
+    def ended(self, saga: str) -> bool:
+        """Whether the saga has ended."""
+        return self._get(b"x/" + saga.encode()) is not None
+
+    def admitted(self, saga: str) -> bool:
+        """Whether a saga of that id was ever admitted here."""
+        key = saga.encode()
+        return saga in self._open or any(self._get(kind + key) is not None for kind in (b"n/", b"o/", b"x/"))
+
+    def admit(self, saga: str) -> None:
+        """Remember that a saga of that id was admitted."""
+        self.changes[b"n/" + saga.encode()] = b""
+
+    def all_open(self) -> Iterator[tuple[str, str | None, int]]:
+        """Every open saga as of the last commit: id, name and start, for timers after a restart."""
+        for key, row in self._state.scan(b"o/"):
+            name, started_ms = _head(row)
+            yield key[2:].decode(), name, started_ms
+
+    def committed(self) -> None:
+        """The changes are durable."""
+        self.changes = {}
+        while len(self._open) > _MOST_CACHED:
+            self._open.popitem(last=False)
+
+    def _get(self, key: bytes) -> bytes | None:
+        if key in self.changes:
+            return self.changes[key]
+        return self._state.get(key)
+
+    def _load(self, saga: str, row: bytes) -> Dossier:
+        name, started_ms = _head(row)
+        stored = list(self._state.scan(f"s/{saga}/".encode()))
+        history = History().with_facts([fact_from_json(value) for _, value in stored])
+        dossier = self._open[saga] = Dossier(saga, name, started_ms, history, {key for key, _ in stored})
+        return dossier
+
+    def _write_head(self, dossier: Dossier) -> None:
+        head = json.dumps([dossier.name, dossier.started_ms]).encode()
+        self.changes[b"o/" + dossier.saga.encode()] = head
+
+
+def _head(row: bytes) -> tuple[str | None, int]:
+    name, started_ms = cast("tuple[str | None, int]", tuple(json.loads(row)))
+    return name, started_ms

@@ -1,0 +1,111 @@
+"""Intake: how anything from outside becomes a saga's start event, once. Pure: records in, admissions out."""
+
+import json
+from dataclasses import dataclass
+from typing import cast
+
+from pavane_events.bus import MAX_RECORD_BYTES
+from pavane_events.envelope import Envelope, Trace, is_event, parse
+from pavane_events.errors import ContractViolation, Problem, UndecodableRecord
+from pavane_events.ids import derived, uuid7
+from pavane_events.partition import partition_of
+from pavane_events.record import Record
+from pavane_saga.saga import Saga
+from pavane_saga.wire import timestamp
+
+IDEMPOTENCY_KEY = "idempotency-key"
+"""The header by which a producer of plain JSON may name its record, so that sending it twice starts one saga."""
+
+
+def saga_id_of(source: str, event_id: str) -> str:
+    """The id of the saga that an event from outside starts: derived, so that the same event starts the same saga.
+
+    A producer that keys its record by this id saves the second hop.
+    """
+    return derived("saga", source, event_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A valid record, and the start event that it becomes. ``named``: its id is derived and may come twice."""
+
+    origin: Envelope
+    start: Envelope
+    named: bool
+
+
+def admit(record: Record, saga: Saga, partitions: int, now_s: float) -> Admission:
+    """What a record of the intake topic becomes.
+
+    Plain JSON or a CloudEvent of the start event's type (or of the intake topic's own name), any key. Strict: a field
+    that the contract does not name is a problem. Raises :class:`UndecodableRecord` or :class:`ContractViolation` with
+    every problem listed.
+    """
+    value = record.value
+    if value is not None and len(value) > MAX_RECORD_BYTES:
+        raise UndecodableRecord("too large", [Problem("value", "value.too-large", f"more than {MAX_RECORD_BYTES} bytes")])
+    origin, named = _origin(record)
+    starts = saga.starts
+    if named and origin.type not in (starts.event_type, saga.intake):
+        wrong = f"{origin.type} is not what starts {saga.name}: send {starts.event_type}"
+        raise UndecodableRecord("not for this intake", [Problem("ce_type", "intake.type", wrong)])
+    version = origin.version()
+    if version is not None and version > starts.event_version:
+        known = f"version {version}, and this intake knows version {starts.event_version}: upgrade it before its producers"
+        raise ContractViolation(starts.event_type, [Problem("ce_dataschema", "contract.future-version", known)])
+    event = starts.from_json_strictly(origin.data)
+    saga_id = saga_id_of(origin.source, origin.id) if named else _local_id(record.partition, partitions)
+    start = Envelope(
+        id=derived("start", saga_id),
+        source=f"/sagas/{saga.name}",
+        type=starts.event_type,
+        data=event.to_json(),
+        time=timestamp(now_s),
+        subject=origin.subject,
+        dataschema=starts.dataschema(),
+        saga=saga_id,
+    )
+    return Admission(origin, start, named)
+
+
+def _origin(record: Record) -> tuple[Envelope, bool]:
+    """The record as an event, whether it is one or plain JSON; and whether it has a name of its own."""
+    if is_event(record):
+        return parse(record), True
+    if record.value is None:
+        raise UndecodableRecord("no application", [Problem("value", "value.null", "the record has no value")])
+    headers: dict[str, str] = {}
+    for name, value in record.headers:
+        headers.setdefault(name.lower(), value.decode(errors="replace"))
+    key = headers.get(IDEMPOTENCY_KEY)
+    origin = Envelope(
+        id=key or f"{record.topic}/{record.partition}/{record.offset}",
+        source=f"/intake/{record.topic}",
+        type=record.topic,
+        data=record.value,
+        subject=_subject(record.value),
+        trace=Trace(traceparent=headers.get("traceparent"), tracestate=headers.get("tracestate")),
+    )
+    return origin, key is not None
+
+
+def _subject(value: bytes) -> str | None:
+    """The business id of plain JSON: its ``id``, or its first field whose name ends in ``_id``."""
+    try:
+        document: object = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    for name, member in cast("dict[str, object]", document).items():
+        if (name == "id" or name.endswith("_id")) and isinstance(member, str | int):
+            return str(member)[:200]
+    return None
+
+
+def _local_id(partition: int, partitions: int) -> str:
+    """A new UUIDv7 that the lane itself owns, so that nothing needs a second hop."""
+    while True:
+        candidate = uuid7()
+        if partition_of.__wrapped__(candidate.encode(), partitions) == partition:
+            return candidate

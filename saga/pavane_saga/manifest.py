@@ -1,0 +1,140 @@
+"""Manifest: what an agent says of itself on ``pavane.agents``, and what a deployment learns from all of them."""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from pavane_events.bus import Bus
+from pavane_events.record import Message
+from pavane_saga.facts import Declared, StepPlan, fact_from_json
+from pavane_saga.saga import Saga
+from pavane_saga.wire import AGENTS
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An agent's steps, and the version that is a hash of them: another set of steps or contracts is another version."""
+
+    agent: str
+    version: str
+    steps: tuple[StepPlan, ...]
+
+    def to_message(self) -> Message:
+        """The manifest for the compacted table of agents."""
+        return Message(AGENTS, self.declared(()).to_json(), f"agent:{self.agent}".encode())
+
+    def declared(self, since: Iterable[tuple[str, int]]) -> Declared:
+        """The declaration of one lane: from these offsets on, this manifest answers."""
+        return Declared(agent=self.agent, version=self.version, steps=self.steps, since=tuple(sorted(since)))
+
+
+def manifest_of(agent: str, steps: Iterable[StepPlan], contracts: Mapping[str, str]) -> Manifest:
+    """A manifest; ``contracts`` maps each event type it consumes or produces to a hash of its schema."""
+    plans = tuple(sorted(steps, key=lambda plan: plan.name))
+    described = Declared(agent=agent, version="", steps=plans, since=()).to_json()
+    digest = hashlib.sha256(described + json.dumps(contracts, sort_keys=True).encode()).hexdigest()[:12]
+    return Manifest(agent, f"{agent}@{digest}", plans)
+
+
+@dataclass(frozen=True, slots=True)
+class SagaPlan:
+    """What a saga's coordinator says of it: names of types, not classes, so that any tool can read it."""
+
+    name: str
+    starts: str
+    completes: str
+    fails: tuple[str, ...]
+    intake: str
+    deadline_s: float
+
+    @classmethod
+    def of(cls, saga: Saga) -> "SagaPlan":
+        """The plan of a declared saga."""
+        return cls(
+            name=saga.name,
+            starts=saga.starts.event_type,
+            completes=saga.completes.event_type,
+            fails=tuple(each.event_type for each in saga.fails),
+            intake=saga.intake,
+            deadline_s=saga.deadline.total_seconds(),
+        )
+
+    def to_message(self) -> Message:
+        """The plan for the compacted table of agents."""
+        value = json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
+        return Message(AGENTS, value, f"saga:{self.name}".encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Who is there: every agent's manifest and every saga's plan, as the table of agents has them."""
+
+    agents: Mapping[str, Manifest]
+    sagas: Mapping[str, SagaPlan]
+
+    def steps(self) -> list[StepPlan]:
+        """All steps of all agents, observers too."""
+        return [step for manifest in self.agents.values() for step in manifest.steps]
+
+    def topics(self) -> set[str]:
+        """Every event topic of the deployment's sagas: what steps consume and produce, and the sagas' starts and ends."""
+        found = {saga.starts for saga in self.sagas.values()} | {saga.completes for saga in self.sagas.values()}
+        found |= {each for saga in self.sagas.values() for each in saga.fails}
+        for step in self.steps():
+            if not step.observer:
+                found.update(each for alternatives in step.consumes for each in alternatives)
+            found.update(step.produces)
+        return {topic for topic in found if not topic.startswith("pavane.")}
+
+    def leading_to(self, event_type: str, start: str) -> tuple[set[str], set[str]]:
+        """Agents whose steps lead to an event, and the event types on the way that nobody produces."""
+        agents: set[str] = set()
+        orphans: set[str] = set()
+        seen: set[str] = {start}
+        todo = [event_type]
+        while todo:
+            wanted = todo.pop()
+            if wanted in seen:
+                continue
+            seen.add(wanted)
+            makers = [
+                (manifest.agent, step)
+                for manifest in self.agents.values()
+                for step in manifest.steps
+                if wanted in step.produces
+            ]
+            if not makers:
+                orphans.add(wanted)
+            for agent, step in makers:
+                agents.add(agent)
+                todo.extend(each for alternatives in step.consumes for each in alternatives)
+        return agents, orphans
+
+
+async def read_directory(bus: Bus) -> Directory:
+    """The table of agents as it is now; empty where nobody has started yet."""
+    agents: dict[str, Manifest] = {}
+    sagas: dict[str, SagaPlan] = {}
+    if AGENTS not in await bus.topics():
+        return Directory({}, {})
+    for key, record in (await bus.table(AGENTS)).items():
+        kind, _, name = key.decode(errors="replace").partition(":")
+        if record.value is None:
+            continue
+        if kind == "agent":
+            declared = fact_from_json(record.value)
+            if isinstance(declared, Declared):
+                agents[name] = Manifest(declared.agent, declared.version, declared.steps)
+        elif kind == "saga":
+            members = cast("dict[str, object]", json.loads(record.value))
+            sagas[name] = SagaPlan(
+                name=str(members["name"]),
+                starts=str(members["starts"]),
+                completes=str(members["completes"]),
+                fails=tuple(str(each) for each in cast("Collection[object]", members["fails"])),
+                intake=str(members["intake"]),
+                deadline_s=float(cast("float", members["deadline_s"])),
+            )
+    return Directory(agents, sagas)

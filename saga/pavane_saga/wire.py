@@ -1,0 +1,151 @@
+"""The platform's own records: facts, undo commands and ends, and the topics they travel on."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, cast
+
+from pavane_events.envelope import Envelope, Trace, parse_structured
+from pavane_events.errors import Problem, UndecodableRecord
+from pavane_events.ids import derived
+from pavane_events.partition import partition_of
+from pavane_events.record import Message, Record
+from pavane_saga.facts import Fact, fact_from_json
+
+FACTS = "pavane.facts"
+ENDS = "pavane.ends"
+AGENTS = "pavane.agents"
+BREAKERS = "pavane.breakers"
+ADMISSIONS = "pavane.admissions"
+COORDINATOR = "pavane.coordinator"
+
+FACT_PREFIX = "pavane.fact."
+UNDO = "pavane.undo"
+ENDED = "pavane.ended"
+
+
+def commands_topic(agent: str) -> str:
+    """Where an agent is told to undo."""
+    return f"{agent}.commands"
+
+
+def timestamp(seconds: float) -> str:
+    """A time as CloudEvents writes it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def fact_envelope(fact: Fact, *, saga: str | None, source: str, time_s: float) -> Envelope:
+    """A fact as an event on :data:`FACTS`. Its id is derived, so that a fact said twice is one fact."""
+    name = type(fact).__name__.lower()
+    return Envelope(
+        id=derived("fact", saga or "", name, fact.identity),
+        source=source,
+        type=FACT_PREFIX + name,
+        data=fact.to_json(),
+        time=timestamp(time_s),
+        saga=saga,
+    )
+
+
+def fact_message(envelope: Envelope, trace: Trace, partition: int | None = None) -> Message:
+    """A fact's envelope, under the trace of whoever states it, as a message."""
+    return envelope.with_trace(trace).to_message(FACTS, partition=partition)
+
+
+def read_fact(envelope: Envelope) -> Fact:
+    """The fact in an event of :data:`FACTS`. Raises :class:`UndecodableRecord`."""
+    try:
+        return fact_from_json(envelope.data)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UndecodableRecord("no fact", [Problem("data", "fact", f"not a fact: {type(error).__name__}")]) from None
+
+
+@dataclass(frozen=True, slots=True)
+class UndoCommand:
+    """Undo that step on those inputs: the inputs and the outputs travel with it, so the agent needs no memory of them."""
+
+    saga: str
+    step: str
+    causes: tuple[str, ...]
+    inputs: tuple[bytes, ...]
+    outputs: tuple[bytes, ...]
+    outcome: Literal["done", "unknown"]
+
+    def envelope(self, time_s: float) -> Envelope:
+        """The command as an event for the agent's commands topic; inputs and outputs are structured-mode events."""
+        head = json.dumps({"step": self.step, "causes": self.causes, "outcome": self.outcome}, separators=(",", ":"))
+        data = b"".join(
+            (
+                head.encode()[:-1],
+                b',"inputs":[',
+                b",".join(self.inputs),
+                b'],"outputs":[',
+                b",".join(self.outputs),
+                b"]}",
+            )
+        )
+        return Envelope(
+            id=derived("undo", self.saga, self.step, *self.causes),
+            source=f"/{COORDINATOR}",
+            type=UNDO,
+            data=data,
+            time=timestamp(time_s),
+            saga=self.saga,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UndoRequest:
+    """An undo command as an agent reads it: inputs and outputs parsed as envelopes, their data not yet."""
+
+    step: str
+    causes: tuple[str, ...]
+    inputs: tuple[Envelope, ...]
+    outputs: tuple[Envelope, ...]
+    outcome: Literal["done", "unknown"]
+
+
+def read_undo_request(envelope: Envelope) -> UndoRequest:
+    """The undo command in an event. Raises :class:`UndecodableRecord`."""
+    try:
+        data = cast("dict[str, object]", json.loads(envelope.data))
+        causes = tuple(str(each) for each in cast("list[object]", data["causes"]))
+        inputs = tuple(parse_structured(json.dumps(each).encode()) for each in cast("list[object]", data["inputs"]))
+        outputs = tuple(parse_structured(json.dumps(each).encode()) for each in cast("list[object]", data["outputs"]))
+        return UndoRequest(
+            step=str(data["step"]),
+            causes=causes,
+            inputs=inputs,
+            outputs=outputs,
+            outcome="done" if data["outcome"] == "done" else "unknown",
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UndecodableRecord(
+            "no undo command", [Problem("data", "undo", f"not an undo command: {type(error).__name__}")]
+        ) from None
+
+
+def end_envelope(saga: str, *, failed: bool, code: str, reason: str, time_s: float) -> Envelope:
+    """A saga has ended, or turned back: every agent raises its tombstone and lets go of the arms it holds for it."""
+    data = json.dumps({"failed": failed, "code": code, "reason": reason}, separators=(",", ":")).encode()
+    return Envelope(
+        id=derived("end", saga),
+        source=f"/{COORDINATOR}",
+        type=ENDED,
+        data=data,
+        time=timestamp(time_s),
+        saga=saga,
+    )
+
+
+def misplaced(record: Record, envelope: Envelope, partitions: int) -> list[Problem]:
+    """Why a saga's record is not where its saga lives; nothing where it is."""
+    saga = envelope.saga
+    if saga is None:
+        return []
+    key = saga.encode()
+    if record.key != key:
+        return [Problem("key", "key.mismatch", "the record's key must be its saga id")]
+    if partition_of(key, partitions) != record.partition:
+        return [Problem("partition", "partition.misplaced", "the record is not where murmur2 of its key puts it")]
+    return []

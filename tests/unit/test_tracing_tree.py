@@ -1,0 +1,202 @@
+"""The tree of a saga: hops, queues, undos and linked traces in their places, and how it is drawn."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from io import StringIO
+
+from rich.console import Console
+
+from pavane_tracing.drawing import draw, to_text
+from pavane_tracing.span import Kind, SpanEvent, SpanLink, SpanRow, Value
+from pavane_tracing.tree import build_tree
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+LATER = "b" * 32
+SAGA = "0190a4b2-6f3c-7d1e-8a9b-0c1d2e3f4a5b"
+MS = 1_000_000
+
+
+def span(
+    number: int,
+    parent: int | None,
+    service: str,
+    name: str,
+    at_ms: float,
+    took_ms: float = 0.04,
+    *,
+    kind: Kind = "CONSUMER",
+    step: str | None = None,
+    trace: str = TRACE,
+    links: tuple[int, ...] = (),
+    saga: str | None = SAGA,
+    more: Mapping[str, Value] | None = None,
+) -> SpanRow:
+    own = {"saga.id": saga, "saga.name": "credit-decision" if saga else None, "saga.step": step}
+    return SpanRow(
+        trace_id=trace,
+        span_id=f"{number:016x}",
+        parent_span_id=f"{parent:016x}" if parent is not None else None,
+        name=name,
+        kind=kind,
+        start_ns=int(at_ms * MS),
+        end_ns=int((at_ms + took_ms) * MS),
+        service=service,
+        attributes={**{key: value for key, value in own.items() if value is not None}, **(more or {})},
+        links=tuple(SpanLink(TRACE, f"{link:016x}") for link in links),
+    )
+
+
+def saga() -> list[SpanRow]:
+    """A decision that failed: scored, then income refused after a retry; the score undone; income tried once later."""
+    score, income, submitted = "credit-score/compute_score", "income/verify_income", "credit.application-submitted"
+    failed: dict[str, Value] = {"error.type": "step.failed"}
+    return [
+        span(1, None, "pavane", "send credit.applications", 0, kind="PRODUCER", saga=None),
+        span(2, 1, "coordinator", "process credit.applications", 2.5, 1.2),
+        span(3, 2, "coordinator", "saga credit-decision start", 2.9, kind="INTERNAL"),
+        span(4, 2, "coordinator", f"send {submitted}", 3, kind="PRODUCER"),
+        span(5, 4, "credit-score", f"process {submitted}", 5, 41.3, step=score),
+        span(6, 5, "credit-score", "GET https://bureau.example/inquiries/a-very-long-path", 5.5, 40, kind="CLIENT"),
+        span(7, 5, "credit-score", "send credit.score-computed", 46, kind="PRODUCER", step=score),
+        replace(
+            span(8, 4, "income", f"process {submitted}", 5.2, 1830, step=income, more=failed),
+            status="ERROR",
+            events=(SpanEvent("retry", 1, {}), SpanEvent("retry", 2, {}), SpanEvent("rejected", 3, {})),
+        ),
+        span(9, 8, "income", "send pavane.facts", 1835, kind="PRODUCER", step=income),
+        span(10, 9, "coordinator", "process pavane.facts", 1840, 0.9),
+        span(11, 10, "coordinator", "send credit-score.commands", 1840.5, kind="PRODUCER"),
+        span(
+            12,
+            11,
+            "credit-score",
+            "process credit-score.commands",
+            1842,
+            12.2,
+            step=score,
+            links=(11, 7),
+            more={"saga.undo": True},
+        ),
+        span(13, None, "income", f"process {submitted}", 4200, 3.1, step=income, trace=LATER, links=(4, 8)),
+    ]
+
+
+def test_every_span_has_its_place_whatever_order_they_come_in() -> None:
+    rows = saga()
+    tree = build_tree(list(reversed(rows)), SAGA)
+    assert tree == build_tree(rows, SAGA)
+    assert [int(node.row.span_id, 16) for node in tree.nodes()] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]
+    assert tree.saga_name == "credit-decision"
+    assert tree.services == ("coordinator", "credit-score", "income", "pavane")
+    assert tree.duration_ns == 4_203_100_000
+
+
+def test_a_hop_knows_how_long_its_message_was_queued() -> None:
+    queued = {int(node.row.span_id, 16): node.queued_ns for node in build_tree(saga(), SAGA).nodes()}
+    assert queued[2] == 2_460_000
+    assert queued[5] == 1_960_000
+    assert queued[13] == 4_196_960_000
+    assert queued[6] is None
+    assert queued[1] is None
+
+
+def test_an_undo_points_to_the_step_it_undoes() -> None:
+    rows = saga()
+    (undo,) = [node for node in build_tree(rows, SAGA).nodes() if node.undoes]
+    assert undo.undoes == "credit-score/compute_score"
+    assert undo.undone == rows[4]
+
+
+def test_an_undo_without_links_points_to_the_last_such_step_before() -> None:
+    rows = [replace(row, links=()) for row in saga()]
+    (undo,) = [node for node in build_tree(rows, SAGA).nodes() if node.undoes]
+    assert undo.undone == rows[4]
+
+
+def test_an_undo_of_a_step_that_is_not_there_points_to_nothing() -> None:
+    rows = [row for row in saga() if row.span_id != f"{5:016x}"]
+    (undo,) = [node for node in build_tree(rows, SAGA).nodes() if node.undoes]
+    assert undo.undone is None
+
+
+def test_other_sagas_are_left_out_and_what_led_here_is_kept() -> None:
+    foreign = span(20, 10, "x", "send x", 1841, kind="PRODUCER", saga="saga-2")
+    stranger = span(21, None, "x", "send x", 0, kind="PRODUCER", saga=None, trace="c" * 32)
+    assert build_tree([*saga(), foreign, stranger], SAGA) == build_tree(saga(), SAGA)
+
+
+def test_nothing_known_is_an_empty_tree() -> None:
+    tree = build_tree([], SAGA)
+    assert (tree.roots, tree.duration_ns, tree.saga_name) == ((), 0, None)
+    assert SAGA in to_text(tree)
+
+
+DRAWN = """\
+saga 0190a4b2-6f3c-7d1e-8a9b-0c1d2e3f4a5b credit-decision
+13 spans · 4 services · 4.20 s · 1 error                                            queued      took
+├── pavane send credit.applications                                                            40 µs
+│   └── coordinator process credit.applications                                    +2.5 ms    1.2 ms
+│       ├── coordinator saga credit-decision start                                             40 µs
+│       ├── credit-score/compute_score process credit.application-submitted        +2.0 ms   41.3 ms
+│       │   ├── credit-score GET https://bureau.example/inquiries/a-very-long-p…             40.0 ms
+│       │   └── credit-score send credit.score-computed (not consumed)                         40 µs
+│       └── income/verify_income process credit… retry ×2 rejected ✗ step.failed   +2.2 ms    1.83 s
+│           └── coordinator process pavane.facts                                   +5.0 ms    0.9 ms
+│               └── credit-score ↩ undoes compute_score process credit-score.co…   +1.5 ms   12.2 ms
+└── linked from coordinator (send credit.application-submitted), income/verify_income (process cred…
+    └── income/verify_income process credit.application-submitted                  +4.20 s    3.1 ms
+"""
+
+
+def test_the_drawing_fits_a_terminal_and_lines_its_columns_up() -> None:
+    text = to_text(build_tree(saga(), SAGA))
+    assert all(len(line) <= 100 for line in text.splitlines())
+    assert text == DRAWN
+
+
+def test_a_deep_tree_and_long_names_still_fit() -> None:
+    rows = [
+        span(number, number - 1 or None, "a-service-with-a-long-name", "process " + "x" * 80, number, step="y" * 60)
+        for number in range(1, 30)
+    ]
+    assert all(len(line) <= 100 for line in to_text(build_tree(rows, SAGA)).splitlines())
+
+
+def test_clocks_that_disagree_are_shown_as_they_are() -> None:
+    rows = [span(1, None, "a", "send t", 5, kind="PRODUCER"), span(2, 1, "b", "process t", 3, 150_000)]
+    drawn = to_text(build_tree(rows, SAGA))
+    assert "-2.0 ms" in drawn
+    assert "2.5 min" in drawn
+
+
+def test_sends_are_shown_on_demand() -> None:
+    tree = build_tree(saga(), SAGA)
+    folded, full = to_text(tree), to_text(tree, sends=True)
+    assert "send pavane.facts" not in folded
+    assert "send pavane.facts" in full
+    assert len(full.splitlines()) == len(folded.splitlines()) + 3
+
+
+def test_a_root_whose_parent_is_missing_says_so() -> None:
+    rows = [row for row in saga() if row.span_id != f"{1:016x}"]
+    assert "begun by a span that is not here" in to_text(build_tree(rows, SAGA))
+
+
+def test_colours_mark_errors_and_undos() -> None:
+    file = StringIO()
+    Console(file=file, width=100, force_terminal=True, color_system="standard").print(draw(build_tree(saga(), SAGA)))
+    assert "\x1b[1;31m ✗ step.failed" in file.getvalue()
+    assert "\x1b[33m ↩ undoes compute_score" in file.getvalue()
+
+
+def test_the_json_nests_and_says_what_the_drawing_says() -> None:
+    document = json.loads(json.dumps(build_tree(saga(), SAGA).to_json()))
+    assert document["saga"] == SAGA
+    assert document["spans"] == 13
+    first, later = document["roots"]
+    assert first["children"][0]["queuedNanos"] == 2_460_000
+    assert later["linkedFrom"] == [
+        {"traceId": TRACE, "spanId": f"{4:016x}"},
+        {"traceId": TRACE, "spanId": f"{8:016x}"},
+    ]

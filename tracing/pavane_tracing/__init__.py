@@ -1,0 +1,1 @@
+"""What is seen: one trace follows every message. Propagation, spans, their store, the tree, the continuity check."""

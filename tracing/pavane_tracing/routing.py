@@ -1,0 +1,86 @@
+"""The process's global tracer provider: hands the user's spans to the service in whose unit of work they are started.
+
+Several agents live in one process, each a service of its own, but OpenTelemetry has one global provider.
+"""
+
+from opentelemetry import trace
+from opentelemetry.trace import NoOpTracerProvider, ProxyTracer, ProxyTracerProvider, Tracer, TracerProvider
+from opentelemetry.util.types import Attributes
+
+from pavane_tracing.unit import unit_in
+
+
+class RoutingTracerProvider(TracerProvider):
+    """Routes by the unit of work that is current; outside any, to the first service that is still there.
+
+    A span begun with a context of the user's choice is routed by the current one, too, but is collected by, and is a
+    child within, the unit of its own context.
+    """
+
+    def __init__(self) -> None:
+        self._services: list[TracerProvider] = []
+        self._nowhere = NoOpTracerProvider()
+
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Attributes = None,
+    ) -> Tracer:
+        """A tracer that decides anew for every span: it may be made at import, before any service is."""
+        return _RoutingTracer(self, instrumenting_module_name, instrumenting_library_version, schema_url, attributes)
+
+    def add(self, service: TracerProvider) -> None:
+        """A service has come."""
+        self._services.append(service)
+
+    def remove(self, service: TracerProvider) -> None:
+        """A service has gone. Unknown ones are ignored."""
+        if service in self._services:
+            self._services.remove(service)
+
+    def current(self) -> TracerProvider:
+        """The provider that a span started now belongs to."""
+        unit = unit_in(None)
+        if unit is not None:
+            return unit.service.provider
+        return self._services[0] if self._services else self._nowhere
+
+
+class _RoutingTracer(ProxyTracer):
+    """The API's own proxy, which asks ``_tracer`` at every span, decorators included; only the answer is ours."""
+
+    def __init__(
+        self,
+        routes: RoutingTracerProvider,
+        name: str,
+        version: str | None,
+        schema_url: str | None,
+        attributes: Attributes,
+    ) -> None:
+        super().__init__(name, version, schema_url, attributes)
+        self._routes = routes
+        self._scope = (name, version, schema_url, attributes)
+        self._tracers: dict[TracerProvider, Tracer] = {}
+
+    @property
+    def _tracer(self) -> Tracer:
+        provider = self._routes.current()
+        tracer = self._tracers.get(provider)
+        if tracer is None:
+            tracer = self._tracers[provider] = provider.get_tracer(*self._scope)
+        return tracer
+
+
+_ROUTES = RoutingTracerProvider()
+
+
+def global_routes() -> RoutingTracerProvider:
+    """The routes of this process; made OpenTelemetry's global provider by the first call, unless the user set one.
+
+    With a global provider of the user's own, spans still nest, and go where that provider sends them.
+    """
+    if isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
+        trace.set_tracer_provider(_ROUTES)
+    return _ROUTES

@@ -1,0 +1,170 @@
+"""Sets OpenTelemetry's SDK up, and is the only module that imports it.
+
+Follows the standard ``OTEL_*`` variables, and no others: where an OTLP endpoint is named (or
+``OTEL_TRACES_EXPORTER=otlp``), spans are exported; else they are kept if the caller keeps spans; else there are none.
+"""
+
+import atexit
+import threading
+from collections.abc import Callable, Collection, Mapping
+from os import environ
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+
+from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing.routing import global_routes
+from pavane_tracing.unit import Service, Strays, unit_in
+from pavane_tracing.work import SCOPE, Tracing
+
+_STOP_TIMEOUT_S = 1.0
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+
+def make_tracing(service: str, *, keep: bool, system: str = "pavane", baggage: Collection[str] = ()) -> Tracing:
+    """The tracing of one service, as the environment asks for it. Call :meth:`Tracing.shutdown` when the service ends.
+
+    ``keep``: the caller can publish spans to the local store; they are kept where they are not exported. Raises
+    :class:`ConfigurationError` for a variable that cannot be followed.
+    """
+    if is_disabled(environ):
+        return Tracing.off()
+    exporting = _is_exporting(environ)
+    if not (exporting or keep):
+        return Tracing.off()
+    provider = TracerProvider(resource=Resource.create({"service.name": service}), shutdown_on_exit=False)
+    found = Service(service, provider)
+    routes = global_routes()
+
+    def shutdown(timeout_s: float) -> bool:
+        routes.remove(provider)
+        return _EXPORT.leave(timeout_s) if exporting else True
+
+    kept = keep and not exporting
+    tracing = Tracing(found, keep=kept, system=system, baggage=baggage, shutdown=shutdown)
+    provider.add_span_processor(_UnitProcessor(found.strays, keep=kept))
+    if exporting:
+        provider.add_span_processor(_EXPORT.join())
+    routes.add(provider)
+    return tracing
+
+
+def is_disabled(variables: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry is switched off altogether, or no exporter of traces is wanted."""
+    return (
+        variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+        or variables.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
+    )
+
+
+class _UnitProcessor(SpanProcessor):
+    """Puts each span into the unit of work it is started in: the user's get its saga, all are collected if kept."""
+
+    def __init__(self, strays: Strays, *, keep: bool) -> None:
+        self._strays = strays
+        self._keep = keep
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Called by the SDK; the live span is a readable one, too."""
+        scope = span.instrumentation_scope
+        own = scope is not None and scope.name == SCOPE
+        unit = unit_in(parent_context)
+        if unit is not None and not own:
+            span.set_attributes(unit.common)
+        if not self._keep:
+            return
+        context = span.get_span_context()
+        if context.trace_flags.sampled:
+            if unit is None or unit.closed:
+                self._strays.expect(context.span_id)
+            else:
+                unit.add(span, always=own)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Called by the SDK."""
+        context = span.get_span_context()
+        if context is not None:
+            self._strays.ended(context.span_id, span)
+
+
+class _Export:
+    """One exporter, and its one thread, for all services of the process. The last one to leave shuts it down."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._exporter: SpanExporter | None = None
+        self._processor: BatchSpanProcessor | None = None
+        self._services = 0
+
+    def join(self) -> BatchSpanProcessor:
+        """A service has come."""
+        with self._lock:
+            if self._processor is None:
+                self._exporter = _exporter(environ)
+                self._processor = BatchSpanProcessor(self._exporter)
+                atexit.register(self._at_exit)
+            self._services += 1
+            return self._processor
+
+    def leave(self, timeout_s: float) -> bool:
+        """A service has gone; whether all spans so far were handed over in time."""
+        with self._lock:
+            self._services -= 1
+            exporter, processor, last = self._exporter, self._processor, self._services == 0
+            if last:
+                self._exporter = self._processor = None
+                atexit.unregister(self._at_exit)
+        if processor is None or exporter is None:
+            return True
+        flushed = _within(processor.force_flush, timeout_s)
+        if last:
+            if not flushed:
+                exporter.shutdown()  # ends the wait for the next try
+            _within(processor.shutdown, _STOP_TIMEOUT_S)
+        return flushed
+
+    def _at_exit(self) -> None:
+        # No thread can be started any more: bounded by OTEL_EXPORTER_OTLP_TIMEOUT alone.
+        if self._processor is not None:
+            stop: Callable[[], object] = self._processor.shutdown
+            stop()
+
+
+_EXPORT = _Export()
+
+
+def _within(act: Callable[[], object], timeout_s: float) -> bool:
+    """Act in a thread of its own: the SDK ignores the time-out of a flush, and a shutdown takes none."""
+    worker = threading.Thread(target=act, name="pavane-tracing-flush", daemon=True)
+    worker.start()
+    worker.join(timeout_s)
+    return not worker.is_alive()
+
+
+def _is_exporting(variables: Mapping[str, str]) -> bool:
+    wanted = variables.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if wanted not in ("", "otlp"):
+        raise ConfigurationError(
+            "tracing cannot be set up",
+            [Problem("OTEL_TRACES_EXPORTER", "tracing.exporter", "use otlp, or none to switch tracing off")],
+        )
+    return wanted == "otlp" or any(variables.get(name, "").strip() for name in _ENDPOINTS)
+
+
+def _exporter(variables: Mapping[str, str]) -> SpanExporter:
+    protocol = next((variables[name].strip() for name in _PROTOCOLS if variables.get(name, "").strip()), "http/protobuf")
+    if protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
+
+        return OverGrpc()
+    if protocol == "http/protobuf":
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OverHttp
+
+        return OverHttp()
+    raise ConfigurationError(
+        "tracing cannot be set up",
+        [Problem("OTEL_EXPORTER_OTLP_PROTOCOL", "tracing.protocol", "use http/protobuf or grpc")],
+    )

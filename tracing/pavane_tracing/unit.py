@@ -1,0 +1,99 @@
+"""Units: which spans, the user's own included, belong to the unit of work that they were started in.
+
+A unit travels in OpenTelemetry's context under one key, so it reaches child tasks and threads as the current span does.
+It holds its spans from their start, and reads them once they have ended.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from opentelemetry.context import Context, create_key, get_value
+from opentelemetry.trace import TracerProvider
+
+from pavane_tracing.attributes import Scalar
+from pavane_tracing.span import FinishedSpan, SpanRow, row_of
+
+MOST_SPANS = 1_000
+"""Of one unit of work, how many spans are kept before the user's further ones are only counted, in ``dropped``."""
+MOST_STRAYS = 1_000
+
+_KEY = create_key("pavane.unit")
+
+
+class Strays:
+    """Spans that no unit of work keeps: begun outside any, or not ended when theirs closed. The last 1,000 of them."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+        self._ended: deque[FinishedSpan] = deque(maxlen=MOST_STRAYS)
+
+    def expect(self, span_id: int) -> None:
+        """A span that is open belongs nowhere."""
+        if len(self._open) < MOST_STRAYS:
+            self._open.add(span_id)
+
+    def ended(self, span_id: int, span: FinishedSpan) -> None:
+        """Some span has ended; only those expected are kept."""
+        if span_id in self._open:
+            self._open.discard(span_id)
+            self._ended.append(span)
+
+    def take(self) -> list[FinishedSpan]:
+        """Those that have ended, each given out once."""
+        return [self._ended.popleft() for _ in range(len(self._ended))]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Whose spans they are, who makes them, and where those go that are nobody's."""
+
+    name: str
+    provider: TracerProvider
+    strays: Strays = field(default_factory=Strays)
+
+
+class Unit:
+    """The spans of one unit of work in order of start, and the attributes that all of them share.
+
+    Spans may start and end in any thread.
+    """
+
+    __slots__ = ("_spans", "closed", "common", "dropped", "service")
+
+    def __init__(self, service: Service, common: dict[str, Scalar]) -> None:
+        self.service = service
+        self.common = common
+        self.closed = False
+        self.dropped = 0
+        self._spans: list[FinishedSpan] = []
+
+    def context(self) -> Context:
+        """A context in which nothing is but this unit."""
+        return Context({_KEY: self})
+
+    def add(self, span: FinishedSpan, *, always: bool) -> None:
+        """A span has begun. ``always``: the platform's own are kept however many there are."""
+        if always or len(self._spans) < MOST_SPANS:
+            self._spans.append(span)
+        else:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """The work is over: what has not ended by now is a stray."""
+        self.closed = True
+        late = [span for span in self._spans if span.end_time is None]
+        if late:
+            self._spans = [span for span in self._spans if span not in late]
+            for context in (span.get_span_context() for span in late):
+                if context is not None:
+                    self.service.strays.expect(context.span_id)
+
+    def rows(self) -> list[SpanRow]:
+        """The spans that have ended; once the unit is closed, those that had ended by then."""
+        return [row_of(span, self.service.name) for span in self._spans if span.end_time is not None]
+
+
+def unit_in(context: Context | None) -> Unit | None:
+    """The unit of work that a context (None: the current one) is within, or None outside any."""
+    found = get_value(_KEY, context)
+    return found if isinstance(found, Unit) else None

@@ -1,0 +1,261 @@
+"""Tracing of one service, and a unit of work: what a lane opens around one message, and the coordinator likewise.
+
+Only OpenTelemetry's API is used here: :mod:`pavane_tracing.setup` makes the real thing, :mod:`pavane_tracing.off` one
+that costs nothing and hands the incoming context on.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from contextvars import Token
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    set_span_in_context,
+)
+
+from pavane_events.envelope import Envelope, Trace
+from pavane_tracing.attributes import Attributes, MessagingAttributes, common_attributes
+from pavane_tracing.conventions import MESSAGING, SAGA_UNDO, SPANS_DROPPED
+from pavane_tracing.propagation import allowed_baggage, context_of, span_context, trace_of
+from pavane_tracing.span import SpanRow, row_of
+from pavane_tracing.unit import Service, Unit
+
+SCOPE = "pavane"
+"""The instrumentation scope of the platform's own spans."""
+
+
+class Point(NamedTuple):
+    """A span outside any unit of work: its context, and itself as a row to be kept (none where spans are not kept)."""
+
+    trace: Trace
+    spans: list[SpanRow]
+
+
+class Work:
+    """One unit of work: the span ``process <topic>`` and all that is started within it.
+
+    Belongs to one task, except that user code may start spans in threads and child tasks. Sends and events come
+    before :meth:`end`; :attr:`spans` is read after it, and published in the commit that the unit is part of.
+    """
+
+    __slots__ = ("_baggage", "_common", "_context", "_ended", "_messaging", "_span", "_token", "_tracer", "_unit")
+
+    def __init__(
+        self,
+        span: Span,
+        context: Context,
+        unit: Unit,
+        *,
+        tracer: Tracer,
+        messaging: MessagingAttributes,
+        baggage: str | None,
+    ) -> None:
+        self._span = span
+        self._context = set_span_in_context(span, context)
+        self._unit = unit
+        self._tracer = tracer
+        self._messaging = messaging
+        self._common = unit.common
+        self._baggage = baggage
+        self._token: Token[Context] | None = None
+        self._ended = False
+
+    def attach(self) -> None:
+        """Make the span the current one of the calling task, whatever was current before. Until detached, once."""
+        if self._token is None:
+            self._token = attach(self._context)
+
+    def detach(self) -> None:
+        """Restore what was current before :meth:`attach`; by the task that attached, in its ``finally``. Idempotent."""
+        token, self._token = self._token, None
+        if token is not None:
+            detach(token)
+
+    def __enter__(self) -> Self:
+        self.attach()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.detach()
+
+    def send(self, topic: str, event_id: str, event_type: str, *, saga: str | None = None, size: int | None = None) -> Trace:
+        """The context for a message that this work sends: that of a span ``send <topic>``, begun and ended here.
+
+        ``saga`` where the message belongs to another saga than this work does; ``size`` is its body's, in bytes.
+        """
+        attributes = self._messaging.send(topic, event_id, event_type, self._common, saga, size)
+        return self._short(f"send {topic}", SpanKind.PRODUCER, attributes, None)
+
+    def point(self, name: str, *, links: Iterable[Trace] = (), attributes: Attributes | None = None) -> Trace:
+        """A short INTERNAL span within this work, such as ``saga credit-decision start``."""
+        merged = {**self._common, **attributes} if attributes else self._common
+        return self._short(name, SpanKind.INTERNAL, merged, _links(links))
+
+    def belongs_to(self, saga: str, saga_name: str | None = None) -> None:
+        """The work turns out to be of this saga: where the coordinator gives an intake's message its saga id."""
+        found = common_attributes(saga, saga_name, None)
+        self._common.update(found)
+        self._span.set_attributes(found)
+
+    def event(self, name: str, attributes: Attributes | None = None) -> None:
+        """Something that happened within this work: the attempts of an in-lane retry are events of one span."""
+        self._span.add_event(name, attributes)
+
+    def fail(self, code: str, message: str) -> None:
+        """The work failed: status ERROR, and the error's stable code. The last call counts."""
+        self._span.set_attribute(MESSAGING.error_type, code)
+        self._span.set_status(StatusCode.ERROR, message)
+
+    def end(self) -> None:
+        """The work is done. Idempotent. A user's span still open in it will turn up in :meth:`Tracing.late`."""
+        if not self._ended:
+            self._ended = True
+            if self._unit.dropped:
+                self._span.set_attribute(SPANS_DROPPED, self._unit.dropped)
+            self._span.end()
+            self._unit.close()
+
+    @property
+    def spans(self) -> list[SpanRow]:
+        """The spans of this work that have ended; none where spans are not kept."""
+        return self._unit.rows()
+
+    @property
+    def trace(self) -> Trace:
+        """The context of the span itself: what a timer, a delayed retry or a dead letter carries on."""
+        return trace_of(self._span.get_span_context(), self._baggage)
+
+    def _short(self, name: str, kind: SpanKind, attributes: Attributes, links: list[Link] | None) -> Trace:
+        span = self._tracer.start_span(name, self._context, kind, attributes, links)
+        span.end()
+        return trace_of(span.get_span_context(), self._baggage)
+
+
+class Tracing:
+    """The spans of one service. Made by :func:`pavane_tracing.setup.make_tracing`; safe from any task or thread.
+
+    ``keep``: finished spans are collected for the local store. ``system`` is what messages travel on (``kafka``, else
+    ``pavane``). ``baggage`` names the members of incoming baggage that are handed on; no other ever is.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        keep: bool,
+        system: str = "pavane",
+        baggage: Collection[str] = (),
+        shutdown: Callable[[float], bool] | None = None,
+    ) -> None:
+        self.service = service.name
+        self.keep = keep
+        self._service = service
+        self._tracer = service.provider.get_tracer(SCOPE)
+        self._messaging = MessagingAttributes(system)
+        self._baggage = frozenset(baggage)
+        self._shutdown = shutdown
+
+    @staticmethod
+    def off() -> "Tracing":
+        """Tracing that is switched off: no span, no cost, and every message carries the context that came in."""
+        from pavane_tracing.off import NO_TRACING
+
+        return NO_TRACING
+
+    def process(
+        self,
+        envelope: Envelope,
+        *,
+        topic: str,
+        partition: int,
+        offset: int,
+        group: str,
+        step: str | None = None,
+        saga_name: str | None = None,
+        links: Iterable[Trace] = (),
+        root: bool = False,
+        undo: bool = False,
+    ) -> Work:
+        """Begin the span ``process <topic>``: child of the span that sent the event, and linked to it.
+
+        ``links``: the other inputs of a join; for an ``undo``, the outputs of the step that it undoes. ``root`` begins
+        a new trace that is only linked: a delayed retry, a timeout, a replay.
+        """
+        incoming = envelope.trace
+        origin = span_context(incoming)
+        baggage = allowed_baggage(incoming.baggage, self._baggage) if incoming.baggage is not None else None
+        common = common_attributes(envelope.saga, saga_name, step)
+        attributes = self._messaging.process(envelope, topic, partition, offset, group, common)
+        if undo:
+            common[SAGA_UNDO] = attributes[SAGA_UNDO] = True
+        unit = Unit(self._service, common)
+        context = context_of(None if root else origin, baggage, unit.context())
+        span = self._tracer.start_span(f"process {topic}", context, SpanKind.CONSUMER, attributes, _links(links, origin))
+        return Work(span, context, unit, tracer=self._tracer, messaging=self._messaging, baggage=baggage)
+
+    def point(
+        self,
+        name: str,
+        parent: Trace | None,
+        *,
+        links: Iterable[Trace] = (),
+        attributes: Attributes | None = None,
+        saga: str | None = None,
+        saga_name: str | None = None,
+    ) -> Point:
+        """A short INTERNAL span outside any work; without a parent it is the root of a new trace."""
+        merged = {**common_attributes(saga, saga_name, None), **(attributes or {})}
+        return self._point(name, SpanKind.INTERNAL, parent, merged, links)
+
+    def send_root(
+        self,
+        topic: str,
+        event_id: str,
+        event_type: str,
+        *,
+        saga: str | None = None,
+        size: int | None = None,
+        parent: Trace | None = None,
+        links: Iterable[Trace] = (),
+    ) -> Point:
+        """The context for a message sent from outside any work: that of a span ``send <topic>``.
+
+        It begins a trace of its own, unless ``parent`` is a context that the caller was given from outside.
+        """
+        attributes = self._messaging.send(topic, event_id, event_type, {}, saga, size)
+        return self._point(f"send {topic}", SpanKind.PRODUCER, parent, attributes, links)
+
+    def late(self) -> list[SpanRow]:
+        """Spans that ended outside any unit of work, or after theirs: taken by this call. At most the last 1,000."""
+        return [row_of(span, self.service) for span in self._service.strays.take()]
+
+    def shutdown(self, timeout_s: float) -> bool:
+        """Export what is not exported yet, for at most that long (it blocks); False if the time ran out. Idempotent."""
+        shutdown, self._shutdown = self._shutdown, None
+        return shutdown(timeout_s) if shutdown is not None else True
+
+    def _point(self, name: str, kind: SpanKind, parent: Trace | None, attributes: Attributes, links: Iterable[Trace]) -> Point:
+        unit = Unit(self._service, {})
+        baggage = allowed_baggage(parent.baggage, self._baggage) if parent is not None else None
+        context = context_of(span_context(parent) if parent is not None else None, baggage, unit.context())
+        span = self._tracer.start_span(name, context, kind, attributes, _links(links))
+        span.end()
+        unit.close()
+        return Point(trace_of(span.get_span_context(), baggage), unit.rows())
+
+
+def _links(traces: Iterable[Trace], origin: SpanContext | None = None) -> list[Link]:
+    """Links to the origin and to every other span named, each once; what cannot be read is left out."""
+    found = {} if origin is None else {origin.span_id: origin}
+    for trace in traces:
+        context = span_context(trace)
+        if context is not None:
+            found.setdefault(context.span_id, context)
+    return [Link(context) for context in found.values()]
