@@ -4,7 +4,7 @@ import asyncio
 import functools
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import ParamSpec, Protocol
@@ -79,7 +79,7 @@ def scenario(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
 
 @asynccontextmanager
-async def bus_with(deployment: Deployment, *topics: str) -> AsyncIterator[Bus]:
+async def bus_with(deployment: Deployment, *topics: str) -> AsyncGenerator[Bus, None]:
     """A bus of the deployment on which these topics exist."""
     async with await deployment.open() as bus:
         await bus.create_topics([TopicSpec(topic) for topic in topics])

@@ -242,6 +242,20 @@ async def test_a_zombie_s_empty_commit_is_fenced_too_after_the_heir_s_empty_one(
 
 
 @scenario
+async def test_a_commit_that_is_under_way_when_its_lane_is_given_up_changes_nothing(deployment: Deployment) -> None:
+    async with bus_with(deployment, "in", "out") as bus:
+        members = await bus.lanes("group", ["in"])
+        lane = await lane_of(members, 0)
+        committing = asyncio.create_task(lane.commit({}, numbered("out", 1), {b"a": b"1"}))
+        await asyncio.sleep(0)
+        await members.close()
+        with pytest.raises(LaneLost):
+            await committing
+        heir = await lane_of(await bus.lanes("group", ["in"]), 0)
+        assert (heir.commit_number, state_of(heir), await content(bus, "out")) == (0, {}, [])
+
+
+@scenario
 async def test_what_was_not_committed_comes_again_with_state_as_old_as_the_offsets(deployment: Deployment) -> None:
     async with bus_with(deployment, "in") as bus:
         await bus.publish(numbered("in", 20))

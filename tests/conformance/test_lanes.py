@@ -133,6 +133,7 @@ async def test_a_latest_start_reads_what_comes_after_the_grant(deployment: Deplo
         lane = await lane_of(await bus.lanes("group", ["in"], start="latest"), 0)
         assert lane.positions["in"] >= (await lane.high_watermarks())["in"]
         assert lane.committed == lane.positions
+        assert not await lane.receive(1, 0)
         await other.publish(numbered("in", 1, first=3))
         assert values(await receive(lane, 1)) == [b"3"]
 

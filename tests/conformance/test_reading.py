@@ -109,6 +109,8 @@ async def test_an_unknown_topic_can_be_neither_read_nor_subscribed(deployment: D
     async with bus_with(deployment, "orders") as bus:
         with pytest.raises(UnknownTopic):
             await content(bus, "oders")
+        with pytest.raises(UnknownTopic, match="partition"):
+            await content(bus, "orders", partition=PARTITIONS)
         with pytest.raises(UnknownTopic):
             await bus.table("oders")
         with pytest.raises(UnknownTopic):

@@ -130,7 +130,7 @@ def test_shutting_down_is_bounded_when_nobody_listens(monkeypatch: pytest.Monkey
     tracing = make_tracing("x", keep=False)
     work_once(tracing)
     begun = time.monotonic()
-    tracing.shutdown(0.2)
+    assert not tracing.shutdown(0.2)
     assert time.monotonic() - begun < 2
     assert tracing.shutdown(0.2)
 
@@ -144,6 +144,24 @@ def test_what_cannot_be_followed_is_refused(monkeypatch: pytest.MonkeyPatch, var
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigurationError, match=variable):
         make_tracing("x", keep=True)
+
+
+def test_a_service_that_goes_leaves_the_exporter_to_the_others(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{receiver.server_port}")
+    first, second = make_tracing("first", keep=False), make_tracing("second", keep=False)
+    assert first.shutdown(10)
+    work_once(second)
+    assert second.shutdown(10)
+    (request,) = receiver.requests
+    assert len(request.resource_spans[0].scope_spans) == 2
+
+
+def test_grpc_is_used_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")
+    tracing = make_tracing("x", keep=True)
+    assert not tracing.keep
+    assert tracing.shutdown(5)
 
 
 def modules_after(code: str, **variables: str) -> set[str]:

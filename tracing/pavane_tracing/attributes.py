@@ -19,8 +19,10 @@ Scalar = str | int | float | bool
 Attributes = Mapping[str, Scalar]
 
 
-def common_attributes(saga: str | None, saga_name: str | None, step: str | None) -> dict[str, Scalar]:
-    """What every span of one unit of work says."""
+def common_attributes(
+    saga: str | None, saga_name: str | None, step: str | None, event_id: str | None = None
+) -> dict[str, Scalar]:
+    """What every span of one unit of work says; ``event_id`` is its input's, and a ``send`` says its own instead."""
     common: dict[str, Scalar] = {}
     if saga is not None:
         common[SAGA_ID] = saga
@@ -28,6 +30,8 @@ def common_attributes(saga: str | None, saga_name: str | None, step: str | None)
         common[SAGA_NAME] = saga_name
     if step is not None:
         common[SAGA_STEP] = step
+    if event_id is not None:
+        common[EVENT_ID] = event_id
     return common
 
 

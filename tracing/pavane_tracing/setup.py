@@ -36,18 +36,19 @@ def make_tracing(service: str, *, keep: bool, system: str = "pavane", baggage: C
     if not (exporting or keep):
         return Tracing.off()
     provider = TracerProvider(resource=Resource.create({"service.name": service}), shutdown_on_exit=False)
-    found = Service(service, provider)
+    owner = Service(service, provider)
     routes = global_routes()
+    processor = _EXPORT.join() if exporting else None
 
     def shutdown(timeout_s: float) -> bool:
         routes.remove(provider)
-        return _EXPORT.leave(timeout_s) if exporting else True
+        return processor is None or _EXPORT.leave(processor, timeout_s)
 
     kept = keep and not exporting
-    tracing = Tracing(found, keep=kept, system=system, baggage=baggage, shutdown=shutdown)
-    provider.add_span_processor(_UnitProcessor(found.strays, keep=kept))
-    if exporting:
-        provider.add_span_processor(_EXPORT.join())
+    tracing = Tracing(owner, keep=kept, system=system, baggage=baggage, shutdown=shutdown)
+    provider.add_span_processor(_UnitProcessor(owner.strays, keep=kept))
+    if processor is not None:
+        provider.add_span_processor(processor)
     routes.add(provider)
     return tracing
 
@@ -76,12 +77,11 @@ class _UnitProcessor(SpanProcessor):
             span.set_attributes(unit.common)
         if not self._keep:
             return
-        context = span.get_span_context()
-        if context.trace_flags.sampled:
-            if unit is None or unit.closed:
-                self._strays.expect(context.span_id)
-            else:
-                unit.add(span, always=own)
+        span_id = span.get_span_context().span_id
+        if unit is None or unit.closed:
+            self._strays.expect(span_id)
+        else:
+            unit.add(span_id, span, always=own)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Called by the SDK."""
@@ -95,42 +95,33 @@ class _Export:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._exporter: SpanExporter | None = None
-        self._processor: BatchSpanProcessor | None = None
+        self._running: tuple[SpanExporter, BatchSpanProcessor] | None = None
         self._services = 0
 
     def join(self) -> BatchSpanProcessor:
         """A service has come."""
         with self._lock:
-            if self._processor is None:
-                self._exporter = _exporter(environ)
-                self._processor = BatchSpanProcessor(self._exporter)
-                atexit.register(self._at_exit)
+            if self._running is None:
+                exporter = _exporter(environ)
+                self._running = exporter, BatchSpanProcessor(exporter)
+                atexit.register(self._running[1].shutdown)
             self._services += 1
-            return self._processor
+            return self._running[1]
 
-    def leave(self, timeout_s: float) -> bool:
+    def leave(self, processor: BatchSpanProcessor, timeout_s: float) -> bool:
         """A service has gone; whether all spans so far were handed over in time."""
+        flushed = _within(processor.force_flush, timeout_s)
         with self._lock:
             self._services -= 1
-            exporter, processor, last = self._exporter, self._processor, self._services == 0
-            if last:
-                self._exporter = self._processor = None
-                atexit.unregister(self._at_exit)
-        if processor is None or exporter is None:
-            return True
-        flushed = _within(processor.force_flush, timeout_s)
-        if last:
-            if not flushed:
-                exporter.shutdown()  # ends the wait for the next try
-            _within(processor.shutdown, _STOP_TIMEOUT_S)
+            running = self._running
+            if self._services or running is None:
+                return flushed
+            self._running = None
+        if not flushed:
+            running[0].shutdown()  # ends the wait for the next try
+        _within(processor.shutdown, _STOP_TIMEOUT_S)
+        atexit.unregister(processor.shutdown)
         return flushed
-
-    def _at_exit(self) -> None:
-        # No thread can be started any more: bounded by OTEL_EXPORTER_OTLP_TIMEOUT alone.
-        if self._processor is not None:
-            stop: Callable[[], object] = self._processor.shutdown
-            stop()
 
 
 _EXPORT = _Export()

@@ -76,7 +76,7 @@ class SpanRow:
             document["events"] = [
                 {"name": event.name, "timeUnixNano": event.time_ns, "attributes": event.attributes} for event in self.events
             ]
-        if self.status != "UNSET":
+        if self.status != "UNSET" or self.status_message is not None:
             document["status"] = {"code": self.status, "message": self.status_message}
         return document
 

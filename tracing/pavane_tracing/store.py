@@ -73,10 +73,8 @@ def _dump(rows: Iterable[SpanRow]) -> bytes:
     return _ENCODER.encode([row.to_json() for row in rows]).encode()
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    return dict(cast("Mapping[str, object]", value)) if isinstance(value, Mapping) else str(value)
+def _plain(value: object) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=_plain)

@@ -65,32 +65,30 @@ class Unit:
         self.common = common
         self.closed = False
         self.dropped = 0
-        self._spans: list[FinishedSpan] = []
+        self._spans: dict[int, FinishedSpan] = {}
 
     def context(self) -> Context:
         """A context in which nothing is but this unit."""
         return Context({_KEY: self})
 
-    def add(self, span: FinishedSpan, *, always: bool) -> None:
+    def add(self, span_id: int, span: FinishedSpan, *, always: bool) -> None:
         """A span has begun. ``always``: the platform's own are kept however many there are."""
         if always or len(self._spans) < MOST_SPANS:
-            self._spans.append(span)
+            self._spans[span_id] = span
         else:
             self.dropped += 1
 
     def close(self) -> None:
         """The work is over: what has not ended by now is a stray."""
         self.closed = True
-        late = [span for span in self._spans if span.end_time is None]
-        if late:
-            self._spans = [span for span in self._spans if span not in late]
-            for context in (span.get_span_context() for span in late):
-                if context is not None:
-                    self.service.strays.expect(context.span_id)
+        for span_id, span in tuple(self._spans.items()):
+            if span.end_time is None:
+                del self._spans[span_id]
+                self.service.strays.expect(span_id)
 
     def rows(self) -> list[SpanRow]:
         """The spans that have ended; once the unit is closed, those that had ended by then."""
-        return [row_of(span, self.service.name) for span in self._spans if span.end_time is not None]
+        return [row_of(span, self.service.name) for span in tuple(self._spans.values()) if span.end_time is not None]
 
 
 def unit_in(context: Context | None) -> Unit | None:

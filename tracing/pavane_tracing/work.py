@@ -191,7 +191,7 @@ class Tracing:
         incoming = envelope.trace
         origin = span_context(incoming)
         baggage = allowed_baggage(incoming.baggage, self._baggage) if incoming.baggage is not None else None
-        common = common_attributes(envelope.saga, saga_name, step)
+        common = common_attributes(envelope.saga, saga_name, step, envelope.id)
         attributes = self._messaging.process(envelope, topic, partition, offset, group, common)
         if undo:
             common[SAGA_UNDO] = attributes[SAGA_UNDO] = True

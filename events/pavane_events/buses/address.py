@@ -29,6 +29,8 @@ async def open_bus(url: str, *, partitions: int | None = None, synchronous: Sync
             raise _wrong(url, f"{parts.netloc!r} stands where a host would; did you mean sqlite:///{url[9:]}?")
         case "sqlite":
             raise _wrong(url, "it names no file; " + _KNOWN)
+        case "memory":
+            raise _wrong(url, "a memory bus has no name and no path; " + _KNOWN)
         case "":
             raise _wrong(url, f"it has no scheme; did you mean sqlite:///{url}?")
         case _:

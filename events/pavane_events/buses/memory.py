@@ -11,6 +11,7 @@ from pavane_events.bus import MAX_RECORD_BYTES, Start, TopicSpec
 from pavane_events.buses.faults import Faults
 from pavane_events.buses.memory_lanes import MemoryGroup, MemoryLane, MemoryLanes
 from pavane_events.buses.memory_log import Logs
+from pavane_events.buses.placing import check_partition
 from pavane_events.errors import BusUnavailable
 from pavane_events.record import Message, Record
 
@@ -100,6 +101,8 @@ class MemoryBus:
         """Look at a topic without a group; over all partitions, in order of time as far as it is known."""
         self._check_open()
         self._logs.check_topics([topic])
+        if partition is not None:
+            check_partition(topic, partition, self.partitions)
         partitions = range(self.partitions) if partition is None else [partition]
         logs = [self._logs.log(topic, number) for number in partitions]
         found = [

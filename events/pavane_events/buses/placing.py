@@ -16,12 +16,8 @@ class Placing:
     def partition(self, message: Message) -> int:
         """The partition of a message. Raises UnknownTopic if it names one that its topic does not have."""
         if message.partition is not None:
-            if 0 <= message.partition < self.partitions:
-                return message.partition
-            raise UnknownTopic(
-                f"topic {message.topic!r} has no partition {message.partition}: "
-                f"its partitions are 0 to {self.partitions - 1}"
-            )
+            check_partition(message.topic, message.partition, self.partitions)
+            return message.partition
         if message.key is not None:
             return partition_of(message.key, self.partitions)
         self._turn = (self._turn + 1) % self.partitions
@@ -35,6 +31,12 @@ class Placing:
                 f"a message to {message.topic!r} has {size} bytes, the bus takes {self.max_record_bytes}: "
                 "store the content elsewhere and send a reference to it"
             )
+
+
+def check_partition(topic: str, partition: int, partitions: int) -> None:
+    """Raise UnknownTopic for a partition that no topic has."""
+    if not 0 <= partition < partitions:
+        raise UnknownTopic(f"topic {topic!r} has no partition {partition}: its partitions are 0 to {partitions - 1}")
 
 
 def unknown_topic(name: str) -> UnknownTopic:

@@ -1,4 +1,4 @@
-"""The embedded, durable bus: one SQLite file, several processes. See ``docs/decisions`` for why it is built so.
+"""The embedded, durable bus: one SQLite file, several processes.
 
 - ``sqlite_file``: the connection, locks, errors; ``sqlite_schema``: the tables.
 - ``sqlite_writer``: group commit. ``sqlite_reader``: following the file, inboxes, browsing.
@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from pavane_events.bus import MAX_RECORD_BYTES, Start, TopicSpec
+from pavane_events.buses.placing import check_partition
 from pavane_events.buses.sqlite_file import BusFile, Synchronous
 from pavane_events.buses.sqlite_lanes import SqliteLane, SqliteLanes
 from pavane_events.buses.sqlite_members import Members
@@ -29,7 +30,8 @@ class SqliteBus:
 
     Any number of processes of one machine may use the file at a time (not over a network file system). All work is
     done on the event loop's thread in steps of microseconds; a write lock held by another process is waited for without
-    blocking the loop.
+    blocking the loop. A process that is stopped (not killed) in the microseconds of a transaction keeps that lock until
+    it goes on or is killed; then everybody's writes end as BusUnavailable, and may be tried again.
     """
 
     def __init__(self, file: BusFile, lease_s: float, max_record_bytes: int, clock: Callable[[], float]) -> None:
@@ -62,9 +64,7 @@ class SqliteBus:
         Raises BusUnavailable (missing directory, locked, read-only, full, not a bus) and BusVersionMismatch, each with
         one sentence that names the file and the remedy; nothing is half-written.
         """
-        file = await BusFile.open(
-            Path(path), partitions=partitions, synchronous=synchronous, busy_timeout_s=busy_timeout_s
-        )
+        file = await BusFile.open(Path(path), partitions=partitions, synchronous=synchronous, busy_timeout_s=busy_timeout_s)
         return cls(file, lease_s, max_record_bytes, clock)
 
     @property
@@ -118,6 +118,8 @@ class SqliteBus:
     ) -> AsyncIterator[Record]:
         """Look at a topic without a group; over all partitions, in order of time."""
         self.file.check_open()
+        if partition is not None:
+            check_partition(topic, partition, self.partitions)
         partitions = range(self.partitions) if partition is None else (partition,)
         for count, record in enumerate(browse(self._tail, topic, partitions, start, end, key)):
             if count % PAGE == PAGE - 1:

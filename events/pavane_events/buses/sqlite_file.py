@@ -18,7 +18,8 @@ Row = tuple[Any, ...]
 
 DEFAULT_PARTITIONS = 4
 _BLOCKING_RETRIES = 200
-_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_CHECKPOINT_PAGES = 4000  # a checkpoint stalls the loop for milliseconds: four times as seldom as SQLite would
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
 class Locked(Exception):
@@ -41,9 +42,7 @@ class BusFile:
         self.closed = False
 
     @classmethod
-    async def open(
-        cls, path: Path, *, partitions: int | None, synchronous: Synchronous, busy_timeout_s: float
-    ) -> "BusFile":
+    async def open(cls, path: Path, *, partitions: int | None, synchronous: Synchronous, busy_timeout_s: float) -> "BusFile":
         """Open the file, or create it with its schema in one transaction; see :meth:`SqliteBus.open` for errors."""
         if not path.parent.is_dir():
             raise BusUnavailable(
@@ -176,8 +175,7 @@ def is_locked(error: sqlite3.Error) -> bool:
 def explain(path: Path, error: sqlite3.Error) -> BusError:
     """One sentence that names the file and the remedy."""
     sentences = {
-        sqlite3.SQLITE_BUSY: "is locked by another program; end that program's transaction and try again",
-        sqlite3.SQLITE_LOCKED: "is locked by another program; end that program's transaction and try again",
+        **dict.fromkeys(_LOCKED, "is locked by another program; end that program's transaction and try again"),
         sqlite3.SQLITE_FULL: "cannot grow because the disk is full; free some space and try again",
         sqlite3.SQLITE_READONLY: "is read-only; allow this user to write the file and its directory",
         sqlite3.SQLITE_CANTOPEN: (
@@ -200,7 +198,13 @@ def _primary(error: sqlite3.Error) -> int:
 def _connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=0, isolation_level=None, cached_statements=512)
     try:
-        for pragma in (f"synchronous={synchronous}", "cache_size=-32000", "secure_delete=OFF", "temp_store=MEMORY"):
+        for pragma in (
+            f"synchronous={synchronous}",
+            f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
+            "cache_size=-32000",
+            "secure_delete=OFF",
+            "temp_store=MEMORY",
+        ):
             connection.execute(f"PRAGMA {pragma}")
     except BaseException:
         connection.close()
@@ -212,11 +216,12 @@ def _prepare(path: Path, connection: sqlite3.Connection, partitions: int | None)
     """Create the schema in an empty file, or check that it is ours; the partition count."""
     if _is_empty(connection):
         connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("BEGIN IMMEDIATE")  # also where the schema is there: a file that cannot be written is told now
+    connection.execute("BEGIN IMMEDIATE")
     try:
         if _is_empty(connection):
             _create(connection, DEFAULT_PARTITIONS if partitions is None else partitions)
         found = _check(path, connection, partitions)
+        connection.execute("DELETE FROM bus WHERE partitions < 0")  # a file that is read-only says so now, not later
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

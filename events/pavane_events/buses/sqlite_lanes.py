@@ -246,10 +246,15 @@ class SqliteLanes:
     async def close(self) -> None:
         """Leave the group."""
         if not self.closed:
-            self.lose_all()
-            self.closed = True
-            self._bell.ring()
+            self.abandon()
             await self._registry.leave(self)
+
+    def abandon(self) -> None:
+        """Hold nothing any more, and take nothing."""
+        for partition in list(self.held):
+            self.lose(partition)
+        self.closed = True
+        self._bell.ring()
 
     def granted(self, lane: SqliteLane) -> None:
         """Take a lane that is this member's from now on."""
@@ -262,8 +267,3 @@ class SqliteLanes:
         lane = self.held.pop(partition, None)
         if lane is not None:
             lane.lose()
-
-    def lose_all(self) -> None:
-        """Nothing is held any more."""
-        for partition in list(self.held):
-            self.lose(partition)

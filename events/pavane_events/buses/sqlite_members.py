@@ -19,6 +19,7 @@ from pavane_events.buses.sqlite_file import BusFile, Locked
 from pavane_events.buses.sqlite_lanes import Claim, SqliteLane, SqliteLanes
 from pavane_events.buses.sqlite_owners import Owners
 from pavane_events.buses.sqlite_reader import Tail
+from pavane_events.buses.sqlite_schema import LAST_ID
 from pavane_events.buses.sqlite_writer import Writer
 from pavane_events.buses.waiting import Bell
 from pavane_events.errors import BusError, BusUnavailable
@@ -69,7 +70,8 @@ class Members:
         try:
             await self._settle()
         except BaseException:
-            self._members.remove(member)
+            self._members.remove(member)  # what is in the file of it is a stray
+            member.abandon()
             raise
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._follow(), name="pavane-sqlite-bus")
@@ -141,7 +143,7 @@ class Members:
         changed: bool = version != self._data_version
         if changed:
             self._data_version = version
-            ((last_id, epoch),) = self._file.select("SELECT last_id, epoch FROM bus")
+            ((last_id, epoch),) = self._file.select(LAST_ID)
             self._tail.catch_up(last_id)
             self._stale = self._stale or epoch != self._epoch
         if self._owners.check():
@@ -153,7 +155,7 @@ class Members:
     def _reconcile(self) -> _Changes:
         """Enter who is not entered, strike out who left, give up what is another's, take what is ours and free."""
         connection = self._file.connection
-        ((last_id, epoch),) = connection.execute("SELECT last_id, epoch FROM bus").fetchall()
+        ((last_id, epoch),) = connection.execute(LAST_ID).fetchall()
         changes = _Changes(last_id, epoch)
         self._owners.enter_row()
         changes.moved = self._strike_out()
@@ -227,12 +229,10 @@ class Members:
         for member, claim in changes.claimed:
             member.granted(SqliteLane(self._tail, self._writer, claim))
 
-    def _starts(
-        self, member: SqliteLanes, topics: Collection[str]
-    ) -> tuple[int, list[tuple[SqliteLane, dict[str, int]]]]:
+    def _starts(self, member: SqliteLanes, topics: Collection[str]) -> tuple[int, list[tuple[SqliteLane, dict[str, int]]]]:
         """Where the lanes that are held begin further topics; stored, so that a later holder begins there, too."""
         execute = self._file.connection.execute
-        ((last_id,),) = execute("SELECT last_id FROM bus").fetchall()
+        ((last_id, _),) = execute(LAST_ID).fetchall()
         starts: list[tuple[SqliteLane, dict[str, int]]] = []
         for lane in member.held.values():
             offsets = self._starting(member, topics, lane.committed, last_id)
@@ -244,9 +244,7 @@ class Members:
         return last_id, starts
 
     @staticmethod
-    def _starting(
-        member: SqliteLanes, topics: Collection[str], offsets: Mapping[str, int], last_id: int
-    ) -> dict[str, int]:
+    def _starting(member: SqliteLanes, topics: Collection[str], offsets: Mapping[str, int], last_id: int) -> dict[str, int]:
         if member.start == "earliest":
             return dict(offsets)
         return dict.fromkeys(topics, last_id + 1) | dict(offsets)

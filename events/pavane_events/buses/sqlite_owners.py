@@ -36,20 +36,26 @@ class Owners:
     def enter(self) -> None:
         """Take the lock that says that this process lives."""
         if self._own is None:
-            try:
-                self._own = OwnerFile(self._directory)
-                known = {self._own.id} | {row[0] for row in self._file.select("SELECT id FROM owners")}
-                for owner in strays(self._directory, known):
-                    remove(self._directory, owner)
-            except OSError as error:
-                raise BusUnavailable(
-                    f"bus file {self._file.path}: its directory of owners {self._directory} cannot be written "
-                    f"({error.strerror}); allow this user to write it"
-                ) from error
+            self._own = self._take()
+            known = {self._own.id} | {row[0] for row in self._file.select("SELECT id FROM owners")}
+            for owner in strays(self._directory, known):
+                remove(self._directory, owner)
+
+    def _take(self) -> OwnerFile:
+        try:
+            return OwnerFile(self._directory)
+        except OSError as error:
+            raise BusUnavailable(
+                f"bus file {self._file.path}: its directory of owners {self._directory} cannot be written "
+                f"({error.strerror}); allow this user to write it"
+            ) from error
 
     def enter_row(self) -> None:
-        """Within a transaction: be in the table."""
-        self._file.connection.execute("INSERT OR IGNORE INTO owners (id) VALUES (?)", (self.id,))
+        """Within a transaction: be in the table, under a name whose file exists."""
+        if self._own is not None and not self._own.exists():  # somebody cleaned up too well
+            former, self._own = self._own, self._take()
+            former.close()
+        self._file.connection.execute("INSERT OR IGNORE INTO owners (id, lease_s) VALUES (?, ?)", (self.id, self._lease_s))
 
     def forget(self) -> None:
         """Within a transaction: this process is an owner no more."""
@@ -82,15 +88,15 @@ class Owners:
         return evicted or bool(gone)
 
     def _gone(self, now_s: float) -> list[tuple[str, int]]:
-        """Owners that are dead, or whose beat stood still for a lease, with that beat."""
-        rows = self._file.select("SELECT id, beat FROM owners WHERE id <> ?", (self.id,))
+        """Owners that are dead, or whose beat stood still for their lease, with that beat."""
+        rows = self._file.select("SELECT id, beat, lease_s FROM owners WHERE id <> ?", (self.id,))
         gone: list[tuple[str, int]] = []
-        for owner, beat in rows:
+        for owner, beat, lease_s in rows:
             seen, since_s = self._beats.get(owner, (None, now_s))
             if seen != beat:
                 since_s = now_s
             self._beats[owner] = (beat, since_s)
-            if now_s - since_s > self._lease_s or is_dead(self._directory, owner):
+            if now_s - since_s > lease_s or is_dead(self._directory, owner):
                 gone.append((owner, beat))
         return gone
 
@@ -110,8 +116,4 @@ class Owners:
             lambda: self._file.connection.execute("UPDATE owners SET beat = beat + 1 WHERE id = ?", (own.id,))
         )
         self._beaten_s = now_s
-        if not own.exists():  # somebody cleaned up too well: others would take this process for dead for ever
-            self._own = OwnerFile(self._directory)
-            own.close()
-            return True
-        return cursor.rowcount == 0
+        return cursor.rowcount == 0 or not own.exists()

@@ -10,7 +10,7 @@ from heapq import merge
 
 from pavane_events.buses.placing import unknown_topic
 from pavane_events.buses.sqlite_file import BusFile, Row
-from pavane_events.buses.sqlite_schema import decode_headers
+from pavane_events.buses.sqlite_schema import LAST_ID, decode_headers
 from pavane_events.buses.waiting import Bell
 from pavane_events.errors import BusError
 from pavane_events.record import Record
@@ -67,7 +67,7 @@ class Tail:
 
     def last_id(self) -> int:
         """The last id given, by whatever process."""
-        return int(self.file.select("SELECT last_id FROM bus")[0][0])
+        return int(self.file.select(LAST_ID)[0][0])
 
     def hears(self, topic: str, partition: int) -> bool:
         """Whether any live inbox wants the records of a partition."""
@@ -244,8 +244,7 @@ def browse(
 def high_watermark(tail: Tail, topic: str, partition: int) -> int:
     """The offset just above the last record of a partition."""
     rows = tail.file.select(
-        "SELECT id FROM records INDEXED BY records_by_partition WHERE topic = ? AND partition = ? "
-        "ORDER BY id DESC LIMIT 1",
+        "SELECT id FROM records INDEXED BY records_by_partition WHERE topic = ? AND partition = ? ORDER BY id DESC LIMIT 1",
         (tail.topics.id(topic), partition),
     )
     return int(rows[0][0]) + 1 if rows else 0

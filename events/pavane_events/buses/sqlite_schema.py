@@ -10,11 +10,12 @@ APPLICATION_ID = 0x50415641
 SCHEMA_VERSION = 1
 
 SCHEMA = (
-    # One row. last_id outlives deleted records, so an offset is never given twice; epoch rises when members or the
-    # holders of lanes change, so that others need to look only then.
+    # One row. deleted_id is the greatest id that was ever deleted: with the greatest that is there it tells the last id
+    # given, so that an offset is never given twice, and no commit has to write a counter. epoch rises when members or
+    # the holders of lanes change, so that others need to look only then.
     """CREATE TABLE bus (
         partitions INTEGER NOT NULL,
-        last_id INTEGER NOT NULL DEFAULT 0,
+        deleted_id INTEGER NOT NULL DEFAULT 0,
         epoch INTEGER NOT NULL DEFAULT 0
     )""",
     "CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, compacted INTEGER NOT NULL)",
@@ -29,10 +30,18 @@ SCHEMA = (
         value BLOB,
         headers BLOB
     )""",
+    """CREATE TRIGGER records_deleted AFTER DELETE ON records BEGIN
+        UPDATE bus SET deleted_id = old.id WHERE deleted_id < old.id;
+    END""",
     "CREATE INDEX records_by_partition ON records (topic, partition)",
     "CREATE INDEX records_by_key ON records (key) WHERE key IS NOT NULL",
-    # beat: a number that its owner raises. Others measure by their own clocks how long it has stood still.
-    "CREATE TABLE owners (id TEXT PRIMARY KEY, beat INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
+    # beat: a number that its owner raises. Others measure by their own clocks whether it stands still for a lease, which
+    # is the owner's, not theirs: whoever asked for a long lease beats seldom.
+    """CREATE TABLE owners (
+        id TEXT PRIMARY KEY,
+        lease_s REAL NOT NULL,
+        beat INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID""",
     "CREATE TABLE members (id INTEGER PRIMARY KEY AUTOINCREMENT, grp TEXT NOT NULL, owner TEXT NOT NULL)",
     """CREATE TABLE lanes (
         id INTEGER PRIMARY KEY,
@@ -46,6 +55,9 @@ SCHEMA = (
     )""",
     "CREATE TABLE state (lane INTEGER, key BLOB, value BLOB NOT NULL, PRIMARY KEY (lane, key)) WITHOUT ROWID",
 )
+
+LAST_ID = "SELECT max(deleted_id, ifnull((SELECT max(id) FROM records), 0)), epoch FROM bus"
+"""The last id given, and the epoch."""
 
 
 def encode_headers(headers: Headers) -> bytes | None:

@@ -11,7 +11,7 @@ from typing import Protocol
 from pavane_events.buses.placing import Placing
 from pavane_events.buses.sqlite_file import BusFile, Locked, Patience
 from pavane_events.buses.sqlite_reader import Tail
-from pavane_events.buses.sqlite_schema import encode_headers
+from pavane_events.buses.sqlite_schema import LAST_ID, encode_headers
 from pavane_events.errors import LaneLost
 from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
@@ -145,8 +145,10 @@ class Writer:
         try:
             flush = self._write(requests)
             self._file.end()
-        except Exception as error:
+        except BaseException as error:
             self._file.abandon()
+            if not isinstance(error, Exception):
+                raise
             _fail(requests, self._file.explain_any(error))
             return
         self._tell(flush)
@@ -164,7 +166,7 @@ class Writer:
     def _write(self, requests: Sequence[Request]) -> _Flush:
         """Everything of one transaction, between begin and commit."""
         execute = self._file.connection.execute
-        ((last_id,),) = execute("SELECT last_id FROM bus").fetchall()
+        ((last_id, _),) = execute(LAST_ID).fetchall()
         now_ms = int(self._clock() * 1000)
         flush = _Flush(now_ms, last_id + 1)
         rows: list[tuple[object, ...]] = []
@@ -188,7 +190,6 @@ class Writer:
                 rows.append((last_id, topic, partition, now_ms, message.key, message.value, headers))
         if rows:
             self._insert(_RECORDS, rows)
-            execute("UPDATE bus SET last_id = ?", (last_id,))
         if state:
             self._insert(_STATE, state)
         for pair in gone:

@@ -1,0 +1,48 @@
+"""Session: one command with one bus, opened as the settings say and closed whatever happens."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pavane.cli.logs import set_up_logs
+from pavane.cli.options import settings_for
+from pavane.settings import Settings
+from pavane_events.bus import Bus
+from pavane_events.errors import BusUnavailable, ConfigurationError, Problem
+
+T = TypeVar("T")
+
+
+async def open_by(settings: Settings) -> Bus:
+    """The bus that the settings name; a file that does not exist is made."""
+    from pavane_events.buses.address import open_bus
+
+    return await open_bus(settings.bus, partitions=settings.partitions, synchronous=settings.synchronous)
+
+
+def with_bus(url: str | None, work: Callable[[Bus], Awaitable[T]], *, create: bool = False) -> T:
+    """Do some work with the bus, and close it. Without ``create`` a bus file must be there: a typo makes no new one."""
+    settings = settings_for(url)
+    set_up_logs(settings.log)
+    if not create:
+        _check_exists(settings.bus)
+
+    async def do() -> T:
+        async with await open_by(settings) as bus:
+            return await work(bus)
+
+    return asyncio.run(do())
+
+
+def _check_exists(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme == "memory":
+        problem = Problem("bus", "bus.private", "a memory bus lives in one process only; name a file: sqlite:///pavane.db")
+        raise ConfigurationError(f"{url!r} cannot be looked at from here", [problem])
+    path = Path(unquote(parts.path[1:]))
+    if parts.scheme == "sqlite" and parts.path[1:] and not path.exists():
+        raise BusUnavailable(
+            f"there is no bus file {path}; name one with --bus or PAVANE_BUS, or make one: pavane run makes it"
+        )

@@ -1,0 +1,286 @@
+"""Story: what happened in a saga, told from the topics alone and judged by the engine that the coordinator uses."""
+
+import json
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, cast
+
+from pavane_events.bus import Bus
+from pavane_events.envelope import Envelope, parse
+from pavane_events.errors import ContractViolation, UndecodableRecord, UnknownTopic
+from pavane_events.partition import partition_of
+from pavane_events.record import Record
+from pavane_saga.engine import Debt, Failure, State, failure, open_debts, standing, status, unseen
+from pavane_saga.facts import Declared, Ended, Fact, Fired, Happened, Settled, UndoFailed, Undone
+from pavane_saga.history import History, Plan, Unit
+from pavane_saga.manifest import Directory, read_directory
+from pavane_saga.saga import SagaEnded
+from pavane_saga.wire import COORDINATOR, ENDED, ENDS, FACTS, UNDO, commands_topic, read_fact, read_undo_request
+
+Kind = Literal["event", "settled", "undo", "undone", "undo-failed", "deadline", "turned-back", "let-go", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """One thing that happened, and where it is written. ``who``: the step, the coordinator, or a producer outside."""
+
+    at_ms: int
+    kind: Kind
+    what: str
+    who: str
+    topic: str
+    partition: int
+    offset: int
+    code: str = ""
+    reason: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        """All of it, as JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A saga in one line. ``ended_ms``: None while it is open. ``subject``: the business id, where the start event has one."""
+
+    saga: str
+    name: str | None
+    subject: str | None
+    state: State
+    started_ms: int | None
+    ended_ms: int | None
+
+    def to_json(self) -> dict[str, object]:
+        """All of it, as JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A whole saga. ``owed``: answers not given yet. ``standing``: effects that may stand, by step and its inputs' ids.
+
+    ``unseen``: what somebody named and the topics do not hold (yet). ``events``: the saga's own, as they were read.
+    """
+
+    summary: Summary
+    failure: Failure | None
+    chapters: tuple[Chapter, ...]
+    owed: tuple[Debt, ...]
+    standing: tuple[Unit, ...]
+    unseen: tuple[str, ...]
+    events: tuple[Envelope, ...] = field(repr=False)
+
+    def to_json(self) -> dict[str, object]:
+        """All of it but the events' data, as JSON."""
+        found = self.failure
+        return {
+            **self.summary.to_json(),
+            "failure": {"code": found.code, "reason": found.reason, "step": found.step} if found else None,
+            "timeline": [chapter.to_json() for chapter in self.chapters],
+            "owed": [{"event": e.event, "type": e.type, "step": e.step, "waiting": e.waiting} for e in self.owed],
+            "standing": [{"step": step, "causes": list(causes)} for step, causes in self.standing],
+            "unseen": list(self.unseen),
+        }
+
+
+@dataclass(slots=True)
+class _Telling:
+    """One saga's records as they gather."""
+
+    facts: list[Fact] = field(default_factory=list[Fact])
+    chapters: list[Chapter] = field(default_factory=list[Chapter])
+    events: list[Envelope] = field(default_factory=list[Envelope])
+    name: str | None = None
+    subject: str | None = None
+    started_ms: int | None = None
+    ended_ms: int | None = None
+
+
+class _Heard(NamedTuple):
+    """What a record says; with its place it is a chapter."""
+
+    kind: Kind
+    what: str
+    who: str
+    code: str = ""
+    reason: str = ""
+
+
+async def read_story(bus: Bus, saga: str) -> Story | None:
+    """The story of the saga with that id; None where no record speaks of it. Raises :class:`BusError`."""
+    directory = await read_directory(bus)
+    telling = _Telling()
+    async for record in _records(bus, _topics(directory), saga):
+        _hear(telling, record, directory)
+    if not telling.chapters:
+        return None
+    partition = partition_of(saga.encode(), bus.partitions)
+    declared = (await _declarations(bus, directory, {partition}))[partition]
+    return _tell(saga, telling, directory, declared)
+
+
+async def list_sagas(bus: Bus) -> list[Summary]:
+    """Every saga that was started, by start. Those that have ended cost two records each. Raises :class:`BusError`."""
+    directory = await read_directory(bus)
+    starts = [each.starts for each in directory.sagas.values()]
+    tellings: dict[str, _Telling] = {}
+    async for record in _records(bus, [*starts, SagaEnded.event_type]):
+        saga = (record.key or b"").decode(errors="replace")
+        _hear(tellings.setdefault(saga, _Telling()), record, directory)
+    open_now = {saga for saga, telling in tellings.items() if telling.ended_ms is None}
+    if open_now:
+        others = [topic for topic in _topics(directory) if topic not in (*starts, SagaEnded.event_type)]
+        async for record in _records(bus, others):
+            saga = (record.key or b"").decode(errors="replace")
+            if saga in open_now:
+                _hear(tellings[saga], record, directory)
+    declared = await _declarations(bus, directory, {partition_of(saga.encode(), bus.partitions) for saga in open_now})
+    return sorted(
+        (
+            _tell(saga, telling, directory, declared.get(partition_of(saga.encode(), bus.partitions), {})).summary
+            for saga, telling in tellings.items()
+        ),
+        key=lambda each: (each.started_ms or 0, each.subject or "", each.saga),
+    )
+
+
+async def find_saga(bus: Bus, wanted: str) -> list[str]:
+    """The ids of the sagas that an id, the beginning of one, or a subject may mean; an exact id is the only answer."""
+    directory = await read_directory(bus)
+    starts = [each.starts for each in directory.sagas.values()]
+    async for _ in _records(bus, [*starts, FACTS, SagaEnded.event_type], wanted):
+        return [wanted]
+    found: dict[str, None] = {}
+    async for record in _records(bus, starts):
+        saga = (record.key or b"").decode(errors="replace")
+        if saga.startswith(wanted) or _subject(record) == wanted:
+            found[saga] = None
+    return list(found)
+
+
+def _topics(directory: Directory) -> list[str]:
+    commands = [commands_topic(agent) for agent in directory.agents]
+    return [*sorted(directory.topics()), *sorted(commands), FACTS, ENDS, SagaEnded.event_type]
+
+
+async def _records(bus: Bus, topics: Iterable[str], saga: str | None = None) -> AsyncIterator[Record]:
+    for topic in topics:
+        try:
+            async for record in bus.read(topic, key=saga.encode() if saga is not None else None):
+                yield record
+        except UnknownTopic:
+            continue
+
+
+async def _declarations(bus: Bus, directory: Directory, partitions: Collection[int]) -> dict[int, Mapping[str, Declared]]:
+    """By lane, what its agents declared last; of an agent that has not declared it, what its manifest says."""
+    found: dict[int, Mapping[str, Declared]] = {}
+    for partition in partitions:
+        declared = {name: manifest.declared(()) for name, manifest in directory.agents.items()}
+        try:
+            async for record in bus.read(FACTS, partition=partition):
+                if record.key is None:
+                    fact = _fact(record)
+                    if isinstance(fact, Declared):
+                        declared[fact.agent] = fact
+        except UnknownTopic:
+            pass
+        found[partition] = declared
+    return found
+
+
+def _fact(record: Record) -> Fact | None:
+    try:
+        return read_fact(parse(record))
+    except UndecodableRecord:
+        return None
+
+
+def _subject(record: Record) -> str | None:
+    try:
+        return parse(record).subject
+    except UndecodableRecord:
+        return None
+
+
+def _hear(telling: _Telling, record: Record, directory: Directory) -> None:
+    """Take one record in. What is no event is passed over: it is in somebody's dead letters."""
+    try:
+        envelope = parse(record)
+        if record.topic == FACTS:
+            heard = _of_fact(telling, read_fact(envelope))
+        elif envelope.type == UNDO:
+            request = read_undo_request(envelope)
+            heard = _Heard("undo", f"undo asked for ({request.outcome})", request.step)
+        elif envelope.type == ENDED:
+            heard = _of_end(envelope)
+        elif record.topic == SagaEnded.event_type:
+            verdict = SagaEnded.from_json(envelope.data).verdict
+            telling.facts.append(Ended(verdict, record.timestamp_ms))
+            telling.ended_ms = record.timestamp_ms
+            heard = _Heard("ended", verdict, COORDINATOR)
+        else:
+            heard = _of_event(telling, record, envelope, directory)
+    except (UndecodableRecord, ContractViolation):
+        return
+    if heard is not None:
+        place = (record.topic, record.partition, record.offset)
+        telling.chapters.append(
+            Chapter(record.timestamp_ms, heard.kind, heard.what, heard.who, *place, heard.code, heard.reason)
+        )
+
+
+def _of_event(telling: _Telling, record: Record, envelope: Envelope, directory: Directory) -> _Heard:
+    telling.facts.append(Happened.of(envelope, record.offset))
+    telling.events.append(envelope)
+    if envelope.step is not None:
+        return _Heard("event", envelope.type, envelope.step)
+    plan = next((each for each in directory.sagas.values() if each.starts == envelope.type), None)
+    if plan is not None:
+        telling.name, telling.subject, telling.started_ms = plan.name, envelope.subject, record.timestamp_ms
+    return _Heard("event", envelope.type, envelope.source.removeprefix("/"))
+
+
+def _of_fact(telling: _Telling, fact: Fact) -> _Heard | None:
+    telling.facts.append(fact)
+    match fact:
+        case Settled():
+            began = "" if fact.how != "failed" or fact.began else " before it began"
+            return _Heard("settled", f"{fact.how}{began}", fact.step, fact.code, fact.reason)
+        case Undone():
+            return _Heard("undone", "undone", fact.step)
+        case UndoFailed():
+            return _Heard("undo-failed", "undo failed: its effect may stand", fact.step, fact.code, fact.reason)
+        case Fired():
+            return _Heard("deadline", fact.detail or fact.rule, COORDINATOR, fact.rule)
+        case _:
+            return None
+
+
+def _of_end(envelope: Envelope) -> _Heard:
+    data = cast("dict[str, object]", json.loads(envelope.data))
+    if data.get("failed"):
+        return _Heard("turned-back", "turned back: every agent is told", COORDINATOR, str(data["code"]), str(data["reason"]))
+    return _Heard("let-go", "joins that wait in vain are let go", COORDINATOR)
+
+
+def _tell(saga: str, telling: _Telling, directory: Directory, declared: Mapping[str, Declared]) -> Story:
+    found = directory.sagas.get(telling.name or "")
+    plan = Plan(
+        saga=found.name if found else "",
+        starts=found.starts if found else "",
+        completes=found.completes if found else "",
+        fails=frozenset(found.fails if found else ()),
+        declared=declared,
+    )
+    history = History().with_facts(telling.facts)
+    summary = Summary(saga, telling.name, telling.subject, status(plan, history), telling.started_ms, telling.ended_ms)
+    return Story(
+        summary=summary,
+        failure=failure(plan, history),
+        chapters=tuple(sorted(telling.chapters, key=lambda each: (each.at_ms, each.offset))),
+        owed=open_debts(plan, history) if telling.ended_ms is None else (),
+        standing=standing(plan, history),
+        unseen=unseen(plan, history),
+        events=tuple(telling.events),
+    )

@@ -1,0 +1,1 @@
+"""The reference application: five credit agents and their saga, on real applications."""

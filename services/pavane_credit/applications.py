@@ -1,0 +1,79 @@
+"""Applications: the thousand real ones, or a file of yours with the same header."""
+
+import csv
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from pavane_credit.events import ApplicationSubmitted
+from pavane_events.errors import ConfigurationError, ContractViolation, Problem
+
+_OUTCOME = "repaid"
+_OUTCOMES = {"yes": True, "no": False, "": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """An application as it is published, and apart from it the known outcome, which no agent sees."""
+
+    event: ApplicationSubmitted
+    repaid: bool | None
+
+    @property
+    def id(self) -> str:
+        """The application's id."""
+        return self.event.application_id
+
+
+def read_applications(path: Path | None = None) -> list[Application]:
+    """Read the packaged applications, or a CSV file with the same header (``repaid`` may be missing or empty).
+
+    Raises :class:`ConfigurationError` with every problem, by line.
+    """
+    try:
+        source = path if path is not None else files("pavane_credit") / "data" / "german-credit.csv"
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = Problem(str(path), "applications.unreadable", str(error))
+        raise ConfigurationError("the applications cannot be read", [problem]) from None
+    reader = csv.DictReader(lines)
+    wanted = set(ApplicationSubmitted.model_fields)
+    header = set(reader.fieldnames or ())
+    problems = [Problem("line 1", "applications.column-missing", f"no column {name}") for name in sorted(wanted - header)]
+    problems += [
+        Problem("line 1", "applications.column-unknown", f"{name!r} is no column")
+        for name in sorted(header - wanted - {_OUTCOME})
+    ]
+    found: list[Application] = []
+    seen: set[str] = set()
+    for row in reader if not problems else ():
+        where = f"line {reader.line_num}"
+        if None in row or None in row.values():
+            problems.append(Problem(where, "applications.columns", "it has another number of columns than the header"))
+            continue
+        outcome = _OUTCOMES.get(row.get(_OUTCOME, "") or "")
+        values: dict[str, object] = {name: value for name, value in row.items() if name != _OUTCOME}
+        values["telephone"] = {"yes": True, "no": False}.get(str(row["telephone"]), row["telephone"])
+        try:
+            event = _event_of(values)
+        except ContractViolation as error:
+            problems += [Problem(f"{where}, {each.where}", each.code, each.message) for each in error.problems]
+            continue
+        if event.application_id in seen:
+            problems.append(Problem(where, "applications.doubled", f"{event.application_id} is there more than once"))
+        seen.add(event.application_id)
+        found.append(Application(event, outcome))
+    if problems:
+        raise ConfigurationError("the applications cannot be used", problems[:50])
+    return found
+
+
+def _event_of(values: dict[str, object]) -> ApplicationSubmitted:
+    from pydantic import ValidationError
+
+    from pavane_events.event import violation
+
+    try:
+        return ApplicationSubmitted.model_validate(values)
+    except ValidationError as error:
+        raise violation(ApplicationSubmitted, error) from None
