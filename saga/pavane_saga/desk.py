@@ -297,5 +297,6 @@ class Desk:
 
     def _close(self, work: Work, saga: str) -> None:
         work.end()
-        if work.spans:
-            self._batch.outputs.append(encode(work.spans, saga, partition=self._lane.partition))
+        spans = work.spans
+        if spans:
+            self._batch.outputs.append(encode(spans, saga, partition=self._lane.partition))

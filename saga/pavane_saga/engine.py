@@ -6,10 +6,11 @@ and has issued the same commands. A rule of the design is one function here, and
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
-from pavane_saga.facts import Fact, Happened, Settled, StepPlan, Verdict
-from pavane_saga.history import Causes, History, Plan, Unit
+from pavane_saga.facts import Fact, Happened, Verdict
+from pavane_saga.history import History, Plan, Unit
 
 State = Literal["running", "completed", "compensating", "parked", "compensated", "abandoned"]
 
@@ -27,8 +28,8 @@ class Undo:
     """A step is to be undone, with its outputs where it is known to be done."""
 
     step: str
-    causes: Causes
-    outputs: Causes = field(compare=False)
+    causes: tuple[str, ...]
+    outputs: tuple[str, ...] = field(compare=False)
     outcome: Literal["done", "unknown"] = field(compare=False)
 
 
@@ -37,7 +38,7 @@ class Park:
     """An undo failed for good: somebody has to decide."""
 
     step: str
-    causes: Causes
+    causes: tuple[str, ...]
     code: str = field(compare=False)
     reason: str = field(compare=False)
 
@@ -51,6 +52,7 @@ class End:
 
 
 Command = Halt | Undo | Park | End
+"""Equal commands are one command: what a later fact adds to it (outputs, a code) does not make another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Failure:
     step: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Debt:
     """An answer that a step owes to an event. ``waiting``: an arm of a join that is not filled."""
 
@@ -73,7 +75,11 @@ class Debt:
 
 
 def decide(plan: Plan, history: History, facts: Iterable[Fact]) -> tuple[History, tuple[Command, ...]]:
-    """The history with these facts, and the commands that have become due with them. Each command is issued once."""
+    """The history with these facts, and the commands that have become due with them. Each command is issued once.
+
+    Facts that are known already, in any order and number, change nothing. Where the *plan* changes, by a declaration,
+    what that makes due is :func:`due` under the new plan without :func:`due` under the old one.
+    """
     grown = history.with_facts(facts)
     if grown is history or _nothing_to_decide(plan, grown):
         return grown, ()
@@ -82,14 +88,14 @@ def decide(plan: Plan, history: History, facts: Iterable[Fact]) -> tuple[History
 
 
 def due(plan: Plan, history: History) -> tuple[Command, ...]:
-    """Every command that these facts call for, issued or not."""
+    """Every command that these facts call for, issued or not. After the end nothing is."""
     if history.ended is not None or _nothing_to_decide(plan, history):
         return ()
     view = _View(plan, history)
     failed = failure(plan, history)
-    if failed is not None:
-        return (Halt(failed.code, failed.reason), *_undos_due(view), *_parked(view), *_compensated(view))
-    return tuple(_completed(view))
+    if failed is None:
+        return tuple(_completed(view))
+    return (Halt(failed.code, failed.reason), *_undo_order(view), *_failed_undos(view), *_compensated(view))
 
 
 def status(plan: Plan, history: History) -> State:
@@ -98,23 +104,41 @@ def status(plan: Plan, history: History) -> State:
         return history.ended.verdict
     if failure(plan, history) is None:
         return "running"
-    return "parked" if any(True for _ in _parked(_View(plan, history))) else "compensating"
+    return "compensating" if history.undone.issuperset(history.undo_failed) else "parked"
+
+
+def open_debts(plan: Plan, history: History) -> tuple[Debt, ...]:
+    """The answers that are owed and have not come, in a fixed order."""
+    return _View(plan, history).debts
+
+
+def standing(plan: Plan, history: History) -> tuple[Unit, ...]:
+    """The units whose effect may stand: done, or failed after they may have begun, and not undone."""
+    view = _View(plan, history)
+    return tuple(unit for unit in view.units if view.owes_undo(unit) and unit not in history.undone)
 
 
 def failure(plan: Plan, history: History) -> Failure | None:
-    """*Failure*: "a ``fails`` event, a failed step, a fired deadline". The first by depth, then by identity."""
+    """*Failure*: "a ``fails`` event, a failed step, a fired deadline turns the saga to compensating; until a saga is
+    completed, failure wins". Of several the first counts, by depth, then by identity.
+
+    A failed step stays a failure where a stronger settlement of it came, too: agents may have been told already.
+    """
     found: list[tuple[int, str, Failure]] = []
-    if plan.fails & history.types:
+    if not plan.fails.isdisjoint(history.types):
         found.extend(
             (event.depth, event.identity, Failure(event.type, f"{event.type} happened", event.step))
             for event in history.events.values()
             if event.type in plan.fails
         )
-    for settled in history.failing.values():
-        depth = 1 + max((history.events[each].depth for each in settled.causes if each in history.events), default=0)
-        found.append((depth, settled.identity, Failure(settled.code, settled.reason, settled.step)))
-    found.extend((1 << 30, fired.identity, Failure(fired.rule, fired.detail)) for fired in history.fired.values())
-    return min(found, key=lambda each: each[:2])[2] if found else None
+    for identity, settled in history.failing.items():
+        if not plan.is_observer(settled.step):
+            depth = 1 + max((history.events[each].depth for each in settled.causes if each in history.events), default=0)
+            found.append((depth, identity, Failure(settled.code, settled.reason, settled.step)))
+    if found:
+        return min(found, key=lambda each: each[:2])[2]
+    fired = min(history.fired.items(), default=None)
+    return Failure(fired[0], fired[1].detail) if fired is not None else None
 
 
 def unseen(plan: Plan, history: History) -> tuple[str, ...]:
@@ -122,104 +146,81 @@ def unseen(plan: Plan, history: History) -> tuple[str, ...]:
 
     What is named and not there yet, readably; empty where everything is.
     """
-    missing: set[str] = set()
-    if not history.fired.get("unknown") and plan.starts not in history.types:
+    missing = {f"event {cause}" for cause in _unseen_events(plan, history)}
+    if plan.starts not in history.types and "unknown" not in history.fired:
         missing.add(f"event of type {plan.starts}")
-    for unit in _units(history):
-        step, causes = unit
-        missing.update(f"event {cause}" for cause in causes if cause not in history.events)
-        if unit in history.outputs and not _all_parts(history, unit):
-            missing.add(f"a part of the answer of {step}")
-        if step not in plan.steps:
-            missing.add(f"declaration of {step}")
-    answers: list[Happened | Settled] = [*history.events.values(), *history.settled.values()]
-    for fact in answers:
-        if fact.declaration is not None and fact.declaration not in plan.versions:
-            missing.add(f"declaration {fact.declaration}")
+    for unit in history.answers():
+        if unit in history.outputs and not history.has_all_parts(unit):
+            missing.add(f"a part of the answer of {unit[0]}")
+        if unit[0] not in plan.steps:
+            missing.add(f"declaration of {unit[0]}")
+    missing.update(f"declaration {version}" for version in history.declarations - plan.versions)
     return tuple(sorted(missing))
 
 
-def open_debts(plan: Plan, history: History) -> tuple[Debt, ...]:
-    """*Owed answers*: "every event of a saga opens one debt per step that consumes it (observers aside)"."""
-    return tuple(_View(plan, history).debts())
-
-
-def standing(plan: Plan, history: History) -> tuple[Unit, ...]:
-    """The units whose effect may stand: done, or failed after they may have begun, and not undone."""
-    view = _View(plan, history)
-    return tuple(sorted(unit for unit in view.units if view.owes_undo(unit) and unit not in history.undone))
-
-
 class _View:
-    """The facts as the rules look at them: units, who used which event, which debts are open."""
+    """The facts as the rules look at them: units, who used which event, which debts are open. Kept for one derivation."""
 
     def __init__(self, plan: Plan, history: History) -> None:
         self.plan = plan
         self.history = history
-        self.units = sorted(_units(history))
+        self.units = sorted(history.answers())
         self.users: dict[str, list[Unit]] = {}
-        self._answered: set[tuple[str, str]] = set()
         for unit in self.units:
             for cause in unit[1]:
                 self.users.setdefault(cause, []).append(unit)
-            if self.is_settled(unit):
-                self._answered.update((cause, unit[0]) for cause in unit[1])
 
-    def is_done(self, unit: Unit) -> bool:
-        """Whether a unit is done: all its parts are there, or a fact says so."""
-        settled = self.history.settled.get(unit)
-        return _all_parts(self.history, unit) or (settled is not None and settled.how == "done")
+    @cached_property
+    def debts(self) -> tuple[Debt, ...]:
+        """Those that are open."""
+        return tuple(sorted(_owed_answers(self)))
 
-    def is_settled(self, unit: Unit) -> bool:
-        """Whether a unit has answered, one way or another; an answer with a part missing is none yet."""
-        return self.is_done(unit) or (unit in self.history.settled and unit not in self.history.outputs)
+    @cached_property
+    def unseen_events(self) -> frozenset[str]:
+        """The causes that somebody named and nobody saw."""
+        return _unseen_events(self.plan, self.history)
+
+    @cached_property
+    def indebted(self) -> frozenset[str]:
+        """The events to which an answer is owed."""
+        return frozenset(debt.event for debt in self.debts)
+
+    @cached_property
+    def awake(self) -> frozenset[str]:
+        """The steps that may still be called: those that owe an answer, and all that their answers may lead to."""
+        found: set[str] = set()
+        todo = [debt.step for debt in self.debts]
+        while todo:
+            name = todo.pop()
+            if name not in found:
+                found.add(name)
+                produces = self.plan.steps[name].produces
+                todo.extend(step.name for event_type in produces for step, _ in self.plan.steps_for(event_type))
+        return frozenset(found)
 
     def owes_undo(self, unit: Unit) -> bool:
-        """*Failure*: "every done or failed step with effects"; not one that provably was never called."""
-        if not self.plan.owes_undo(unit[0]):
+        """ "Every done or failed step with effects"; not one that provably was never called."""
+        if not self.plan.has_effects(unit[0]):
             return False
-        if unit in self.history.outputs or self.is_done(unit):
+        settled = self.history.settled.get(unit)
+        if settled is None or unit in self.history.outputs:
             return True
-        settled = self.history.settled[unit]
-        return settled.how == "failed" and settled.began
+        return settled.how == "done" or (settled.how == "failed" and settled.began)
 
-    def owed(self, event: Happened) -> Iterator[StepPlan]:
-        """The steps that owe an answer to an event."""
-        for step, since in self.plan.steps_for(event.type):
-            if event.offset >= since:
-                yield step
+    def outputs(self, unit: Unit) -> list[Happened]:
+        """The events that a unit answered with, by part."""
+        return sorted(self.history.outputs.get(unit, ()), key=lambda event: (event.part, event.id))
 
-    def is_answered(self, event: str, step: str) -> bool:
-        """Whether a debt is settled."""
-        return (event, step) in self._answered
-
-    def debts(self) -> Iterator[Debt]:
-        """The open ones."""
-        open_by_step: dict[str, list[Happened]] = {}
-        for event in self.history.events.values():
-            for step in self.owed(event):
-                if not self.is_answered(event.id, step.name):
-                    open_by_step.setdefault(step.name, []).append(event)
-        for name, events in open_by_step.items():
-            types = {event.type for event in events}
-            waiting = not all(types.intersection(alternatives) for alternatives in self.plan.steps[name].consumes)
-            for event in events:
-                yield Debt(event.id, event.type, name, waiting)
-
-    def is_clear(self, outputs: Iterable[Happened], seen: set[Unit]) -> bool:
-        """*Undo order*: whether all that built on these events, directly or not, is settled and undone where it owes it."""
-        for event in outputs:
-            if any(not self.is_answered(event.id, step.name) for step in self.owed(event)):
-                return False
-            for user in self.users.get(event.id, ()):
-                if user in seen:
-                    continue
-                seen.add(user)
-                if not self.is_settled(user) or (self.owes_undo(user) and user not in self.history.undone):
-                    return False
-                if not self.is_clear(self.history.outputs.get(user, {}).values(), seen):
-                    return False
-        return True
+    def users_of(self, unit: Unit) -> set[Unit]:
+        """All units that used an output of this one, directly or not."""
+        found: set[Unit] = set()
+        todo = [unit]
+        while todo:
+            for event in self.history.outputs.get(todo.pop(), ()):
+                new = [user for user in self.users.get(event.id, ()) if user not in found]
+                found.update(new)
+                todo.extend(new)
+        return found
 
 
 def _nothing_to_decide(plan: Plan, history: History) -> bool:
@@ -229,33 +230,93 @@ def _nothing_to_decide(plan: Plan, history: History) -> bool:
     )
 
 
-def _undos_due(view: _View) -> Iterator[Undo]:
+def _unseen_events(plan: Plan, history: History) -> frozenset[str]:
+    """The causes that somebody named and nobody saw. In a saga whose start event never came, one is: that is the start."""
+    named = {cause for _, causes in (*history.answers(), *history.undone, *history.undo_failed) for cause in causes}
+    missing = named.difference(history.events)
+    if len(missing) == 1 and "unknown" in history.fired and plan.starts not in history.types:
+        return frozenset()
+    return frozenset(missing)
+
+
+def _owed_answers(view: _View) -> Iterator[Debt]:
+    """*Owed answers*: "every event of a saga opens one debt per step that consumes it (observers aside), settled by done,
+    failed or skipped".
+
+    An arm waits while its join is not filled, by events answered or not. A second event of one arm does not wait: it is
+    refused.
+    """
+    history = view.history
+    arrived: dict[str, list[Happened]] = {}
+    for event in history.events.values():
+        for step in view.plan.owing(event):
+            arrived.setdefault(step.name, []).append(event)
+    for name, events in arrived.items():
+        answered = {cause for unit in view.units if unit[0] == name and history.is_settled(unit) for cause in unit[1]}
+        still = [event for event in events if event.id not in answered]
+        if not still:
+            continue
+        arms = [[event.id for event in events if event.type in types] for types in view.plan.steps[name].consumes]
+        alone = {arm[0] for arm in arms if len(arm) == 1} if not all(arms) else set[str]()
+        for event in still:
+            yield Debt(event.id, event.type, name, event.id in alone)
+
+
+def _undo_order(view: _View) -> Iterator[Undo]:
     """*Undo order*: "a step's undo waits until every step that used its output, directly or not, is settled and, where
-    it owes an undo, undone; independent branches run in parallel"."""
+    it owes an undo, undone; independent branches run in parallel".
+
+    It waits for its inputs and for all parts of its own answer, too: they travel with the command; and for its
+    declaration, without which nobody knows that it owes an undo.
+    """
     history = view.history
     for unit in view.units:
-        if not view.owes_undo(unit) or not view.is_settled(unit):
+        if unit[0] not in view.plan.steps or not view.owes_undo(unit) or not view.unseen_events.isdisjoint(unit[1]):
             continue
-        if any(cause not in history.events for cause in unit[1]):
+        if unit in history.outputs and not history.has_all_parts(unit):
             continue
-        outputs = history.outputs.get(unit, {})
-        events = [outputs[part] for part in sorted(outputs)]
-        if view.is_clear(events, {unit}):
-            outcome: Literal["done", "unknown"] = "done" if view.is_done(unit) else "unknown"
-            yield Undo(unit[0], unit[1], tuple(event.id for event in events), outcome)
+        if _nothing_built_on_it(view, unit):
+            outputs = tuple(event.id for event in view.outputs(unit))
+            yield Undo(unit[0], unit[1], outputs, "done" if history.is_done(unit) else "unknown")
 
 
-def _parked(view: _View) -> Iterator[Park]:
-    """*A failed undo* "parks the saga: the undos of its causal ancestors wait, others go on". "Undone beats undo-failed"."""
-    for unit, failed in view.history.undo_failed.items():
-        if unit not in view.history.undone:
-            yield Park(unit[0], unit[1], failed.code, failed.reason)
+def _nothing_built_on_it(view: _View, unit: Unit) -> bool:
+    """Whether all that built on a unit's answer is settled, and undone where it owes that.
+
+    Where causes go round in a circle, which only a forger can bring about, those in it do not wait for each other.
+    """
+    users = view.users_of(unit)
+    if any(event.id in view.indebted for each in (unit, *users) for event in view.history.outputs.get(each, ())):
+        return False
+    circle = {user for user in users if unit in view.users_of(user)} if unit in users else set[Unit]()
+    return all(_is_over(view, user) and (user in view.history.undone or not view.owes_undo(user)) for user in users - circle)
+
+
+def _is_over(view: _View, unit: Unit) -> bool:
+    """Whether a unit is settled for good. A skipped arm is, when its join can no longer be called.
+
+    "An arm at or below the mark that would have filled the join settles the whole set" as failed, after the arm that was
+    held is skipped: as long as such an arm may come, the step may have used the skipped one.
+    """
+    settled = view.history.settled.get(unit)
+    if settled is not None and settled.how == "skipped" and view.plan.is_join(unit[0]):
+        return unit[0] not in view.awake and not view.unseen_events
+    return view.history.is_settled(unit)
+
+
+def _failed_undos(view: _View) -> Iterator[Park]:
+    """*A failed undo* parks the saga: "the undos of its causal ancestors wait, others go on"; they wait by *undo order*.
+
+    Said once of each, also where a later try succeeds: "undone beats undo-failed" is for the saga's state.
+    """
+    for unit, failed in sorted(view.history.undo_failed.items(), key=lambda each: each[0]):
+        yield Park(unit[0], unit[1], failed.code, failed.reason)
 
 
 def _compensated(view: _View) -> Iterator[End]:
-    """*Compensated*: "all causes named by anybody have been seen, no debt is open, every done or failed step with
-    effects has a confirmed undo"."""
-    if unseen(view.plan, view.history) or any(True for _ in view.debts()):
+    """*Compensated*: "all causes named by anybody have been seen (the start event, all parts of each emission,
+    declarations), no debt is open, every done or failed step with effects has a confirmed undo"."""
+    if view.debts or unseen(view.plan, view.history):
         return
     if all(unit in view.history.undone for unit in view.units if view.owes_undo(unit)):
         yield End("compensated")
@@ -265,23 +326,11 @@ def _completed(view: _View) -> Iterator[End]:
     """*Completed*: "``completes`` seen, all causes seen, and the only open debts are arms of joins whose missing types
     nothing running can still produce (least fixpoint from the running debts)".
 
-    An open debt that is no arm of an unfilled join is running, and the saga with it. Where there is none, the fixpoint
-    starts from nothing, so nothing can be produced, and every join that waits waits in vain: they are let go.
+    An open debt that is no arm of an unfilled join is running. If there is one, the saga runs on, whatever it produces.
+    If there is none, the fixpoint starts from the empty set and stays there: a waiting join produces only when all that
+    it misses can be produced, so none ever does, and every arm waits in vain. They are let go.
     """
     if view.plan.completes not in view.history.types or unseen(view.plan, view.history):
         return
-    debts = list(view.debts())
-    if all(debt.waiting for debt in debts):
-        yield End("completed", tuple(sorted((debt.event, debt.step) for debt in debts)))
-
-
-def _units(history: History) -> set[Unit]:
-    return {*history.outputs, *history.settled}
-
-
-def _all_parts(history: History, unit: Unit) -> bool:
-    parts = history.outputs.get(unit)
-    if not parts:
-        return False
-    expected = max(event.parts for event in parts.values())
-    return all(part in parts for part in range(1, expected + 1))
+    if all(debt.waiting for debt in view.debts):
+        yield End("completed", tuple((debt.event, debt.step) for debt in view.debts))

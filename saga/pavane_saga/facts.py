@@ -1,11 +1,25 @@
-"""Facts: what a saga's state is a function of. Two facts with one identity are one fact."""
+"""Facts: what a saga's state is a function of. Two facts with one identity are one fact.
+
+Facts are stored and travel on ``pavane.facts``, so the names of their fields are wire names. Whoever reads them ignores
+fields that it does not know, as with events: a newer agent may say more. ``causes`` are sorted, always.
+"""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self, cast
+from typing import Annotated, Literal, Self, cast
+
+from pydantic import AfterValidator, TypeAdapter
 
 from pavane_events.envelope import Envelope
+
+
+def _in_order(causes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(causes))
+
+
+Causes = Annotated[tuple[str, ...], AfterValidator(_in_order)]
+"""The ids of the events that a step was called with, sorted."""
 
 How = Literal["done", "failed", "skipped"]
 Verdict = Literal["completed", "compensated", "abandoned"]
@@ -33,7 +47,7 @@ class Happened:
     id: str
     type: str
     step: str | None
-    causes: tuple[str, ...]
+    causes: Causes
     part: int
     parts: int
     offset: int
@@ -63,10 +77,10 @@ class Happened:
         return f"e:{self.id}"
 
     def to_json(self) -> bytes:
-        """The fact as one JSON object."""
+        """The fact as one JSON object. The event goes in as it is: it must be JSON, or empty."""
         members = {name: getattr(self, name) for name in self.__slots__ if name != "event"}
         head = json.dumps({"fact": "happened", **members}, separators=(",", ":")).encode()
-        return head[:-1] + b',"event":' + self.event + b"}"
+        return b"".join((head[:-1], _EVENT, self.event or b"null", b"}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +88,7 @@ class Settled:
     """A step answered those causes without an event. ``began`` is False only where it provably was never called."""
 
     step: str
-    causes: tuple[str, ...]
+    causes: Causes
     how: How
     began: bool = True
     code: str = ""
@@ -96,7 +110,7 @@ class Undone:
     """The undo of a step on those causes is confirmed."""
 
     step: str
-    causes: tuple[str, ...]
+    causes: Causes
 
     @property
     def identity(self) -> str:
@@ -113,7 +127,7 @@ class UndoFailed:
     """The undo of a step on those causes failed for good: its effect may stand."""
 
     step: str
-    causes: tuple[str, ...]
+    causes: Causes
     code: str = ""
     reason: str = ""
 
@@ -187,48 +201,49 @@ Fact = Happened | Settled | Undone | UndoFailed | Fired | Ended | Declared
 
 
 def fact_from_json(data: bytes) -> Fact:
-    """What ``to_json`` wrote. Raises ValueError, KeyError or TypeError where it is no fact."""
-    members = cast("dict[str, object]", json.loads(data))
-    kind = members.pop("fact")
-    if kind == "declared":
-        return _declared(members)
-    if "causes" in members:
-        members["causes"] = tuple(str(cause) for cause in cast("list[object]", members["causes"]))
+    """What ``to_json`` wrote. Raises :class:`ValueError` where it is no fact: what comes out has the types it names."""
+    try:
+        members: object = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply to be a fact") from None
+    if not isinstance(members, dict):
+        raise ValueError("a fact is one JSON object")
+    fields = cast("dict[str, object]", members)
+    kind = fields.pop("fact", None)
     if kind == "happened":
-        members["event"] = json.dumps(members["event"], separators=(",", ":"), ensure_ascii=False).encode()
-        return Happened(**members)  # type: ignore[arg-type]
-    found = _KINDS.get(str(kind))
-    if found is None:
+        fields["event"] = _event(data, fields.get("event"))
+    elif kind == "declared" and isinstance(fields.get("since"), dict):
+        fields["since"] = sorted(cast("dict[str, object]", fields["since"]).items())
+    reader = _READERS.get(kind) if isinstance(kind, str) else None
+    if reader is None:
         raise ValueError(f"no fact is called {kind!r}")
-    return found(**members)  # type: ignore[arg-type]
+    return reader.validate_python(fields)
 
 
-_KINDS: Mapping[str, type[Settled | Undone | UndoFailed | Fired | Ended]] = {
-    "settled": Settled,
-    "undone": Undone,
-    "undofailed": UndoFailed,
-    "fired": Fired,
-    "ended": Ended,
+def _event(data: bytes, event: object) -> bytes:
+    """The event's own bytes, untouched, where it is the last member, as ``to_json`` writes it; else the same JSON."""
+    if event is None:
+        return b""
+    own = data.partition(_EVENT)[2][:-1]
+    try:
+        if json.loads(own) == event:
+            return own
+    except ValueError:
+        pass
+    return json.dumps(event, separators=(",", ":")).encode()
+
+
+_EVENT = b',"event":'
+
+_READERS: Mapping[str, TypeAdapter[Fact]] = {
+    "happened": TypeAdapter(Happened),
+    "settled": TypeAdapter(Settled),
+    "undone": TypeAdapter(Undone),
+    "undofailed": TypeAdapter(UndoFailed),
+    "fired": TypeAdapter(Fired),
+    "ended": TypeAdapter(Ended),
+    "declared": TypeAdapter(Declared),
 }
-
-
-def _declared(members: Mapping[str, object]) -> Declared:
-    steps: list[StepPlan] = []
-    for each in cast("list[dict[str, object]]", members["steps"]):
-        consumes = tuple(tuple(names) for names in cast("list[list[str]]", each["consumes"]))
-        produces = tuple(cast("list[str]", each["produces"]))
-        steps.append(
-            StepPlan(
-                name=str(each["name"]),
-                consumes=consumes,
-                produces=produces,
-                effects=bool(each["effects"]),
-                observer=bool(each.get("observer")),
-                within_s=cast("float | None", each.get("within_s")),
-            )
-        )
-    since = tuple(sorted(cast("dict[str, int]", members["since"]).items()))
-    return Declared(str(members["agent"]), str(members["version"]), tuple(steps), since)
 
 
 def _dump(kind: str, fact: Settled | Undone | UndoFailed | Fired | Ended) -> bytes:

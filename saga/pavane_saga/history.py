@@ -1,15 +1,15 @@
 """History: the set of a saga's facts, with the indexes that the rules read. And the plan they are read against."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pavane_saga.facts import Declared, Ended, Fact, Fired, Happened, Settled, StepPlan, UndoFailed, Undone
 
-Causes = tuple[str, ...]
-Unit = tuple[str, Causes]
+Unit = tuple[str, tuple[str, ...]]
 """A unit of work: a step's wire name and the sorted ids of the events it was called with."""
 
-_STRENGTH = {"done": 3, "failed": 2, "skipped": 1}
+_STRENGTH: Mapping[Literal["done", "failed", "skipped"], int] = {"done": 3, "failed": 2, "skipped": 1}
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,40 @@ class Plan:
         """The steps that listen to a type, observers aside, each with the offset from which on it owes an answer."""
         return self._owed.get(event_type, ())
 
-    def owes_undo(self, step: str) -> bool:
-        """Whether a step's effect must be undone. Of a step that nobody declared nothing is known: then it must."""
+    def owing(self, event: Happened) -> Iterator[StepPlan]:
+        """The steps that owe an answer to an event."""
+        for step, since in self.steps_for(event.type):
+            if event.offset >= since:
+                yield step
+
+    def has_effects(self, step: str) -> bool:
+        """Whether a step's effect must be undone. Of a step that nobody declared nothing is known: then it may have to."""
         found = self.steps.get(step)
         return found is None or found.effects
 
+    def is_join(self, step: str) -> bool:
+        """Whether a step takes more than one event."""
+        found = self.steps.get(step)
+        return found is not None and len(found.consumes) > 1
+
+    def is_observer(self, step: str) -> bool:
+        """Whether a step is outside the bookkeeping."""
+        found = self.steps.get(step)
+        return found is not None and found.observer
+
 
 class History:
-    """An immutable set of facts of one saga, indexed. Extending it copies a few small dicts: a saga has some twenty facts.
+    """An immutable set of facts of one saga, indexed. Extending it copies small dicts: a saga has some twenty facts.
 
-    ``events`` by id; ``outputs``: the events that answered a unit, by part; ``settled``: a unit's strongest settlement
-    (done > failed > skipped); ``undone`` beats ``undo_failed``; ``types`` seen; ``fired`` and ``failing``: what turns
-    the saga back, ``fails`` events aside.
+    ``events`` by id; ``outputs``: the events that answered a unit; ``settled``: a unit's strongest settlement without an
+    event (done > failed > skipped); ``undone`` beats ``undo_failed``; ``types`` seen; ``fired`` and ``failing`` turn the
+    saga back, as ``fails`` events do; ``declarations``: the versions that answers name. Where two facts compete for one
+    place, which one gets it does not depend on which came first.
     """
 
     __slots__ = (
         "_known",
+        "declarations",
         "ended",
         "events",
         "failing",
@@ -69,17 +87,30 @@ class History:
         "undone",
     )
 
+    _known: dict[str, Fact]
+    events: Mapping[str, Happened]
+    outputs: Mapping[Unit, tuple[Happened, ...]]
+    settled: Mapping[Unit, Settled]
+    failing: Mapping[str, Settled]
+    fired: Mapping[str, Fired]
+    undone: frozenset[Unit]
+    undo_failed: Mapping[Unit, UndoFailed]
+    types: frozenset[str]
+    declarations: frozenset[str]
+    ended: Ended | None
+
     def __init__(self) -> None:
-        self._known: dict[str, Fact] = {}
-        self.events: dict[str, Happened] = {}
-        self.outputs: dict[Unit, dict[int, Happened]] = {}
-        self.settled: dict[Unit, Settled] = {}
-        self.failing: dict[str, Settled] = {}
-        self.fired: dict[str, Fired] = {}
-        self.undone: frozenset[Unit] = frozenset()
-        self.undo_failed: dict[Unit, UndoFailed] = {}
-        self.types: frozenset[str] = frozenset()
-        self.ended: Ended | None = None
+        self._known = {}
+        self.events = {}
+        self.outputs = {}
+        self.settled = {}
+        self.failing = {}
+        self.fired = {}
+        self.undone = frozenset()
+        self.undo_failed = {}
+        self.types = frozenset()
+        self.declarations = frozenset()
+        self.ended = None
 
     @property
     def facts(self) -> Collection[Fact]:
@@ -87,49 +118,99 @@ class History:
         return self._known.values()
 
     def with_facts(self, facts: Iterable[Fact]) -> "History":
-        """The set with these facts, too; the same history where all of them are known."""
-        new = [fact for fact in facts if fact.identity not in self._known]
+        """The set with these facts, too; the same history where all are known. A declaration is a lane's: ignored here."""
+        new: dict[str, Fact] = {}
+        for fact in facts:
+            identity = fact.identity
+            if identity not in self._known and not isinstance(fact, Declared):
+                new.setdefault(identity, fact)
         if not new:
             return self
-        grown = History()
-        for name in self.__slots__:
-            value: object = getattr(self, name)
-            setattr(grown, name, dict(value) if isinstance(value, dict) else value)
-        grown.outputs = {unit: dict(parts) for unit, parts in self.outputs.items()}
-        for fact in new:
-            grown._add(fact)
+        grown = self._copy()
+        grown._known = {**self._known, **new}
+        happened = [fact for fact in new.values() if isinstance(fact, Happened)]
+        if happened:
+            grown._add_events(happened)
+        if len(happened) < len(new):
+            for identity, fact in new.items():
+                grown._add(identity, fact)
         return grown
 
-    def _add(self, fact: Fact) -> None:
-        if fact.identity in self._known:
-            return
-        self._known[fact.identity] = fact
-        if isinstance(fact, Happened):
-            self.events[fact.id] = fact
-            self.types |= {fact.type}
-            if fact.step is not None:
-                parts = self.outputs.setdefault((fact.step, fact.causes), {})
-                known = parts.get(fact.part)
-                if known is None or fact.id < known.id:
-                    parts[fact.part] = fact
-        elif isinstance(fact, Settled):
-            self._settle(fact)
+    def answers(self) -> frozenset[Unit]:
+        """Every unit that has answered, in whichever way, if only in part."""
+        return frozenset((*self.outputs, *self.settled))
+
+    def has_all_parts(self, unit: Unit) -> bool:
+        """Whether a unit answered with events, and every part of its answer is there."""
+        outputs = self.outputs.get(unit)
+        if outputs is None:
+            return False
+        if len(outputs) == 1:
+            return outputs[0].parts == outputs[0].part == 1
+        parts = {event.part for event in outputs}
+        return all(part in parts for part in range(1, 1 + max(event.parts for event in outputs)))
+
+    def is_done(self, unit: Unit) -> bool:
+        """Whether a unit is done: all its parts are there, or a fact says so."""
+        if self.has_all_parts(unit):
+            return True
+        settled = self.settled.get(unit)
+        return settled is not None and settled.how == "done"
+
+    def is_settled(self, unit: Unit) -> bool:
+        """Whether a unit has answered, one way or another; an answer with a part missing is none yet."""
+        return unit in self.settled or self.has_all_parts(unit)
+
+    def _copy(self) -> "History":
+        copy = History.__new__(History)
+        copy.events = self.events
+        copy.outputs = self.outputs
+        copy.settled = self.settled
+        copy.failing = self.failing
+        copy.fired = self.fired
+        copy.undone = self.undone
+        copy.undo_failed = self.undo_failed
+        copy.types = self.types
+        copy.declarations = self.declarations
+        copy.ended = self.ended
+        return copy
+
+    def _add_events(self, happened: Collection[Happened]) -> None:
+        self.events = {**self.events, **{event.id: event for event in happened}}
+        self.types = self.types.union([event.type for event in happened])
+        outputs = dict(self.outputs)
+        for event in happened:
+            if event.declaration is not None and event.declaration not in self.declarations:
+                self.declarations |= {event.declaration}
+            if event.step is not None:
+                unit = (event.step, event.causes)
+                outputs[unit] = (*outputs.get(unit, ()), event)
+        self.outputs = outputs
+
+    def _add(self, identity: str, fact: Fact) -> None:
+        if isinstance(fact, Settled):
+            self._settle(identity, fact)
         elif isinstance(fact, Undone):
             self.undone |= {(fact.step, fact.causes)}
         elif isinstance(fact, UndoFailed):
-            self.undo_failed.setdefault((fact.step, fact.causes), fact)
+            unit = (fact.step, fact.causes)
+            known = self.undo_failed.get(unit)
+            if known is None or identity < known.identity:
+                self.undo_failed = {**self.undo_failed, unit: fact}
         elif isinstance(fact, Fired):
-            self.fired[fact.rule] = fact
+            self.fired = {**self.fired, fact.rule: fact}
         elif isinstance(fact, Ended):
             self.ended = fact
 
-    def _settle(self, fact: Settled) -> None:
+    def _settle(self, identity: str, fact: Settled) -> None:
         unit = (fact.step, fact.causes)
         known = self.settled.get(unit)
         if known is None or _strength(fact) > _strength(known):
-            self.settled[unit] = fact
+            self.settled = {**self.settled, unit: fact}
         if fact.how == "failed":
-            self.failing[fact.identity] = fact
+            self.failing = {**self.failing, identity: fact}
+        if fact.declaration is not None:
+            self.declarations |= {fact.declaration}
 
 
 def _strength(settled: Settled) -> tuple[int, bool, str]:

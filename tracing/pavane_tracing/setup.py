@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing.lean import LeanTracer
 from pavane_tracing.routing import global_routes
 from pavane_tracing.unit import Service, Strays, unit_in
 from pavane_tracing.work import SCOPE, Tracing
@@ -45,7 +46,8 @@ def make_tracing(service: str, *, keep: bool, system: str = "pavane", baggage: C
         return processor is None or _EXPORT.leave(processor, timeout_s)
 
     kept = keep and not exporting
-    tracing = Tracing(owner, keep=kept, system=system, baggage=baggage, shutdown=shutdown)
+    lean = LeanTracer() if kept and not environ.get("OTEL_TRACES_SAMPLER", "").strip() else None
+    tracing = Tracing(owner, keep=kept, system=system, baggage=baggage, shutdown=shutdown, tracer=lean)
     provider.add_span_processor(_UnitProcessor(owner.strays, keep=kept))
     if processor is not None:
         provider.add_span_processor(processor)

@@ -4,10 +4,10 @@ Only OpenTelemetry's API is used here: :mod:`pavane_tracing.setup` makes the rea
 that costs nothing and hands the incoming context on.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import Token
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import (
@@ -16,9 +16,9 @@ from opentelemetry.trace import (
     SpanContext,
     SpanKind,
     StatusCode,
-    Tracer,
     set_span_in_context,
 )
+from opentelemetry.util.types import Attributes as OtelAttributes
 
 from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.attributes import Attributes, MessagingAttributes, common_attributes
@@ -29,6 +29,21 @@ from pavane_tracing.unit import Service, Unit
 
 SCOPE = "pavane"
 """The instrumentation scope of the platform's own spans."""
+
+
+class SpanStarter(Protocol):
+    """What is needed of a tracer: OpenTelemetry's has it, the lean one is no more."""
+
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = ...,
+        attributes: OtelAttributes = None,
+        links: Sequence[Link] | None = None,
+    ) -> Span:
+        """Start a span within the context's."""
+        ...
 
 
 class Point(NamedTuple):
@@ -53,7 +68,7 @@ class Work:
         context: Context,
         unit: Unit,
         *,
-        tracer: Tracer,
+        tracer: SpanStarter,
         messaging: MessagingAttributes,
         baggage: str | None,
     ) -> None:
@@ -143,6 +158,7 @@ class Tracing:
 
     ``keep``: finished spans are collected for the local store. ``system`` is what messages travel on (``kafka``, else
     ``pavane``). ``baggage`` names the members of incoming baggage that are handed on; no other ever is.
+    ``tracer`` starts the platform's own spans, if not the service's provider.
     """
 
     def __init__(
@@ -153,11 +169,12 @@ class Tracing:
         system: str = "pavane",
         baggage: Collection[str] = (),
         shutdown: Callable[[float], bool] | None = None,
+        tracer: SpanStarter | None = None,
     ) -> None:
         self.service = service.name
         self.keep = keep
         self._service = service
-        self._tracer = service.provider.get_tracer(SCOPE)
+        self._tracer: SpanStarter = tracer or service.provider.get_tracer(SCOPE)
         self._messaging = MessagingAttributes(system)
         self._baggage = frozenset(baggage)
         self._shutdown = shutdown

@@ -1,6 +1,6 @@
 """``pavane sagas``: which sagas there are, and what happened in one of them."""
 
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,7 +29,7 @@ _STYLES = {
 }
 
 
-class State(str, Enum):
+class State(StrEnum):
     """The states of a saga."""
 
     RUNNING = "running"

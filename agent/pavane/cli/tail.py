@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -19,7 +19,7 @@ _LONGEST_LINE = 2_000
 _SHORT = {"ce_type": "", "ce_step": "by", "ce_source": "from", "ce_subject": "subject", "pavane_error_code": "error"}
 
 
-class Place(str, Enum):
+class Place(StrEnum):
     """Where to begin."""
 
     EARLIEST = "earliest"
