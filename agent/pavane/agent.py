@@ -1,10 +1,10 @@
 """Agent: one who listens and speaks. Steps, their undos, and observers, under one name."""
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from pavane.retry import Retry
 from pavane.signature import read_signature
@@ -116,11 +116,11 @@ class Agent:
 
     def lifespan(self, function: Callable[[], AsyncIterator[None]]) -> Callable[[], AsyncIterator[None]]:
         """Hold connections: an async generator that opens, yields once, and closes, around the agent's whole run."""
-        self._lifespan = asynccontextmanager(function)
+        self._lifespan = asynccontextmanager(cast("Callable[[], AsyncGenerator[None]]", function))
         return function
 
     @asynccontextmanager
-    async def alive(self) -> AsyncIterator[None]:
+    async def alive(self) -> AsyncGenerator[None]:
         """Enter the lifespan, if there is one."""
         if self._lifespan is None:
             yield

@@ -1,6 +1,6 @@
 """Fence: where an effect lives in an SQL store, its undo leaves a mark that refuses a zombie's late "do"."""
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 from pavane_events.errors import PavaneError
 
@@ -68,4 +68,4 @@ class Fence:
 
     def _find(self, connection: _Connection, key: str) -> str | None:
         row = connection.execute(self._state, (key,)).fetchone()
-        return str(row[0]) if isinstance(row, tuple) else None
+        return str(cast("tuple[object, ...]", row)[0]) if row is not None else None

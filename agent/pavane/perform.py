@@ -18,6 +18,7 @@ from pavane_events.envelope import Envelope, Trace
 from pavane_events.errors import ContractViolation, Problem
 from pavane_events.event import Event
 from pavane_events.ids import idempotency_key
+from pavane_events.record import Message
 from pavane_tracing.work import Work
 
 
@@ -76,7 +77,7 @@ class Performer:
         """An input that the step cannot take: it fails, and as it provably was never called it owes no undo."""
         work = self._begin(unit)
         work.fail(code, "; ".join(f"{each.where} {each.code}" for each in problems))
-        messages = []
+        messages: list[Message] = []
         saga, step = unit.envelope.saga, unit.step
         if saga is not None and not step.options.observer:
             reason = "; ".join(map(str, problems))[:500]
@@ -144,7 +145,7 @@ class Performer:
 
     def _failed(self, unit: Unit, inputs: Inputs, failure: Failure, work: Work, changes: dict[bytes, bytes | None]) -> Done:
         work.fail(failure.code, failure.reason)
-        messages = []
+        messages: list[Message] = []
         saga, step = unit.envelope.saga, unit.step
         if saga is not None and not step.options.observer:
             messages.append(

@@ -19,19 +19,23 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
 
-    bus: str = Field("sqlite:///pavane.db", description="the bus: sqlite:///FILE (relative) or sqlite:////FILE (absolute)")
-    deployment: str = Field("pavane", min_length=1, description="part of every idempotency key: one per installation")
+    bus: str = Field(
+        default="sqlite:///pavane.db", description="the bus: sqlite:///FILE (relative) or sqlite:////FILE (absolute)"
+    )
+    deployment: str = Field(default="pavane", min_length=1, description="part of every idempotency key: one per installation")
     partitions: int | None = Field(
-        None, ge=1, le=256, description="lanes per agent, chosen when the bus is made; unset: what the bus has, else 4"
+        default=None, ge=1, le=256, description="lanes per agent, chosen when the bus is made; unset: what the bus has, else 4"
     )
     synchronous: Literal["NORMAL", "FULL"] = Field(
-        "NORMAL",
+        default="NORMAL",
         description="FULL survives power loss, NORMAL survives kill -9 and loses the last moments to power loss",
     )
-    trace: bool = Field(True, description="spans to the OTEL_ endpoint, else into the embedded bus")
-    concurrency: int = Field(64, ge=1, description="handlers running at once, per lane")
-    drain_s: float = Field(10.0, ge=0, description="seconds that a graceful stop waits for running work")
-    log: Literal["debug", "info", "warning", "error"] = Field("warning", description="the least severe lines to be logged")
+    trace: bool = Field(default=True, description="spans to the OTEL_ endpoint, else into the embedded bus")
+    concurrency: int = Field(default=64, ge=1, description="handlers running at once, per lane")
+    drain_s: float = Field(default=10.0, ge=0, description="seconds that a graceful stop waits for running work")
+    log: Literal["debug", "info", "warning", "error"] = Field(
+        default="warning", description="the least severe lines to be logged"
+    )
 
 
 def load_settings(**overrides: object) -> Settings:

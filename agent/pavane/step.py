@@ -136,6 +136,7 @@ class Step(Generic[P, R]):
     def check_outputs(self, returned: object) -> Outputs:
         """What a function returned, as a tuple of the events that its signature names."""
         signature = self.signature
+        given = type(returned).__name__
         if returned is None:
             if signature.nothing or self.options.observer:
                 return ()
@@ -149,7 +150,7 @@ class Step(Generic[P, R]):
         elif isinstance(returned, signature.produces):
             return (returned,)
         promised = ", ".join(kind.__name__ for kind in signature.produces) or "nothing"
-        raise WrongOutput(f"{self.wire_name} returned {type(returned).__name__}, its signature promises {promised}")
+        raise WrongOutput(f"{self.wire_name} returned {given}, its signature promises {promised}")
 
 
 async def call(function: Callable[..., object], arguments: dict[str, object], *, is_async: bool | None = None) -> object:

@@ -1,13 +1,18 @@
-"""Contracts: the JSON Schema of every event type and version, as files that anybody can read without our code."""
+"""Contracts: the JSON Schema of every event type and version, as files, and where two of them contradict each other."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from math import inf, nextafter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from pavane_events.event import Event
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+Schema = Mapping[str, object]
+
+_NUMBERS = frozenset({"integer", "number"})
 
 
 class Stale(NamedTuple):
@@ -48,7 +53,7 @@ def stale_schemas(events: Iterable[type[Event]], directory: Path) -> list[Stale]
         path = _path(event, directory)
         if not path.exists():
             stale.append(Stale(path, event, "missing"))
-        elif path.read_text(encoding="utf-8") != _text(event):
+        elif _read(path) != schema_of(event):
             stale.append(Stale(path, event, "different"))
     return stale
 
@@ -62,9 +67,92 @@ def write_schemas(events: Iterable[type[Event]], directory: Path) -> list[Path]:
     return [path for path, _, _ in stale]
 
 
+def contradictions(producer: Schema, consumer: Schema) -> Iterator[tuple[str, str]]:
+    """Field by field, why no event of the producer can ever fit the consumer's view.
+
+    A view that is merely narrower contradicts nothing. What is not understood is taken to fit.
+    """
+    given, wanted = _members(producer, "properties"), _members(consumer, "properties")
+    for name in cast("list[str]", consumer.get("required", [])):
+        if name not in given:
+            yield name, "is required and is never said"
+    for name, schema in wanted.items():
+        if name in given:
+            why = _clash(_arms(given[name], producer), _arms(schema, consumer))
+            if why is not None:
+                yield name, why
+
+
 def _path(event: type[Event], directory: Path) -> Path:
     return directory / f"{event.event_type}.v{event.event_version}.json"
 
 
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+
+
 def _text(event: type[Event]) -> str:
     return json.dumps(schema_of(event), indent=2, ensure_ascii=False) + "\n"
+
+
+def _clash(given: list[Schema], wanted: list[Schema]) -> str | None:
+    """Why none of the arms of one fits any of the other; None where some pair may."""
+    reasons = [_unfit(mine, its) for mine in given for its in wanted]
+    if not reasons or any(reason is None for reason in reasons):
+        return None
+    return reasons[0]
+
+
+def _unfit(given: Schema, wanted: Schema) -> str | None:
+    mine, its = _values(given), _values(wanted)
+    if mine is not None and its is not None and not any(value in its for value in mine):
+        return f"is one of {mine}, wanted is one of {its}"
+    kinds = given.get("type"), wanted.get("type")
+    if isinstance(kinds[0], str) and isinstance(kinds[1], str) and kinds[0] != kinds[1] and not _NUMBERS.issuperset(kinds):
+        return f"is of type {kinds[0]}, wanted is {kinds[1]}"
+    if max(_lowest(given), _lowest(wanted)) > min(_highest(given), _highest(wanted)):
+        return f"lies from {_lowest(given):g} to {_highest(given):g}, wanted is {_lowest(wanted):g} to {_highest(wanted):g}"
+    return None
+
+
+def _values(schema: Schema) -> list[object] | None:
+    if "const" in schema:
+        return [schema["const"]]
+    found = schema.get("enum")
+    return cast("list[object]", found) if isinstance(found, list) else None
+
+
+def _lowest(schema: Schema) -> float:
+    exclusive, inclusive = schema.get("exclusiveMinimum"), schema.get("minimum")
+    bounds = [float(inclusive)] if isinstance(inclusive, int | float) else []
+    if isinstance(exclusive, int | float):
+        bounds.append(nextafter(exclusive, inf))
+    return max(bounds, default=-inf)
+
+
+def _highest(schema: Schema) -> float:
+    exclusive, inclusive = schema.get("exclusiveMaximum"), schema.get("maximum")
+    bounds = [float(inclusive)] if isinstance(inclusive, int | float) else []
+    if isinstance(exclusive, int | float):
+        bounds.append(nextafter(exclusive, -inf))
+    return min(bounds, default=inf)
+
+
+def _arms(schema: object, root: Schema) -> list[Schema]:
+    """What a schema may be: itself, behind its ``$ref``, or the arms of its ``anyOf``."""
+    found: Schema = cast("Schema", schema) if isinstance(schema, Mapping) else {}
+    reference = found.get("$ref")
+    if isinstance(reference, str):
+        return _arms(_members(root, "$defs").get(reference.removeprefix("#/$defs/")), root)
+    arms = found.get("anyOf")
+    if isinstance(arms, list):
+        return [each for arm in cast("list[object]", arms) for each in _arms(arm, root)]
+    return [found]
+
+
+def _members(schema: Schema, name: str) -> Mapping[str, object]:
+    found = schema.get(name)
+    return cast("Mapping[str, object]", found) if isinstance(found, Mapping) else {}

@@ -4,7 +4,7 @@
 and has issued the same commands. A rule of the design is one function here, and quotes it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -212,15 +212,16 @@ class _View:
         return sorted(self.history.outputs.get(unit, ()), key=lambda event: (event.part, event.id))
 
     def users_of(self, unit: Unit) -> set[Unit]:
-        """All units that used an output of this one, directly or not."""
-        found: set[Unit] = set()
-        todo = [unit]
-        while todo:
-            for event in self.history.outputs.get(todo.pop(), ()):
-                new = [user for user in self.users.get(event.id, ()) if user not in found]
-                found.update(new)
-                todo.extend(new)
-        return found
+        """The units that used an output of this one."""
+        return {user for event in self.history.outputs.get(unit, ()) for user in self.users.get(event.id, ())}
+
+    def is_free(self, unit: Unit) -> bool:
+        """Whether no answer is owed to what a unit put out."""
+        return all(event.id not in self.indebted for event in self.history.outputs.get(unit, ()))
+
+    def is_gone(self, unit: Unit) -> bool:
+        """Whether nothing is left of a unit: settled for good, and undone where it owes that."""
+        return _is_over(self, unit) and (unit in self.history.undone or not self.owes_undo(unit))
 
 
 def _nothing_to_decide(plan: Plan, history: History) -> bool:
@@ -246,14 +247,13 @@ def _owed_answers(view: _View) -> Iterator[Debt]:
     An arm waits while its join is not filled, by events answered or not. A second event of one arm does not wait: it is
     refused.
     """
-    history = view.history
     arrived: dict[str, list[Happened]] = {}
-    for event in history.events.values():
+    for event in view.history.events.values():
         for step in view.plan.owing(event):
             arrived.setdefault(step.name, []).append(event)
+    answered = {(cause, unit[0]) for unit in view.units if view.history.is_settled(unit) for cause in unit[1]}
     for name, events in arrived.items():
-        answered = {cause for unit in view.units if unit[0] == name and history.is_settled(unit) for cause in unit[1]}
-        still = [event for event in events if event.id not in answered]
+        still = [event for event in events if (event.id, name) not in answered]
         if not still:
             continue
         arms = [[event.id for event in events if event.type in types] for types in view.plan.steps[name].consumes]
@@ -270,36 +270,71 @@ def _undo_order(view: _View) -> Iterator[Undo]:
     declaration, without which nobody knows that it owes an undo.
     """
     history = view.history
+    clear = _clear(view)
     for unit in view.units:
-        if unit[0] not in view.plan.steps or not view.owes_undo(unit) or not view.unseen_events.isdisjoint(unit[1]):
+        if (
+            unit not in clear
+            or unit[0] not in view.plan.steps
+            or not view.owes_undo(unit)
+            or not view.unseen_events.isdisjoint(unit[1])
+        ):
             continue
         if unit in history.outputs and not history.has_all_parts(unit):
             continue
-        if _nothing_built_on_it(view, unit):
-            outputs = tuple(event.id for event in view.outputs(unit))
-            yield Undo(unit[0], unit[1], outputs, "done" if history.is_done(unit) else "unknown")
+        outputs = tuple(event.id for event in view.outputs(unit))
+        yield Undo(unit[0], unit[1], outputs, "done" if history.is_done(unit) else "unknown")
 
 
-def _nothing_built_on_it(view: _View, unit: Unit) -> bool:
-    """Whether all that built on a unit's answer is settled, and undone where it owes that.
+def _clear(view: _View) -> set[Unit]:
+    """The units whose answers nothing stands on any more. From the last users back to the first steps, each looked at
+    once; except where causes go round in a circle, which only a forger can bring about."""
+    users = {unit: view.users_of(unit) for unit in view.units}
+    makers: dict[Unit, list[Unit]] = {}
+    for unit, found in users.items():
+        for user in found:
+            makers.setdefault(user, []).append(unit)
+    left = {unit: len(found) for unit, found in users.items()}
+    todo = [unit for unit, count in left.items() if not count]
+    clear: set[Unit] = set()
+    while todo:
+        unit = todo.pop()
+        del left[unit]
+        if view.is_free(unit) and all(user in clear and view.is_gone(user) for user in users[unit]):
+            clear.add(unit)
+        for maker in makers.get(unit, ()):
+            left[maker] -= 1
+            if not left[maker]:
+                todo.append(maker)
+    return clear.union(unit for unit in left if _is_clear_but_for_its_circle(view, unit, users))
 
-    Where causes go round in a circle, which only a forger can bring about, those in it do not wait for each other.
-    """
-    users = view.users_of(unit)
-    if any(event.id in view.indebted for each in (unit, *users) for event in view.history.outputs.get(each, ())):
-        return False
-    circle = {user for user in users if unit in view.users_of(user)} if unit in users else set[Unit]()
-    return all(_is_over(view, user) and (user in view.history.undone or not view.owes_undo(user)) for user in users - circle)
+
+def _is_clear_but_for_its_circle(view: _View, unit: Unit, users: Mapping[Unit, set[Unit]]) -> bool:
+    """Units in one circle of causes do not wait for each other; for all else they do."""
+    below = _below(unit, users)
+    return all(view.is_free(each) for each in {unit, *below}) and all(
+        view.is_gone(user) or unit in _below(user, users) for user in below
+    )
+
+
+def _below(unit: Unit, users: Mapping[Unit, set[Unit]]) -> set[Unit]:
+    found: set[Unit] = set()
+    todo = [unit]
+    while todo:
+        new = users[todo.pop()] - found
+        found |= new
+        todo.extend(new)
+    return found
 
 
 def _is_over(view: _View, unit: Unit) -> bool:
-    """Whether a unit is settled for good. A skipped arm is, when its join can no longer be called.
+    """Whether a unit is settled for good. An arm that was skipped or refused is, when its join can no longer be called.
 
     "An arm at or below the mark that would have filled the join settles the whole set" as failed, after the arm that was
     held is skipped: as long as such an arm may come, the step may have used the skipped one.
     """
     settled = view.history.settled.get(unit)
-    if settled is not None and settled.how == "skipped" and view.plan.is_join(unit[0]):
+    never_called = settled is not None and settled.how != "done" and not (settled.how == "failed" and settled.began)
+    if never_called and view.plan.is_join(unit[0]) and unit not in view.history.outputs:
         return unit[0] not in view.awake and not view.unseen_events
     return view.history.is_settled(unit)
 

@@ -28,17 +28,14 @@ def to_mermaid(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> str:
     """
     agents = agents_of(steps, sagas)
     named = _Ids()
-    lines = ["flowchart LR"]
-    for saga in sagas:
-        lines.append(f'    {named("intake", saga.intake)}[/"{saga.intake}"/]')
+    lines = ["flowchart LR", *(f'    {named("intake", saga.intake)}[/"{saga.intake}"/]' for saga in sagas)]
     for agent, mine in agents.items():
         lines.append(f'    subgraph {named("agent", agent)}["{agent}"]')
         lines += [f"        {named('step', step.name)}{_box(step)}" for step in mine]
         lines.append("    end")
     ordered = [step for mine in agents.values() for step in mine]
     ends = {kind: saga for saga in sagas for kind in (saga.completes, *saga.fails)}
-    for kind in ends:
-        lines.append(f'    {named("end", kind)}{{{{"{kind}"}}}}')
+    lines += [f'    {named("end", kind)}{{{{"{kind}"}}}}' for kind in ends]
     for saga in sagas:
         lines += _arrows(named, named("intake", saga.intake), saga.starts, ordered)
     for step in ordered:

@@ -15,7 +15,7 @@ from pavane.cli.logs import set_up_logs
 from pavane.runner import Surroundings
 from pavane.settings import load_settings
 from pavane_credit.applications import Application, read_applications
-from pavane_credit.events import ApplicationSubmitted
+from pavane_credit.events import ApplicationSubmitted, CreditApproved
 from pavane_credit.faults import FaultPlan
 from pavane_credit.outcome import Outcome, Watch, read_outcome
 from pavane_credit.place import Place, a_place
@@ -29,6 +29,8 @@ from pavane_events.errors import ConfigurationError, Problem
 from pavane_events.ids import uuid7
 from pavane_events.record import Message
 from pavane_saga.intake import saga_id_of
+from pavane_saga.saga import SagaEnded
+from pavane_saga.wire import ENDS, FACTS
 from pavane_tracing.drawing import to_text
 from pavane_tracing.store import SPANS_TOPIC, encode, spans_of
 from pavane_tracing.tree import build_tree
@@ -127,7 +129,8 @@ async def _perform(plan: Plan, *, quiet: bool) -> tuple[Outcome, Numbers]:
 
 async def _publish(bus: Bus, plan: Plan, surroundings: Surroundings) -> Mapping[str, Application]:
     """Every application to the intake, some twice; the sagas they will start, by id."""
-    await bus.create_topics([TopicSpec(_INTAKE), TopicSpec(SPANS_TOPIC)])
+    read = (SagaEnded.event_type, CreditApproved.event_type, FACTS, ENDS)
+    await bus.create_topics([TopicSpec(name) for name in (_INTAKE, SPANS_TOPIC, *read)])
     tracing = surroundings.tracing("applicant", bus)
     source = f"/demo/{uuid7()}"
     twice = [each for each in plan.applications if plan.faults is not None and plan.faults.arrives_twice(each.id)]

@@ -3,7 +3,7 @@
 import fcntl
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ class Place:
 
 
 @contextmanager
-def a_place(keep: Path | None, bus: str | None) -> Iterator[Place]:
+def a_place(keep: Path | None, bus: str | None) -> Generator[Place]:
     """``keep`` if given (it must not hold another demo's bus), else ``.pavane/demo``, emptied: the last demo's is kept.
 
     Where another demo runs there, a new directory beside it. Raises :class:`ConfigurationError`.

@@ -6,7 +6,7 @@ from typing import Annotated, cast
 import typer
 
 from pavane.cli.options import BusOption, JsonOption
-from pavane.cli.output import moment, paint, print_json, print_table, safe, say
+from pavane.cli.output import moment, paint, print_json, print_table, safe, say, timestamp
 from pavane.cli.values import readable, text
 from pavane_events.bus import Bus
 from pavane_events.dead_letter import PREFIX, dead_letters_topic, reason_headers
@@ -23,7 +23,7 @@ _MOST_SHOWN = 4_000
 def list_(
     agent: Annotated[
         str | None,
-        typer.Argument(metavar="[AGENT]", help="Of one agent, or of pavane.coordinator. [default: all]", show_default=False),
+        typer.Argument(metavar="[AGENT]", help="Of one agent, or of pavane.coordinator. (default: all)", show_default=False),
     ] = None,
     bus: BusOption = None,
     as_json: JsonOption = False,
@@ -122,7 +122,7 @@ def _document(record: Record) -> dict[str, object]:
         "agent": record.topic.removesuffix(_SUFFIX),
         "partition": record.partition,
         "offset": record.offset,
-        "time": moment(record.timestamp_ms),
+        "time": timestamp(record.timestamp_ms),
         "code": reason.get("error_code"),
         "step": reason.get("error_step"),
         "attempt": int(reason.get("error_attempt") or 0),

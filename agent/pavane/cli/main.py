@@ -4,9 +4,8 @@ Exit codes: 0 done; 1 the command failed or found problems; 2 wrong usage or inv
 locked, or of another version; 130 stopped by Ctrl-C.
 """
 
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, cast
 
@@ -31,6 +30,15 @@ COMMANDS_GROUP = "pavane.commands"
 """The group of entry points by which other distributions add commands: functions as typer takes them."""
 
 OK, FAILED, INVALID, BUS, INTERRUPTED = 0, 1, 2, 3, 130
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run.run,
+    "publish": publish.publish,
+    "tail": tail.tail,
+    "trace": trace.trace,
+    "graph": graph.graph,
+    "check": check.check,
+}
+_GROUPS = {"sagas": sagas.app, "dead-letters": dead_letters.app}
 _INVALID = (ConfigurationError, DeclarationError, ContractViolation, UndecodableRecord, UnknownTopic, RecordTooLarge)
 _EPILOG = (
     "Exit codes: 0 done; 1 failed, or problems found; 2 wrong usage or invalid input; "
@@ -54,33 +62,33 @@ def _root(
     """Agents that say beside each step how to undo it, on Kafka or one file, with one trace."""
 
 
-def make_app(*, styled: bool) -> typer.Typer:
-    """The whole command line. ``styled``: help and usage errors in colours and boxes."""
+def make_app(arguments: Sequence[str] = (), *, styled: bool = False) -> typer.Typer:
+    """The whole command line. ``styled``: help and usage errors in colours and boxes.
+
+    Where the arguments name a command of ours, what others add is not even imported.
+    """
     app = typer.Typer(
         name="pavane",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich" if styled else None,
+        rich_markup_mode="markdown" if styled else None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(epilog=_EPILOG)(_root)
-    for name, command in _added():
+    for name, command in _added(arguments):
         app.command(name)(command)
-    app.command("run")(run.run)
-    app.command("publish")(publish.publish)
-    app.command("tail")(tail.tail)
-    app.add_typer(sagas.app, name="sagas")
-    app.command("trace")(trace.trace)
-    app.command("graph")(graph.graph)
-    app.command("check")(check.check)
-    app.add_typer(dead_letters.app, name="dead-letters")
+    for name, command in _COMMANDS.items():
+        app.command(name)(command)
+    for name, group in _GROUPS.items():
+        app.add_typer(group, name=name)
     return app
 
 
-def _added() -> Iterator[tuple[str, Callable[..., None]]]:
+def _added(arguments: Sequence[str]) -> Iterator[tuple[str, Callable[..., None]]]:
+    ours = any(argument in _COMMANDS or argument in _GROUPS for argument in arguments)
     for point in sorted(entry_points(group=COMMANDS_GROUP)):
-        command = _load(point)
+        command = _load(point) if point.name in arguments or not ours else None
         if command is not None:
             yield point.name, command
 
@@ -96,28 +104,25 @@ def _load(point: EntryPoint) -> Callable[..., None] | None:
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        make_app(styled=sys.stdout.isatty() and sys.stderr.isatty())()
+        make_app(sys.argv[1:], styled=sys.stdout.isatty() and sys.stderr.isatty())()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(OK)  # whoever read us has seen enough
     except PavaneError as error:
-        tell(error)
+        tell(str(error))
         sys.exit(exit_code(error))
     except BaseExceptionGroup as group:
-        errors = list(_leaves(group))
-        if not all(isinstance(error, PavaneError) for error in errors):
+        leaves = list(_leaves(group))
+        if not all(isinstance(leaf, PavaneError) for leaf in leaves):
             raise
-        for error in errors:
-            tell(error)
-        sys.exit(max(exit_code(error) for error in errors))
+        for text in dict.fromkeys(str(leaf) for leaf in leaves):
+            tell(text)
+        sys.exit(max(map(exit_code, leaves)))
 
 
-def tell(error: BaseException) -> None:
+def tell(message: str) -> None:
     """One clear message, with its problems listed, on standard error."""
     label = "\x1b[1;31merror:\x1b[0m" if sys.stderr.isatty() else "error:"
-    say(f"{label} {error}")
+    say(f"{label} {message}")
 
 
 def exit_code(error: BaseException) -> int:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 
 def is_terminal() -> bool:
@@ -50,12 +50,17 @@ def safe(text: str) -> str:
 
 def clock_time(at_ms: int) -> str:
     """A moment as local time of day."""
-    return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    return datetime.fromtimestamp(at_ms / 1000).strftime("%H:%M:%S.%f")[:-3]
 
 
 def moment(at_ms: int) -> str:
     """A moment as local date and time."""
-    return datetime.fromtimestamp(at_ms / 1000).astimezone().isoformat(sep=" ", timespec="milliseconds")
+    return datetime.fromtimestamp(at_ms / 1000).isoformat(sep=" ", timespec="milliseconds")
+
+
+def timestamp(at_ms: int) -> str:
+    """A moment for programs: RFC 3339, UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def span(milliseconds: int) -> str:

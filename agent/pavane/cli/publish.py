@@ -9,7 +9,7 @@ import typer
 
 from pavane.cli.documents import Document, read_documents
 from pavane.cli.options import BusOption, JsonOption
-from pavane.cli.output import print_json, say
+from pavane.cli.output import is_terminal, print_json, say
 from pavane_events.bus import Bus, TopicSpec
 from pavane_events.envelope import Envelope
 from pavane_events.errors import ConfigurationError, ContractViolation, Problem, UnknownTopic
@@ -55,7 +55,7 @@ def publish(
     ] = None,
     data: Annotated[str | None, typer.Option("--data", metavar="JSON", help="The data itself.", show_default=False)] = None,
     kind: Annotated[
-        str | None, typer.Option("--type", help="The event type. [default: the topic's]", show_default=False)
+        str | None, typer.Option("--type", help="The event type. (default: what the topic says)", show_default=False)
     ] = None,
     event: Annotated[
         str | None,
@@ -118,10 +118,9 @@ def publish(
     many = f"{len(done.events)} {'event' if len(done.events) == 1 else 'events'}"
     checked = f", valid by {done.validated}" if done.validated else ", not validated here (name --app or --event)"
     print(f"{'would publish' if dry_run else 'published'} {many} of type {done.type} to {done.topic}{checked}")
-    for saga in done.sagas[:3]:
-        say(f"saga {saga}: pavane sagas show {saga[:13]}")
-    if len(done.sagas) > 3:
-        say(f"and {len(done.sagas) - 3} more: pavane sagas list")
+    if done.sagas and is_terminal() and not dry_run:
+        where = f" --bus {bus}" if bus is not None else ""
+        say(f"next: pavane sagas show {done.sagas[0]}{where}")
 
 
 async def _publish(bus: Bus, order: Order) -> Published:

@@ -23,18 +23,17 @@ def run(targets: TargetsArgument, bus: BusOption = None) -> None:
     after SIGTERM, 130 after Ctrl-C, 1 where an agent failed, 2 where a target cannot be loaded or cannot start, 3 where
     the bus is unavailable, locked or of another version.
     """
+    from pavane.cli.check import check_start
     from pavane.cli.logs import set_up_logs
     from pavane.cli.session import open_by
     from pavane.cli.targets import load_targets
-    from pavane.plan import plan_of
     from pavane.runner import Surroundings
     from pavane.runner import run as run_all
 
     settings = settings_for(bus)
     set_up_logs(settings.log)
     found = load_targets(targets)
-    for agent in found.agents:
-        plan_of(agent)
+    check_start(found)
     stop = asyncio.Event()
     caught: list[signal.Signals] = []
 

@@ -153,12 +153,14 @@ def _print_story(story: "Story") -> None:
 
 
 def _chapter_row(chapter: "Chapter") -> tuple[str, ...]:
-    what = chapter.what if chapter.kind != "undone" else "↩ undone"
+    what = "↩ undone" if chapter.kind == "undone" else chapter.what
     if chapter.code and chapter.code not in (what, chapter.reason):
         what += f": {chapter.code}"
     if chapter.reason and chapter.kind != "turned-back":
         what += f" ({chapter.reason})"
-    return clock_time(chapter.at_ms), safe(chapter.who), safe(what), f"{chapter.topic}/{chapter.partition}@{chapter.offset}"
+    place = f"{chapter.partition}@{chapter.offset}"
+    where = place if chapter.topic == chapter.what else f"{chapter.topic}/{place}"
+    return clock_time(chapter.at_ms), safe(chapter.who.removeprefix("pavane.")), safe(what), where
 
 
 def _print_list(title: str, lines: list[str]) -> None:

@@ -44,5 +44,5 @@ def _check_exists(url: str) -> None:
     path = Path(unquote(parts.path[1:]))
     if parts.scheme == "sqlite" and parts.path[1:] and not path.exists():
         raise BusUnavailable(
-            f"there is no bus file {path}; name one with --bus or PAVANE_BUS, or make one: pavane run makes it"
+            f"there is no bus file {path}; name another with --bus or PAVANE_BUS, or let `pavane run` make it"
         )

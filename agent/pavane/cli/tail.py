@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from pavane.cli.options import BusOption, JsonOption
-from pavane.cli.output import clock_time, is_terminal, moment, paint, safe, say
+from pavane.cli.output import clock_time, is_terminal, moment, paint, safe, say, timestamp
 from pavane.cli.values import readable, text
 from pavane_events.bus import Bus
 from pavane_events.record import Record
 
 _POLL_S = 0.2
 _LONGEST_LINE = 2_000
+_LONGEST_KEY = 13
 _SHORT = {"ce_type": "", "ce_step": "by", "ce_source": "from", "ce_subject": "subject", "pavane_error_code": "error"}
 
 
@@ -28,7 +29,7 @@ class Place(StrEnum):
 
 def tail(
     topics: Annotated[
-        list[str] | None, typer.Argument(metavar="[TOPIC...]", help="Topics. [default: all but spans]", show_default=False)
+        list[str] | None, typer.Argument(metavar="[TOPIC...]", help="Topics. (default: all but spans)", show_default=False)
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     place: Annotated[
@@ -90,7 +91,7 @@ def as_line(record: Record) -> str:
             "topic": record.topic,
             "partition": record.partition,
             "offset": record.offset,
-            "time": moment(record.timestamp_ms),
+            "time": timestamp(record.timestamp_ms),
             "key": text(record.key),
             "headers": {name: text(value) for name, value in record.headers},
             "data": readable(record.value),
@@ -103,10 +104,14 @@ def astext(record: Record, *, with_date: bool) -> str:
     """A record as two lines: what it is and where, then its data."""
     headers = {name: safe(value.decode(errors="replace")) for name, value in record.headers}
     at = moment(record.timestamp_ms) if with_date else clock_time(record.timestamp_ms)
-    said = [f"{label} {value}".strip() for name, label in _SHORT.items() if (value := headers.get(name))]
     if headers.get("ce_type") == record.topic:
-        said = said[1:]
-    key = f"key {safe(record.key.decode(errors='replace'))}" if record.key else "no key"
+        del headers["ce_type"]
+    if "ce_step" in headers:
+        headers.pop("ce_source", None)
+    said = [f"{label} {value}".strip() for name, label in _SHORT.items() if (value := headers.get(name))]
+    key = safe(record.key.decode(errors="replace")) if record.key else "no key"
+    if is_terminal() and len(key) > _LONGEST_KEY:
+        key = f"{key[:_LONGEST_KEY]}…"
     head = [paint(at, "dim"), paint(record.topic, "bold"), f"{record.partition}@{record.offset}", key, *said]
     found = readable(record.value)
     data = json.dumps(found, ensure_ascii=False) if not isinstance(found, str) else found

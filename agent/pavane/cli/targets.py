@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import importlib.util
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import cast
 
 from pavane.agent import Agent
 from pavane_events.errors import ConfigurationError, DeclarationError, Problem
+from pavane_events.event import Event
 from pavane_saga.saga import Saga
 
 _EXAMPLE = "as in pavane_credit.score:agent"
@@ -53,15 +53,15 @@ def load_targets(names: Sequence[str]) -> Targets:
     )
 
 
-def load_event(name: str) -> type:
+def load_event(name: str) -> type[Event]:
     """The class that ``module:Class`` names. Raises :class:`ConfigurationError`."""
     try:
         found = load_object(name)
-        if not isinstance(found, type):
-            raise _Wrong("target.type", f"it is {_a(found)}, no class of events")
+        if isinstance(found, type) and issubclass(found, Event) and found.event_type:
+            return found
+        raise _Wrong("target.event", "it is no class of events: class Name(Event, type=...)")
     except _Wrong as wrong:
         raise ConfigurationError("not everything named can be loaded", [Problem(name, wrong.code, str(wrong))]) from None
-    return found
 
 
 def load_object(name: str) -> object:

@@ -1,0 +1,231 @@
+"""Checks: what is wrong with a choreography before anything runs. Pure: manifests, plans, contracts in, findings out."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pavane_events.contracts import contradictions
+from pavane_saga.facts import StepPlan
+from pavane_saga.manifest import Manifest, SagaPlan
+from pavane_saga.saga import SagaEnded
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: a stable code, how bad it is, where, and a sentence that names the fix."""
+
+    code: str
+    severity: Severity
+    where: str
+    message: str
+
+    def to_json(self) -> dict[str, object]:
+        """All of it, as JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A class through which a step (or a saga's start) makes or reads an event, with its JSON Schema."""
+
+    type: str
+    version: int
+    name: str
+    where: str
+    role: Literal["produces", "consumes"]
+    schema: Mapping[str, object]
+
+
+def check_choreography(
+    agents: Sequence[Manifest], sagas: Sequence[SagaPlan], contracts: Sequence[Contract] = ()
+) -> list[Finding]:
+    """Everything that is wrong between these agents and sagas, errors first.
+
+    What none of them produces or hears may be somebody else's: name the whole deployment to be told the truth.
+    """
+    steps = [step for manifest in agents for step in manifest.steps]
+    found = [
+        *_doubled_names(agents, sagas),
+        *_doubled_starts(sagas),
+        *_heard_ends(steps, sagas),
+        *_produced_starts(steps, sagas),
+        *_loose_events(steps, sagas),
+        *(finding for saga in sagas for finding in _unreachable(steps, saga)),
+        *_off_the_way(steps, sagas),
+        *_versions(contracts),
+        *_contradictions(contracts),
+    ]
+    return sorted(found, key=lambda finding: finding.severity)
+
+
+def _doubled_names(agents: Sequence[Manifest], sagas: Sequence[SagaPlan]) -> Iterator[Finding]:
+    for name in _doubled(manifest.agent for manifest in agents):
+        message = "two agents have this name: they would share lanes and take each other's events; rename one"
+        yield Finding("agent.doubled", "error", name, message)
+    for manifest in agents:
+        for name in _doubled(step.name for step in manifest.steps):
+            yield Finding("step.doubled", "error", name, "two steps have this name: give name= to one of them")
+    for name in _doubled(saga.name for saga in sagas):
+        yield Finding("saga.doubled", "error", name, "two sagas have this name: rename one")
+
+
+def _doubled_starts(sagas: Sequence[SagaPlan]) -> Iterator[Finding]:
+    for kind in _doubled(saga.starts for saga in sagas):
+        names = ", ".join(saga.name for saga in sagas if saga.starts == kind)
+        message = f"{names} start with the same event, and an event belongs to one saga: give each a start of its own"
+        yield Finding("saga.start-doubled", "error", kind, message)
+    for topic in _doubled(saga.intake for saga in sagas):
+        names = ", ".join(saga.name for saga in sagas if saga.intake == topic)
+        message = f"{names} take in from the same topic, and a record starts one saga: give each an intake of its own"
+        yield Finding("saga.intake-doubled", "error", topic, message)
+
+
+def _heard_ends(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> Iterator[Finding]:
+    fails = {kind for saga in sagas for kind in saga.fails}
+    for step in steps:
+        for kind in sorted(_heard_by(step)):
+            if step.observer:
+                continue
+            if kind in fails:
+                message = f"it listens to {kind}, which fails its saga, so it would be undone at once: make it @agent.observe"
+                yield Finding("fails.heard", "error", step.name, message)
+            elif kind == SagaEnded.event_type:
+                message = f"it listens to {kind}, which comes when the saga is over: make it @agent.observe"
+                yield Finding("ended.heard", "error", step.name, message)
+
+
+def _produced_starts(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> Iterator[Finding]:
+    intakes = {saga.starts: saga.intake for saga in sagas}
+    for step in steps:
+        for kind in step.produces:
+            if kind in intakes:
+                message = f"it produces {kind}, which starts a saga: publish to the intake {intakes[kind]} instead"
+                yield Finding("start.produced", "error", step.name, message)
+
+
+def _loose_events(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> Iterator[Finding]:
+    """Events that nobody hears, or that somebody waits for and nobody says."""
+    starts = {saga.starts for saga in sagas}
+    ends = {kind for saga in sagas for kind in (saga.completes, *saga.fails)}
+    said = {kind: step.name for step in steps for kind in step.produces}
+    heard = {kind: step.name for step in steps for kind in _heard_by(step)}
+    for kind in sorted(said.keys() - heard.keys() - ends):
+        message = f"{said[kind]} says it and nobody hears it: let a step or an observer listen, or do not say it"
+        yield Finding("event.unheard", "warning", kind, message)
+    for kind in sorted(heard.keys() - said.keys() - starts):
+        if not kind.startswith("pavane."):
+            message = f"{heard[kind]} waits for it and nobody here says it: name its producer too, or correct the type"
+            yield Finding("event.unproduced", "warning", kind, message)
+    for kind in sorted(starts - heard.keys()):
+        yield Finding("start.unheard", "warning", kind, "it starts a saga and no step hears it: nothing would happen")
+    for saga in sagas:
+        for kind in sorted(set(saga.fails) - said.keys()):
+            message = f"it fails {saga.name} and nobody here says it: name its producer too, or leave it out of fails="
+            yield Finding("fails.unproduced", "warning", kind, message)
+
+
+def _unreachable(steps: Sequence[StepPlan], saga: SagaPlan) -> Iterator[Finding]:
+    """Whether ``completes`` can come about: a step answers once every parameter has an event that can come about."""
+    known = _reached(steps, saga.starts)
+    if saga.completes in known:
+        return
+    stuck = [step for step in steps if step.produces and not _can_run(step, known)]
+    waits = [f"{step.name} waits for {_missing(step, known)}" for step in stuck]
+    makers = any(saga.completes in step.produces for step in steps)
+    why = "; ".join(waits[:3]) if makers and waits else f"nobody says it: let a step return {saga.completes}"
+    message = f"{saga.name} can never complete: from {saga.starts} nothing leads to {saga.completes} ({why})"
+    yield Finding("completes.unreachable", "error", saga.completes, message)
+
+
+def _off_the_way(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> Iterator[Finding]:
+    """Steps with an undo that no saga's end builds on."""
+    on_the_way: set[str] = set()
+    for saga in sagas:
+        on_the_way |= _ancestors(steps, saga.completes)
+    for saga in sagas:
+        known = _reached(steps, saga.starts)
+        for step in steps:
+            if step.effects and not step.observer and _can_run(step, known) and step.name not in on_the_way:
+                message = (
+                    f"nothing that leads to {saga.completes} builds on it: {saga.name} completes only after it has"
+                    " answered, and its failure undoes everything; make it an observer, or let a later step take its event"
+                )
+                yield Finding("undo.off-the-way", "warning", step.name, message)
+
+
+def _versions(contracts: Sequence[Contract]) -> Iterator[Finding]:
+    for producer, consumer in _pairs(contracts):
+        if consumer.version < producer.version:
+            message = (
+                f"it reads {consumer.type} as version {consumer.version} and {producer.where} says version"
+                f" {producer.version}, which it refuses: upgrade consumers before producers"
+            )
+            yield Finding("contract.future-version", "error", consumer.where, message)
+        elif consumer.version > producer.version:
+            message = (
+                f"it reads {consumer.type} as version {consumer.version} and {producer.where} says version"
+                f" {producer.version}: see that {consumer.name} takes both, then upgrade the producer"
+            )
+            yield Finding("contract.version", "warning", consumer.where, message)
+
+
+def _contradictions(contracts: Sequence[Contract]) -> Iterator[Finding]:
+    for producer, consumer in _pairs(contracts):
+        if consumer.version == producer.version:
+            for field, why in contradictions(producer.schema, consumer.schema):
+                message = (
+                    f"its {consumer.name} can never fit what {producer.where} says as {producer.name}: {field} {why};"
+                    " correct the view, or make it another version"
+                )
+                yield Finding("contract.contradiction", "warning", f"{consumer.where}, {consumer.type} {field}", message)
+
+
+def _pairs(contracts: Sequence[Contract]) -> Iterator[tuple[Contract, Contract]]:
+    """Every consumer with every producer of its type."""
+    for consumer in contracts:
+        if consumer.role == "consumes":
+            for producer in contracts:
+                if producer.role == "produces" and producer.type == consumer.type:
+                    yield producer, consumer
+
+
+def _heard_by(step: StepPlan) -> set[str]:
+    return {kind for alternatives in step.consumes for kind in alternatives}
+
+
+def _can_run(step: StepPlan, known: Collection[str]) -> bool:
+    return all(any(kind in known for kind in alternatives) for alternatives in step.consumes)
+
+
+def _missing(step: StepPlan, known: Collection[str]) -> str:
+    return ", ".join(" or ".join(kinds) for kinds in step.consumes if not any(kind in known for kind in kinds))
+
+
+def _reached(steps: Sequence[StepPlan], start: str) -> set[str]:
+    """The event types that can come about from a start: a least fixpoint."""
+    known = {start}
+    while True:
+        grown = known.union(*(step.produces for step in steps if not step.observer and _can_run(step, known)))
+        if grown == known:
+            return known
+        known = grown
+
+
+def _ancestors(steps: Sequence[StepPlan], kind: str) -> set[str]:
+    """The steps whose events lead to an event, its producers included."""
+    found: set[str] = set()
+    todo = [kind]
+    while todo:
+        wanted = todo.pop()
+        for step in steps:
+            if wanted in step.produces and step.name not in found:
+                found.add(step.name)
+                todo.extend(_heard_by(step))
+    return found
+
+
+def _doubled(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
