@@ -6,7 +6,7 @@ from typing import Annotated, cast
 import typer
 
 from pavane.cli.options import BusOption, JsonOption
-from pavane.cli.output import moment, paint, print_json, print_table, safe, say, timestamp
+from pavane.cli.output import day_time, moment, paint, print_json, print_table, safe, say, timestamp
 from pavane.cli.values import readable, text
 from pavane_events.bus import Bus
 from pavane_events.dead_letter import PREFIX, dead_letters_topic, reason_headers
@@ -96,9 +96,9 @@ def _row(record: Record) -> tuple[str, ...]:
     return (
         record.topic.removesuffix(_SUFFIX),
         f"{record.partition}@{record.offset}",
-        moment(record.timestamp_ms),
+        day_time(record.timestamp_ms),
         reason.get("error_code", "?"),
-        reason.get("error_step", ""),
+        reason.get("error_step", "").partition("/")[2] or reason.get("error_step", ""),
         reason.get("error_attempt", ""),
         _source(reason),
     )
@@ -138,12 +138,13 @@ def _document(record: Record) -> dict[str, object]:
 
 def _print(record: Record) -> None:
     reason = {name: safe(value) for name, value in reason_headers(record.headers).items()}
-    agent, where, at, code, step, tries, source = _row(record)
-    print(f"{paint(code, 'red')}  {agent} {where}  {at}")
-    print(f"step {step}, attempt {tries}, version {reason.get('error_version', '')}")
+    agent, where, _, code, _, tries, source = _row(record)
+    print(f"{paint(code, 'red')}  {agent} {where}  {moment(record.timestamp_ms)}")
+    print(f"step {reason.get('error_step', '')}, attempt {tries}, version {reason.get('error_version', '')}")
     print(f"from {source}")
     for problem in _problems(reason_headers(record.headers)):
-        print(f"  - {safe(str(problem.get('where', '')))}: {safe(str(problem.get('message', '')))}")
+        parts = (problem.get("where"), problem.get("message"))
+        print(f"  - {safe(': '.join(str(part) for part in parts if part))}")
     print(f"key {safe(str(text(record.key)))}")
     for name, value in record.headers:
         if not name.startswith(PREFIX):

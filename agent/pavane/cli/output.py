@@ -53,6 +53,11 @@ def clock_time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000).strftime("%H:%M:%S.%f")[:-3]
 
 
+def day_time(at_ms: int) -> str:
+    """A moment as local day and time, short."""
+    return datetime.fromtimestamp(at_ms / 1000).strftime("%m-%d %H:%M:%S")
+
+
 def moment(at_ms: int) -> str:
     """A moment as local date and time."""
     return datetime.fromtimestamp(at_ms / 1000).isoformat(sep=" ", timespec="milliseconds")

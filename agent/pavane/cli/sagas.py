@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pavane.cli.options import BusOption, JsonOption
-from pavane.cli.output import clock_time, moment, paint, print_json, print_table, safe, say, span
+from pavane.cli.output import clock_time, day_time, moment, paint, print_json, print_table, safe, say, span
 from pavane_events.bus import Bus
 from pavane_events.errors import ConfigurationError, Problem
 
@@ -57,7 +57,7 @@ def list_(
     if as_json:
         print_json([each.to_json() for each in found])
         return
-    print_table(("SAGA", "NAME", "SUBJECT", "STATE", "STARTED", "TOOK"), [_row(each) for each in found], _STYLES)
+    print_table(("SAGA", "SUBJECT", "STATE", "STARTED", "TOOK", "NAME"), [_row(each) for each in found], _STYLES)
     counts = {each.state: 0 for each in found}
     for each in found:
         counts[each.state] += 1
@@ -118,11 +118,11 @@ def _row(summary: "Summary") -> tuple[str, ...]:
     started, ended = summary.started_ms, summary.ended_ms
     return (
         summary.saga,
-        summary.name or "?",
         safe(summary.subject or ""),
         summary.state,
-        moment(started) if started is not None else "",
+        day_time(started) if started is not None else "",
         span(ended - started) if started is not None and ended is not None else "",
+        summary.name or "?",
     )
 
 
@@ -139,7 +139,8 @@ def _print_story(story: "Story") -> None:
     failed = story.failure
     if failed is not None:
         by = f" ({failed.step})" if failed.step else ""
-        print(f"turned back: {safe(failed.code)}{by}" + (f": {safe(failed.reason)}" if failed.reason else ""))
+        why = f": {safe(failed.reason)}" if failed.reason and not failed.reason.startswith(failed.code) else ""
+        print(f"turned back: {safe(failed.code)}{by}{why}")
     print()
     rows = [_chapter_row(each) for each in story.chapters]
     print_table(("TIME", "WHO", "WHAT", "WHERE"), rows)
@@ -159,7 +160,7 @@ def _chapter_row(chapter: "Chapter") -> tuple[str, ...]:
     if chapter.reason and chapter.kind != "turned-back":
         what += f" ({chapter.reason})"
     place = f"{chapter.partition}@{chapter.offset}"
-    where = place if chapter.topic == chapter.what else f"{chapter.topic}/{place}"
+    where = place if chapter.topic == chapter.what else f"{chapter.topic.rpartition('.')[2]} {place}"
     return clock_time(chapter.at_ms), safe(chapter.who.removeprefix("pavane.")), safe(what), where
 
 

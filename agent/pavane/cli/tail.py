@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+import textwrap
 from collections import deque
 from enum import StrEnum
 from typing import Annotated
@@ -17,7 +19,7 @@ from pavane_events.record import Record
 _POLL_S = 0.2
 _LONGEST_LINE = 2_000
 _LONGEST_KEY = 13
-_SHORT = {"ce_type": "", "ce_step": "by", "ce_source": "from", "ce_subject": "subject", "pavane_error_code": "error"}
+_SHORT = {"ce_type": "", "ce_step": "by", "ce_source": "from", "ce_subject": "", "pavane_error_code": "error"}
 
 
 class Place(StrEnum):
@@ -72,16 +74,23 @@ async def _tail(
     if saga is not None:
         saga = await saga_id(bus, saga)
     follower = Follower(bus, topics or sorted(set(there) - {SPANS_TOPIC}), saga=saga)
-    records = deque(await follower.take(), maxlen=0 if place is Place.LATEST else last)
     if place is Place.LATEST and not follow:
         say("nothing comes after the latest record without --follow")
+    width = shutil.get_terminal_size().columns if is_terminal() else None
+
+    def show(record: Record) -> None:
+        print(as_line(record) if as_json else as_text(record, width), flush=follow)
+
+    if last is not None or place is Place.LATEST:
+        kept = deque([record async for record in follower.news()], maxlen=0 if place is Place.LATEST else last)
+        for record in kept:
+            show(record)
     while True:
-        for record in records:
-            print(as_line(record) if as_json else astext(record, with_date=not follow))
+        async for record in follower.news():
+            show(record)
         if not follow:
             return
         await asyncio.sleep(_POLL_S)
-        records = deque(await follower.take())
 
 
 def as_line(record: Record) -> str:
@@ -100,22 +109,27 @@ def as_line(record: Record) -> str:
     )
 
 
-def astext(record: Record, *, with_date: bool) -> str:
-    """A record as two lines: what it is and where, then its data."""
+def as_text(record: Record, width: int | None = None) -> str:
+    """A record as what it is and where, then its data; keys shortened and data wrapped where there is a width."""
     headers = {name: safe(value.decode(errors="replace")) for name, value in record.headers}
-    at = moment(record.timestamp_ms) if with_date else clock_time(record.timestamp_ms)
     if headers.get("ce_type") == record.topic:
         del headers["ce_type"]
     if "ce_step" in headers:
         headers.pop("ce_source", None)
     said = [f"{label} {value}".strip() for name, label in _SHORT.items() if (value := headers.get(name))]
     key = safe(record.key.decode(errors="replace")) if record.key else "no key"
-    if is_terminal() and len(key) > _LONGEST_KEY:
+    if width is not None and len(key) > _LONGEST_KEY:
         key = f"{key[:_LONGEST_KEY]}…"
+    at = moment(record.timestamp_ms) if width is None else clock_time(record.timestamp_ms)
     head = [paint(at, "dim"), paint(record.topic, "bold"), f"{record.partition}@{record.offset}", key, *said]
+    return f"{'  '.join(head)}\n{_data(record, width)}"
+
+
+def _data(record: Record, width: int | None) -> str:
     found = readable(record.value)
-    data = json.dumps(found, ensure_ascii=False) if not isinstance(found, str) else found
-    data = safe(data)
-    if is_terminal() and len(data) > _LONGEST_LINE:
+    data = safe(found if isinstance(found, str) else json.dumps(found, ensure_ascii=False))
+    if width is None:
+        return f"    {data}"
+    if len(data) > _LONGEST_LINE:
         data = f"{data[:_LONGEST_LINE]}… ({len(data):,} characters; --json shows all)"
-    return f"{'  '.join(head)}\n    {data}"
+    return textwrap.fill(data, width, initial_indent="    ", subsequent_indent="    ")
