@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from dataclasses import replace
 
 from pavane.answers import Answers
 from pavane.commits import Commits
@@ -18,7 +19,7 @@ from pavane.workers import Workers
 from pavane_events.bus import Lane
 from pavane_events.envelope import Envelope
 from pavane_events.errors import LaneLost
-from pavane_events.ids import uuid7
+from pavane_events.ids import derived, uuid7
 from pavane_events.record import Message
 from pavane_saga.wire import BREAKERS, fact_envelope, fact_message, timestamp
 
@@ -77,7 +78,8 @@ class LaneAtWork:
             if not self._marks.cover(records):
                 await self._commits.mark()
             for record in records:
-                self._reception.take(record)
+                if self._progress.is_new(record.topic, record.offset):
+                    self._reception.take(record)
             self._workers.wake()
 
     async def _perform(self, unit: Unit | UndoUnit) -> None:
@@ -102,6 +104,8 @@ class LaneAtWork:
             source=f"/agents/{plan.agent.name}",
             time_s=self._kit.clock(),
         )
+        place = (str(self._lane.partition), str(self._lane.commit_number))
+        envelope = replace(envelope, id=derived("declared", plan.agent.name, *place))  # every lane's is an event of its own
         return fact_message(envelope, envelope.trace, partition=self._lane.partition)
 
     def _breaker_events(self) -> list[Message]:

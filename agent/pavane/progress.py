@@ -17,6 +17,7 @@ class Progress:
         self._inputs: dict[str, deque[list[int]]] = {}
         self._outstanding: dict[tuple[str, int], list[int]] = {}
         self._next: dict[str, int] = {}
+        self._highest: dict[str, int] = {}
         self._beyond: dict[tuple[str, int], set[str]] = {}
         self._stored: set[bytes] = set(remembered)
         self._skip = {_unit_of(row) for row in self._stored}
@@ -30,8 +31,13 @@ class Progress:
         """Whether an earlier holder of the lane finished that unit."""
         return bool(self._skip) and (topic, offset, step) in self._skip
 
+    def is_new(self, topic: str, offset: int) -> bool:
+        """Whether an input was not admitted before: a bus that delivers one twice to the same holder does no harm."""
+        return offset > self._highest.get(topic, -1)
+
     def admit(self, topic: str, offset: int, units: int) -> None:
         """An input begins, with so many units; with none it is finished at once."""
+        self._highest[topic] = offset
         entry = [offset, units]
         self._inputs.setdefault(topic, deque()).append(entry)
         if units:

@@ -10,7 +10,7 @@ from pavane.kit import Kit
 from pavane.marks import Marks
 from pavane.overlay import Overlay
 from pavane.progress import Progress
-from pavane.units import CONTROL_UNIT, Done, UndoUnit, Unit
+from pavane.units import CONTROL_UNIT, UNDO_UNIT, Done, UndoUnit, Unit
 from pavane.workers import Workers
 from pavane_events.bus import MAX_RECORD_BYTES
 from pavane_events.envelope import Envelope, parse
@@ -69,6 +69,8 @@ class Reception:
             self.workers.submit(Unit(record, envelope, step, maybe))
 
     def _command(self, record: Record, envelope: Envelope) -> None:
+        if self._was_finished(record, UNDO_UNIT):
+            return
         try:
             if envelope.type != UNDO or envelope.saga is None:
                 unknown = Problem("ce_type", "command.unknown", f"the only command is {UNDO}, for a saga")
@@ -82,6 +84,8 @@ class Reception:
 
     def _end(self, record: Record, envelope: Envelope) -> None:
         """Raise the tombstone, let go of held arms (skipped), hurry what pauses."""
+        if self._was_finished(record, CONTROL_UNIT):
+            return
         self.progress.admit(record.topic, record.offset, 1)
         saga = envelope.saga
         if saga is None or self.state.get(tombstone_key(saga)) is not None:
@@ -115,6 +119,16 @@ class Reception:
 
     def _refuse(self, record: Record, problems: Sequence[Problem]) -> None:
         """A record that is no event of ours: to the dead letters, and on."""
+        if self._was_finished(record, CONTROL_UNIT):
+            return
         self.progress.admit(record.topic, record.offset, 1)
         code = problems[0].code if len(problems) == 1 else UndecodableRecord.code
         self.commits.settle(record, CONTROL_UNIT, Done([self.answers.dead(record, "", code, problems=problems)]))
+
+    def _was_finished(self, record: Record, name: str) -> bool:
+        """Whether an earlier holder of the lane finished that unit, behind one that it did not; then it is passed over."""
+        if not self.progress.finished_before(record.topic, record.offset, name):
+            return False
+        self.progress.admit(record.topic, record.offset, 0)
+        self.commits.nudge()
+        return True

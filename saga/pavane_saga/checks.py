@@ -147,7 +147,7 @@ def _off_the_way(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> Iterat
         on_the_way |= _ancestors(steps, saga.completes)
     for saga in sagas:
         known = _reached(steps, saga.starts)
-        for step in steps:
+        for step in steps if saga.completes in known else ():
             if step.effects and not step.observer and _can_run(step, known) and step.name not in on_the_way:
                 message = (
                     f"nothing that leads to {saga.completes} builds on it: {saga.name} completes only after it has"

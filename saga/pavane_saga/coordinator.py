@@ -22,6 +22,7 @@ log = logging.getLogger("pavane.coordinator")
 _BATCH = 500
 _LOOK_S = 0.1
 _LOOK_LATER_S = 2.0
+_REMIND_S = 10.0
 _FIRST_PAUSE_S = 0.05
 _MOST_PAUSE_S = 5.0
 
@@ -101,6 +102,7 @@ async def _look_around(office: Office, lanes: Lanes, desks: "list[CoordinatorLan
     """Notice new agents, read their topics too, and open the intake when the lanes are ready for it."""
     subscribed = set(_topics(office))
     intakes: set[str] = set()
+    remind = time.monotonic() + _REMIND_S
     while True:
         office.directory = await read_directory(office.bus)
         existing = set(await office.bus.topics())
@@ -109,9 +111,14 @@ async def _look_around(office: Office, lanes: Lanes, desks: "list[CoordinatorLan
             await lanes.subscribe(new)
             subscribed |= new
         held = [desk for desk in desks if not desk.lost]
-        if not intakes and held and all(desk.is_open() for desk in held):
-            intakes = {ADMISSIONS, *office.intakes}
-            await lanes.subscribe(intakes)
+        if not intakes and held:
+            waiting = sorted({reason for desk in held for reason in desk.waiting_for()})
+            if not waiting:
+                intakes = {ADMISSIONS, *office.intakes}
+                await lanes.subscribe(intakes)
+            elif time.monotonic() > remind:
+                log.warning("the intake stays closed, it waits for %s", "; ".join(waiting))
+                remind = time.monotonic() + _REMIND_S
         await asyncio.sleep(_LOOK_LATER_S if intakes else _LOOK_S)
 
 
@@ -128,14 +135,14 @@ class CoordinatorLane:
         """Whether the lane is known to be lost."""
         return self._lane.lost
 
-    def is_open(self) -> bool:
-        """Whether every agent that leads to a ``completes`` has declared this lane: from then on, sagas may start in it."""
-        directory = self._office.directory
+    def waiting_for(self) -> list[str]:
+        """What must come before sagas may start in this lane: agents that lead to ``completes`` and their declarations."""
+        missing: list[str] = []
         for saga in self._office.sagas.values():
-            agents, orphans = directory.leading_to(saga.completes.event_type, saga.starts.event_type)
-            if orphans or not agents <= self._desk.declared:
-                return False
-        return True
+            agents, orphans = self._office.directory.leading_to(saga.completes.event_type, saga.starts.event_type)
+            missing += [f"somebody who gives {event_type}" for event_type in orphans]
+            missing += [f"agent {agent} in lane {self._lane.partition}" for agent in agents - self._desk.declared]
+        return missing
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set or the lane is lost. A batch is decided and committed, then the next is read."""
@@ -158,7 +165,7 @@ class CoordinatorLane:
     async def _turn(self, records: Sequence[Record]) -> None:
         """One batch, and what the clock says, in one commit."""
         desk = self._desk
-        desk.take(records, is_open=self.is_open())
+        desk.take(records, is_open=not self.waiting_for())
         if desk.deadlines.must_ask():
             desk.deadlines.asked(await self._lane.high_watermarks())
         desk.fire(desk.deadlines.take(self._lane.positions))

@@ -73,6 +73,7 @@ class Desk:
         self._dossiers = Dossiers(lane.state)
         self._batch = Batch()
         self._held: list[Record] = []
+        self._taken: dict[str, int] = {}
         self._declared: dict[str, Declared] = {}
         self._plans: dict[str, Plan] = {}
         self.deadlines = Deadlines(clock)
@@ -103,6 +104,8 @@ class Desk:
             held, self._held = self._held, []
             records = [*held, *records]
         for record in records:
+            if record.offset < self._taken.get(record.topic, 0):
+                continue  # delivered twice to this holder
             if record.topic == ADMISSIONS or record.topic in self._intakes:
                 if not is_open:
                     self._held.append(record)
@@ -110,7 +113,7 @@ class Desk:
                 self._take_admission(record)
             else:
                 self._take_news(record)
-            self._batch.done[record.topic] = record.offset + 1
+            self._batch.done[record.topic] = self._taken[record.topic] = record.offset + 1
 
     def _take_news(self, record: Record) -> None:
         try:
@@ -193,7 +196,10 @@ class Desk:
         """The time of these sagas has come, and everything that was there before was read."""
         for saga_id in sagas:
             dossier = self._dossiers.find(saga_id)
-            if dossier is None or saga_id in self._batch.news or self._due_ms(dossier) > self._clock() * 1000:
+            if dossier is None or dossier.history.fired or self._due_ms(dossier) > self._clock() * 1000:
+                continue
+            if saga_id in self._batch.news:
+                self.deadlines.add(saga_id, self._due_ms(dossier))  # first what was just heard, then the clock
                 continue
             known = dossier.name is not None
             detail = "the saga's deadline passed" if known else "its start event never came"
@@ -203,9 +209,11 @@ class Desk:
             if start is not None:
                 envelope = envelope.with_trace(parse_structured(start.event).trace)
             record = Record(FACTS, self._lane.partition, 0, saga_id.encode(), None, (), 0)
+            base = dossier.history
             if dossier.name is None:
                 self._dossiers.name(dossier, next(iter(self._sagas)), dossier.started_ms)
-            self._decide(dossier, [News(fact, envelope, record)], History(), timer=True)
+                base = History()
+            self._decide(dossier, [News(fact, envelope, record)], base, timer=True)
 
     def decide(self) -> Decision | None:
         """Everything taken and fired since the last commit, decided; None where there is nothing to commit."""

@@ -330,12 +330,13 @@ def _is_over(view: _View, unit: Unit) -> bool:
     """Whether a unit is settled for good. An arm that was skipped or refused is, when its join can no longer be called.
 
     "An arm at or below the mark that would have filled the join settles the whole set" as failed, after the arm that was
-    held is skipped: as long as such an arm may come, the step may have used the skipped one.
+    held is skipped: as long as such an arm may come, the step may have used the skipped one. An arm that was not seen yet
+    descends from an open debt; only before the start event is seen there may be none to tell.
     """
     settled = view.history.settled.get(unit)
     never_called = settled is not None and settled.how != "done" and not (settled.how == "failed" and settled.began)
     if never_called and view.plan.is_join(unit[0]) and unit not in view.history.outputs:
-        return unit[0] not in view.awake and not view.unseen_events
+        return unit[0] not in view.awake and (view.plan.starts in view.history.types or "unknown" in view.history.fired)
     return view.history.is_settled(unit)
 
 

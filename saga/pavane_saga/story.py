@@ -260,8 +260,8 @@ def _of_fact(telling: _Telling, fact: Fact) -> _Heard | None:
 def _of_end(envelope: Envelope) -> _Heard:
     data = cast("dict[str, object]", json.loads(envelope.data))
     if data.get("failed"):
-        return _Heard("turned-back", "turned back: every agent is told", COORDINATOR, str(data["code"]), str(data["reason"]))
-    return _Heard("let-go", "joins that wait in vain are let go", COORDINATOR)
+        return _Heard("turned-back", "turned back", COORDINATOR, str(data["code"]), str(data["reason"]))
+    return _Heard("let-go", "joins let go", COORDINATOR)
 
 
 def _tell(saga: str, telling: _Telling, directory: Directory, declared: Mapping[str, Declared]) -> Story:

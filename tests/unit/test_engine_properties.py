@@ -39,7 +39,8 @@ def choreography(rng: Random) -> tuple[Plan, list[Role]]:
     trouble = rng.choice((0.0, 0.0, 0.05, 0.15, 0.3))
     for number in range(rng.randint(2, 7)):
         consumes = _consumes(rng, types)
-        answers, produced = _answers(rng, number, types)
+        used = {name for role in roles for types_ in role.plan.consumes for name in types_}.union(*consumes)
+        answers, produced = _answers(rng, number, [name for name in types if name not in used])
         name = f"agent{number}/step"
         plan = StepPlan(name, consumes, produced, effects=rng.random() < 0.7, observer=rng.random() < 0.08)
         roles.append(Role(plan, ((),) if plan.observer else answers, trouble))
@@ -126,7 +127,7 @@ class World:
         self.refusing = rng.random() < 0.3
         self.stubborn = rng.choice((0.0, 0.0, 0.3))
         self.lost_start = rng.random() < 0.03
-        self.impatient = rng.random() < 0.1
+        self.impatient = rng.random() < 0.1 and not self.lost_start
         self.greedy = rng.choice((1, 1, 3, 8))
         self.end: End | None = None
         start = Happened("start-0", "start", None, (), 1, 1, 0, None, 0, b"")
@@ -389,14 +390,18 @@ def check_commands(world: World) -> None:
 def check_any_order(world: World) -> None:
     """The same facts in another order, in other batches, some twice: the same state, the same commands, each once.
 
-    What comes from nowhere goes first: a deadline, and the refusal of an arm that would have waited in vain, race with
-    completion, and the verdict says who won.
+    What comes from nowhere keeps its place. A deadline, and the refusal of an arm that would have waited in vain, race
+    with completion, and the verdict says who won: they go first. That a start event never came is said only when all
+    there was has been read: what was heard before that stays before it.
     """
     rng = world.rng
     facts = list(world.heard)
     rng.shuffle(facts)
     first = {fact.identity for fact in world.first}
-    facts.sort(key=lambda fact: fact.identity not in first)
+    if world.lost_start:
+        unknown = next((number for number, fact in enumerate(world.heard) if isinstance(fact, Fired)), 0)
+        first = {fact.identity for fact in world.heard[:unknown]}
+    facts.sort(key=lambda fact: (fact.identity not in first, world.lost_start and not isinstance(fact, Fired)))
     history = History()
     issued: list[Command] = []
     while facts:

@@ -8,6 +8,15 @@ from typing import NoReturn, cast
 
 from pavane_events.errors import ConfigurationError, Problem
 
+_KINDS: dict[type[object], str] = {
+    list: "an array",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "a truth value",
+    type(None): "null",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -56,7 +65,7 @@ def _whole(text: str, problems: list[Problem]) -> list[Document]:
     try:
         value = _loads(text)
     except ValueError as error:
-        if "\n" not in text.strip():
+        if "\n" not in text.strip() or text.lstrip().startswith("["):
             problems.append(Problem("input", "input.json", f"not JSON: {error}"))
         return []
     if not isinstance(value, list):
@@ -71,7 +80,7 @@ def _lines(text: str, problems: list[Problem]) -> list[Document]:
     if problems:
         return []
     values: list[tuple[str, object]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 values.append((f"line {number}", _loads(line)))
@@ -84,10 +93,16 @@ def _documents(values: list[tuple[str, object]], problems: list[Problem]) -> lis
     found: list[Document] = []
     for where, value in values:
         if isinstance(value, dict):
-            found.append(Document(where, cast("dict[str, object]", value)))
+            document = Document(where, cast("dict[str, object]", value))
+            try:
+                document.to_json()
+            except UnicodeEncodeError:
+                problems.append(Problem(where or "input", "input.text", "an \\u escape in it is half a character: write both"))
+            else:
+                found.append(document)
         else:
-            kind = type(value).__name__
-            problems.append(Problem(where or "input", "input.object", f"an event's data is a JSON object, this is a {kind}"))
+            message = f"an event's data is a JSON object, this is {_KINDS.get(type(value), 'something else')}"
+            problems.append(Problem(where or "input", "input.object", message))
     return found
 
 

@@ -13,7 +13,7 @@ import typer
 
 from pavane.cli import check, dead_letters, graph, publish, run, sagas, tail, trace
 from pavane.cli.options import BUS_HELP
-from pavane.cli.output import say
+from pavane.cli.output import safe, say
 from pavane_events.errors import (
     BusUnavailable,
     BusVersionMismatch,
@@ -104,7 +104,7 @@ def _load(point: EntryPoint) -> Callable[..., None] | None:
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        make_app(sys.argv[1:], styled=sys.stdout.isatty() and sys.stderr.isatty())()
+        make_app(sys.argv[1:], styled=sys.stdout.isatty() and sys.stderr.isatty())(prog_name="pavane")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except PavaneError as error:
@@ -120,9 +120,10 @@ def main() -> None:
 
 
 def tell(message: str) -> None:
-    """One clear message, with its problems listed, on standard error."""
+    """One clear message, with its problems listed, on standard error; what it quotes cannot change the terminal."""
     label = "\x1b[1;31merror:\x1b[0m" if sys.stderr.isatty() else "error:"
-    say(f"{label} {message}")
+    text = "\n".join(map(safe, message.split("\n")))
+    say(f"{label} {text}")
 
 
 def exit_code(error: BaseException) -> int:

@@ -19,6 +19,7 @@ from pavane_events.record import Message
 
 if TYPE_CHECKING:
     from pavane.cli.targets import Targets
+    from pavane_saga.manifest import Directory
 
 SOURCE = "/cli"
 
@@ -101,7 +102,7 @@ def publish(
     async def send(opened: Bus) -> Published:
         return await _publish(opened, order)
 
-    done = with_bus(bus, send, create=targets is not None)
+    done = with_bus(bus, send, create=targets is not None, dry_run=dry_run)
     if as_json:
         print_json(
             {
@@ -125,12 +126,10 @@ def publish(
 
 async def _publish(bus: Bus, order: Order) -> Published:
     from pavane_saga.intake import saga_id_of
-    from pavane_saga.manifest import SagaPlan, read_directory
 
-    directory = await read_directory(bus)
-    sagas = [*directory.sagas.values(), *(SagaPlan.of(saga) for saga in (order.targets.sagas if order.targets else ()))]
-    intake = next((saga for saga in sagas if saga.intake == order.topic), None)
-    await _check_topic(bus, order, {saga.intake for saga in sagas})
+    directory = await _directory(bus, order)
+    intake = next((saga for saga in directory.sagas.values() if saga.intake == order.topic), None)
+    await _check_topic(bus, order, directory)
     kind = order.kind or (intake.starts if intake is not None else order.topic)
     contract = order.event or _contract(order, kind)
     events = _envelopes(order, kind, contract)
@@ -140,11 +139,31 @@ async def _publish(bus: Bus, order: Order) -> Published:
     return Published(order.topic, kind, events, named, contract.__name__ if contract else None)
 
 
-async def _check_topic(bus: Bus, order: Order, intakes: set[str]) -> None:
+async def _directory(bus: Bus, order: Order) -> "Directory":
+    """Who is on the bus, and who --app names."""
+    from pavane.plan import step_plan
+    from pavane_saga.manifest import Directory, Manifest, SagaPlan, read_directory
+
+    found = await read_directory(bus)
+    if order.targets is None:
+        return found
+    agents = {each.name: Manifest(each.name, "", tuple(map(step_plan, each.steps.values()))) for each in order.targets.agents}
+    sagas = {each.name: SagaPlan.of(each) for each in order.targets.sagas}
+    return Directory({**found.agents, **agents}, {**found.sagas, **sagas})
+
+
+async def _check_topic(bus: Bus, order: Order, directory: "Directory") -> None:
     topic, there = order.topic, await bus.topics()
+    intakes = {saga.intake for saga in directory.sagas.values()}
     if topic.startswith("pavane.") or topic.endswith((".commands", ".dead-letters")):
         problem = Problem(topic, "topic.reserved", "only the platform writes there; publish to an intake instead")
         raise ConfigurationError("nothing was published", [problem])
+    if topic in directory.topics() - intakes:
+        message = (
+            "sagas build on what agents say there, and an event from outside belongs to no saga: everything from outside"
+            f" enters by an intake ({', '.join(sorted(intakes)) or 'none is known yet'})"
+        )
+        raise ConfigurationError("nothing was published", [Problem(topic, "topic.inside", message)])
     if topic in there:
         return
     if topic in intakes and bus.embedded:
@@ -180,9 +199,14 @@ def _envelopes(order: Order, kind: str, contract: type[Event] | None) -> tuple[E
         problems.append(Problem("--event", "type.other", f"{contract.__name__} is {contract.event_type}, not {kind}"))
     now = timestamp(time.time())
     events: list[Envelope] = []
+    named: dict[str, tuple[str, bytes]] = {}
     for document in order.documents:
         name = _name(order, document, problems)
         body = document.to_json()
+        first, said = named.setdefault(name, (document.where, body)) if name is not None else ("", body)
+        if said != body:
+            message = f"{first} has the same one and says something else: only one of them would be admitted"
+            problems.append(Problem(document.place(order.id_field or ""), "id.doubled", message))
         if contract is not None:
             try:
                 contract.from_json_strictly(body)

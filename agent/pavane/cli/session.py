@@ -22,12 +22,17 @@ async def open_by(settings: Settings) -> Bus:
     return await open_bus(settings.bus, partitions=settings.partitions, synchronous=settings.synchronous)
 
 
-def with_bus(url: str | None, work: Callable[[Bus], Awaitable[T]], *, create: bool = False) -> T:
-    """Do some work with the bus, and close it. Without ``create`` a bus file must be there: a typo makes no new one."""
+def with_bus(url: str | None, work: Callable[[Bus], Awaitable[T]], *, create: bool = False, dry_run: bool = False) -> T:
+    """Do some work with the bus, and close it. Without ``create`` a bus file must be there: a typo makes no new one.
+
+    ``dry_run``: a file that would be made is not made; an empty bus that is forgotten stands in for it.
+    """
     settings = settings_for(url)
     set_up_logs(settings.log)
     if not create:
         _check_exists(settings.bus)
+    elif dry_run and _missing(settings.bus) is not None:
+        settings = settings.model_copy(update={"bus": "memory://"})
 
     async def do() -> T:
         async with await open_by(settings) as bus:
@@ -41,8 +46,15 @@ def _check_exists(url: str) -> None:
     if parts.scheme == "memory":
         problem = Problem("bus", "bus.private", "a memory bus lives in one process only; name a file: sqlite:///pavane.db")
         raise ConfigurationError(f"{url!r} cannot be looked at from here", [problem])
-    path = Path(unquote(parts.path[1:]))
-    if parts.scheme == "sqlite" and parts.path[1:] and not path.exists():
+    path = _missing(url)
+    if path is not None:
         raise BusUnavailable(
             f"there is no bus file {path}; name another with --bus or PAVANE_BUS, or let `pavane run` make it"
         )
+
+
+def _missing(url: str) -> Path | None:
+    """The bus file that an address names, if there is none."""
+    parts = urlsplit(url)
+    path = Path(unquote(parts.path[1:]))
+    return path if parts.scheme == "sqlite" and parts.path[1:] and not path.exists() else None

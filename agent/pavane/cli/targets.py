@@ -130,4 +130,5 @@ def _a(found: object) -> str:
         return f"the class {found.__name__}"
     if isinstance(found, ModuleType):
         return "a module"
-    return f"a {type(found).__name__}"
+    name = type(found).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

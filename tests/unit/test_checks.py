@@ -1,0 +1,199 @@
+"""Checks: each finding has its code, says where, and names the fix."""
+
+from dataclasses import replace
+
+import pytest
+from pydantic import Field
+
+from pavane_events.event import Event
+from pavane_saga.checks import Contract, Finding, check_choreography
+from pavane_saga.facts import StepPlan
+from pavane_saga.manifest import Manifest, SagaPlan
+
+CHARGE = StepPlan("payment/charge", (("placed",),), ("paid",), effects=True)
+PACK = StepPlan("packing/pack", (("placed",),), ("packed",), effects=True)
+SHIP = StepPlan("shipping/ship", (("paid",), ("packed",)), ("shipped", "refused"), effects=False)
+TELL = StepPlan("letters/tell", (("refused",), ("pavane.saga-ended",)), (), effects=False, observer=True)
+SAGA = SagaPlan("order", "placed", "shipped", ("refused",), "orders", 300.0)
+
+
+def manifests(*steps: StepPlan) -> list[Manifest]:
+    by_agent: dict[str, list[StepPlan]] = {}
+    for step in steps:
+        by_agent.setdefault(step.name.partition("/")[0], []).append(step)
+    return [Manifest(agent, f"{agent}@1", tuple(mine)) for agent, mine in by_agent.items()]
+
+
+def found(*steps: StepPlan, sagas: tuple[SagaPlan, ...] = (SAGA,)) -> dict[str, Finding]:
+    findings = check_choreography(manifests(*steps), sagas)
+    assert len({finding.code for finding in findings}) == len(findings), findings
+    return {finding.code: finding for finding in findings}
+
+
+def test_a_sound_choreography_has_no_findings() -> None:
+    assert check_choreography(manifests(CHARGE, PACK, SHIP, TELL), [SAGA]) == []
+
+
+def test_two_agents_of_one_name_are_an_error() -> None:
+    findings = check_choreography([*manifests(CHARGE, PACK, SHIP), *manifests(CHARGE)], [SAGA])
+    assert [(each.code, each.severity, each.where) for each in findings] == [("agent.doubled", "error", "payment")]
+
+
+def test_a_step_name_that_is_given_twice_is_an_error() -> None:
+    assert found(CHARGE, CHARGE, PACK, SHIP)["step.doubled"].where == "payment/charge"
+
+
+def test_two_sagas_of_one_name_start_or_intake_are_errors() -> None:
+    codes = found(CHARGE, PACK, SHIP, sagas=(SAGA, SAGA))
+    assert {code for code, finding in codes.items() if finding.severity == "error"} == {
+        "saga.doubled",
+        "saga.start-doubled",
+        "saga.intake-doubled",
+    }
+
+
+def test_a_step_that_hears_a_failure_must_be_an_observer() -> None:
+    finding = found(CHARGE, PACK, SHIP, replace(TELL, consumes=(("refused",),), observer=False))["fails.heard"]
+    assert (finding.severity, finding.where) == ("error", "letters/tell")
+    assert "make it @agent.observe" in finding.message
+
+
+def test_a_step_that_hears_the_end_must_be_an_observer() -> None:
+    late = StepPlan("letters/tell", (("pavane.saga-ended",),), (), effects=False)
+    assert found(CHARGE, PACK, SHIP, late)["ended.heard"].severity == "error"
+
+
+def test_a_start_event_comes_from_the_intake_only() -> None:
+    again = StepPlan("shop/reorder", (("shipped",),), ("placed",), effects=False)
+    assert "publish to the intake orders instead" in found(CHARGE, PACK, SHIP, again)["start.produced"].message
+
+
+def test_an_event_that_nobody_hears_is_a_warning() -> None:
+    finding = found(replace(CHARGE, produces=("paid", "receipt")), PACK, SHIP)["event.unheard"]
+    assert (finding.severity, finding.where) == ("warning", "receipt")
+
+
+def test_an_event_that_nobody_says_is_a_warning_while_the_saga_can_complete_without_it() -> None:
+    finding = found(CHARGE, replace(PACK, consumes=(("placed", "moved"),)), SHIP)["event.unproduced"]
+    assert (finding.severity, finding.where) == ("warning", "moved")
+
+
+def test_a_saga_that_can_never_complete_is_an_error_that_names_who_waits_for_what() -> None:
+    finding = found(CHARGE, SHIP)["completes.unreachable"]
+    assert (finding.severity, finding.where) == ("error", "shipped")
+    assert "shipping/ship waits for packed" in finding.message
+
+
+def test_two_joins_that_wait_for_each_other_are_found() -> None:
+    left = StepPlan("a/left", (("placed",), ("right",)), ("left",), effects=False)
+    right = StepPlan("b/right", (("left",),), ("right", "shipped"), effects=False)
+    codes = found(left, right, sagas=(replace(SAGA, fails=()),))
+    assert "a/left waits for right; b/right waits for left" in codes["completes.unreachable"].message
+
+
+def test_an_end_that_nobody_says_is_named() -> None:
+    finding = found(CHARGE, PACK, replace(SHIP, produces=("refused",)))["completes.unreachable"]
+    assert "nobody says it: let a step return shipped" in finding.message
+
+
+def test_a_failure_that_nobody_says_is_a_warning() -> None:
+    finding = found(CHARGE, PACK, replace(SHIP, produces=("shipped",)))["fails.unproduced"]
+    assert (finding.severity, finding.where) == ("warning", "refused")
+
+
+def test_a_start_that_nobody_hears_is_a_warning() -> None:
+    codes = check_choreography(manifests(replace(SHIP, consumes=(("paid",),))), [SAGA])
+    assert "start.unheard" in {finding.code for finding in codes}
+
+
+def test_an_undo_off_the_way_to_the_end_is_a_warning() -> None:
+    gift = StepPlan("gifts/wrap", (("placed",),), (), effects=True)
+    finding = found(CHARGE, PACK, SHIP, gift)["undo.off-the-way"]
+    assert (finding.severity, finding.where) == ("warning", "gifts/wrap")
+
+
+def test_errors_come_before_warnings() -> None:
+    findings = check_choreography(manifests(replace(CHARGE, produces=("paid", "receipt")), SHIP), [SAGA])
+    severities = [finding.severity for finding in findings]
+    assert severities == sorted(severities)
+
+
+class Paid(Event, type="paid", version=1):
+    amount: int = Field(ge=1)
+    currency: str
+    note: str | None = None
+    kind: str = Field(json_schema_extra={"enum": ["card", "cash"]})
+
+
+def contract(kind: type[Event], role: str, version: int = 1) -> Contract:
+    where = "payment/charge" if role == "produces" else "shipping/ship"
+    schema = kind.model_json_schema()
+    if role == "produces":
+        return Contract(kind.event_type, version, kind.__name__, where, "produces", schema)
+    return Contract(kind.event_type, version, kind.__name__, where, "consumes", schema)
+
+
+def between(consumer: type[Event], version: int = 1) -> list[Finding]:
+    contracts = [contract(Paid, "produces"), contract(consumer, "consumes", version)]
+    return check_choreography(manifests(CHARGE, PACK, SHIP), [SAGA], contracts)
+
+
+def test_a_consumer_that_is_behind_its_producer_is_an_error() -> None:
+    (finding,) = check_choreography(
+        manifests(CHARGE, PACK, SHIP), [SAGA], [contract(Paid, "produces", 2), contract(Paid, "consumes", 1)]
+    )
+    assert (finding.code, finding.severity, finding.where) == ("contract.future-version", "error", "shipping/ship")
+
+
+def test_a_consumer_that_is_ahead_of_its_producer_is_a_warning() -> None:
+    (finding,) = between(Paid, version=2)
+    assert (finding.code, finding.severity) == ("contract.version", "warning")
+
+
+class Narrower(Paid):
+    amount: int = Field(ge=100)
+    kind: str = Field(json_schema_extra={"enum": ["card"]})
+
+
+class Wider(Event, type="paid", version=1):
+    amount: float
+
+
+class Needy(Paid):
+    customer: str
+
+
+class Textual(Event, type="paid", version=1):
+    amount: str
+
+
+class Negative(Event, type="paid", version=1):
+    amount: int = Field(lt=1)
+
+
+class Bartered(Event, type="paid", version=1):
+    kind: str = Field(json_schema_extra={"enum": ["goods"]})
+
+
+class Noted(Event, type="paid", version=1):
+    note: str
+
+
+@pytest.mark.parametrize("view", [Paid, Narrower, Wider, Noted])
+def test_a_narrower_or_wider_view_contradicts_nothing(view: type[Event]) -> None:
+    assert between(view) == []
+
+
+@pytest.mark.parametrize(
+    ("view", "field", "why"),
+    [
+        (Needy, "customer", "is required and is never said"),
+        (Textual, "amount", "is of type integer, wanted is string"),
+        (Negative, "amount", "lies from 1 to inf, wanted is -inf to 1"),
+        (Bartered, "kind", "is one of ['card', 'cash'], wanted is one of ['goods']"),
+    ],
+)
+def test_a_view_that_no_event_can_fit_is_a_warning_that_names_the_field(view: type[Event], field: str, why: str) -> None:
+    (finding,) = between(view)
+    assert (finding.code, finding.severity) == ("contract.contradiction", "warning")
+    assert f"{field} {why}" in finding.message

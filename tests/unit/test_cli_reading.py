@@ -1,0 +1,279 @@
+"""``sagas``, ``trace``, ``tail`` and ``dead-letters``: what a bus file tells after the fact."""
+
+import asyncio
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from pavane_events.bus import TopicSpec
+from pavane_events.buses.address import open_bus
+from pavane_events.record import Message
+from pavane_saga.story import Story, read_story
+from unit import cli_toy
+from unit.cli_shell import Said, Shell
+
+AMOUNTS = (20, cli_toy.REFUSED, cli_toy.DECLINED, cli_toy.STUCK)
+SHIPPED, REFUSED, DECLINED, STUCK = (f"order-{number}" for number in range(4))
+JUNK = (b"\xff\x00no json\x1b[31m", b'{"order_id": 7}')
+
+
+@pytest.fixture(scope="module")
+def bus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Four orders taken and done with, one of them parked, and two records of junk."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('toy') / 'bus.db'}"
+    asyncio.run(cli_toy.perform(url, AMOUNTS, JUNK))
+    return url
+
+
+@pytest.fixture
+def pavane(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bus: str) -> Shell:
+    monkeypatch.setenv("PAVANE_BUS", bus)
+    return Shell(monkeypatch, capsys)
+
+
+def test_sagas_are_listed_with_their_states(pavane: Shell) -> None:
+    said = pavane("sagas", "list", "--json")
+    assert said.code == 0
+    assert {each["subject"]: each["state"] for each in said.documents} == {
+        SHIPPED: "completed",
+        REFUSED: "compensated",
+        DECLINED: "compensated",
+        STUCK: "parked",
+    }
+    assert {each["saga"] for each in said.documents} == {cli_toy.saga_of(f"order-{number}") for number in range(4)}
+
+
+def test_sagas_of_one_state_are_listed_in_columns(pavane: Shell) -> None:
+    said = pavane("sagas", "list", "--state", "parked")
+    header, row = said.out.splitlines()
+    assert header.split() == ["SAGA", "SUBJECT", "STATE", "STARTED", "TOOK", "NAME"]
+    assert row.split()[:3] == [cli_toy.saga_of(STUCK), STUCK, "parked"]
+    assert said.err == "1 parked\n"
+
+
+def test_an_unknown_state_is_wrong_usage(pavane: Shell) -> None:
+    assert pavane("sagas", "list", "--state", "lost").code == 2
+
+
+def test_a_compensated_saga_is_told_from_start_to_verdict(pavane: Shell) -> None:
+    told = pavane("sagas", "show", REFUSED, "--json").document
+    assert told["state"] == "compensated"
+    assert told["failure"] == {"code": "toy.refused", "reason": "toy.refused happened", "step": "shipping/ship"}
+    assert (told["owed"], told["standing"], told["unseen"]) == ([], [], [])
+    timeline = [(each["who"], each["what"]) for each in as_list(told["timeline"])]
+    assert timeline[0] == ("sagas/order", "toy.order-placed")
+    assert timeline[-1] == ("pavane.coordinator", "compensated")
+    assert timeline.index(("shipping/ship", "toy.refused")) < timeline.index(("payment/charge", "undo asked for (done)"))
+    assert timeline.index(("payment/charge", "undo asked for (done)")) < timeline.index(("payment/charge", "undone"))
+
+
+def test_a_rejection_is_told_with_its_reason(pavane: Shell) -> None:
+    said = pavane("sagas", "show", DECLINED)
+    assert "turned back: rejected (payment/charge): the card was declined" in said.out
+
+
+def test_a_parked_saga_says_which_effect_may_stand(pavane: Shell) -> None:
+    told = pavane("sagas", "show", STUCK, "--json").document
+    assert told["state"] == "parked"
+    assert [each["step"] for each in as_list(told["standing"])] == ["packing/pack"]
+    text = pavane("sagas", "show", STUCK).out
+    assert "undo failed: its effect may stand" in text
+    assert "effects that may stand:\n  packing/pack\n" in text
+
+
+def test_a_completed_sagas_effects_stand(pavane: Shell) -> None:
+    told = pavane("sagas", "show", SHIPPED, "--json").document
+    assert told["state"] == "completed"
+    assert sorted(str(each["step"]) for each in as_list(told["standing"])) == ["packing/pack", "payment/charge"]
+
+
+def test_a_saga_is_found_by_the_beginning_of_its_id(pavane: Shell) -> None:
+    saga = cli_toy.saga_of(SHIPPED)
+    assert pavane("sagas", "show", saga[:13], "--json").document["saga"] == saga
+    assert pavane("sagas", "show", saga, "--json").document["saga"] == saga
+
+
+def test_an_unknown_saga_is_invalid_input(pavane: Shell) -> None:
+    said = pavane("sagas", "show", "order-99")
+    assert said.code == 2
+    assert "`pavane sagas list` shows all" in said.err
+
+
+def test_where_several_sagas_may_be_meant_they_are_named(pavane: Shell) -> None:
+    said = pavane("sagas", "show", "")
+    assert said.code == 2
+    assert "4 sagas may be meant" in said.err
+    assert cli_toy.saga_of(STUCK) in said.err
+
+
+def test_a_saga_on_its_way_shows_who_owes_what(tmp_path: Path) -> None:
+    async def tell() -> Story | None:
+        async with await open_bus(f"sqlite:///{tmp_path / 'bus.db'}") as bus:
+            await cli_toy.perform_partly(bus, "order-1")
+            return await read_story(bus, cli_toy.saga_of("order-1"))
+
+    story = asyncio.run(tell())
+    assert story is not None
+    assert story.summary.state == "running"
+    owed = {(debt.step, debt.type, debt.waiting) for debt in story.owed}
+    assert owed == {("packing/pack", "toy.order-placed", False), ("shipping/ship", "toy.paid", True)}
+
+
+def test_a_trace_is_drawn_and_is_whole(pavane: Shell) -> None:
+    said = pavane("trace", REFUSED)
+    assert (said.code, said.err) == (0, "")
+    assert f"saga {cli_toy.saga_of(REFUSED)} order" in said.out
+    assert "payment ↩ undoes charge" in said.out
+
+
+def test_a_trace_as_json_says_that_it_is_continuous(pavane: Shell) -> None:
+    document = pavane("trace", SHIPPED, "--json").document
+    assert (document["continuous"], document["findings"], document["sagaName"]) == (True, [], "order")
+
+
+def test_every_send_is_drawn_on_demand(pavane: Shell) -> None:
+    assert len(pavane("trace", SHIPPED, "--all-spans").out) > len(pavane("trace", SHIPPED).out)
+
+
+def test_a_trace_with_a_break_is_named_and_fails(pavane: Shell, tmp_path: Path, bus: str) -> None:
+    broken = tmp_path / "broken.db"
+    shutil.copy(bus.removeprefix("sqlite:///"), broken)
+    with sqlite3.connect(broken) as connection:
+        topics = "SELECT id FROM topics WHERE name = 'pavane.spans'"
+        connection.execute(
+            f"DELETE FROM records WHERE id = (SELECT min(id) FROM records WHERE topic = ({topics}) AND key = ?)",
+            (cli_toy.saga_of(SHIPPED).encode(),),
+        )
+    connection.close()
+    said = pavane("trace", SHIPPED, "--bus", f"sqlite:///{broken}")
+    assert said.code == 1
+    assert "broken: " in said.err
+
+
+def test_a_saga_without_spans_says_so_and_fails(pavane: Shell, tmp_path: Path, bus: str) -> None:
+    untraced = tmp_path / "untraced.db"
+    shutil.copy(bus.removeprefix("sqlite:///"), untraced)
+    with sqlite3.connect(untraced) as connection:
+        connection.execute("DELETE FROM records WHERE topic = (SELECT id FROM topics WHERE name = 'pavane.spans')")
+    connection.close()
+    said = pavane("trace", SHIPPED, "--bus", f"sqlite:///{untraced}")
+    assert said.code == 1
+    assert "no span of this saga is kept here" in said.err
+
+
+def test_records_of_a_topic_are_shown_with_their_data(pavane: Shell) -> None:
+    said = pavane("tail", "toy.refused")
+    lines = said.out.splitlines()
+    assert len(lines) == 4
+    assert "toy.refused" in lines[0]
+    assert "by shipping/ship" in lines[0]
+    assert json.loads(lines[1]) in ({"order_id": REFUSED}, {"order_id": STUCK})
+
+
+def test_records_as_json_are_one_object_per_line(pavane: Shell) -> None:
+    (record,) = pavane("tail", "toy.shipped", "--json").documents
+    assert record["topic"] == "toy.shipped"
+    assert record["key"] == cli_toy.saga_of(SHIPPED)
+    assert record["data"] == {"order_id": SHIPPED}
+    assert as_dict(record["headers"])["ce_step"] == "shipping/ship"
+
+
+def test_everything_of_one_saga_is_shown_in_order_of_time(pavane: Shell) -> None:
+    records = pavane("tail", "--saga", SHIPPED, "--json").documents
+    assert [record["topic"] for record in records][:2] == ["toy.orders", "toy.order-placed"]
+    assert {record["key"] for record in records} == {cli_toy.saga_of(SHIPPED)}
+
+
+def test_the_last_records_are_shown_on_demand(pavane: Shell) -> None:
+    everything = pavane("tail", "--json").out.splitlines()
+    assert pavane("tail", "--json", "--last", "3").out.splitlines() == everything[-3:]
+    assert pavane("tail", "--last", "0").out == ""
+
+
+def test_spans_are_shown_only_if_named(pavane: Shell) -> None:
+    assert all(record["topic"] != "pavane.spans" for record in pavane("tail", "--json").documents)
+    assert pavane("tail", "pavane.spans").out
+
+
+def test_from_the_latest_record_on_there_is_nothing_yet(pavane: Shell) -> None:
+    said = pavane("tail", "--from", "latest")
+    assert (said.code, said.out) == (0, "")
+    assert "without --follow" in said.err
+
+
+def test_a_topic_that_does_not_exist_is_invalid_input(pavane: Shell) -> None:
+    said = pavane("tail", "toy.orders", "toy.nothing")
+    assert (said.code, "there is no topic 'toy.nothing'" in said.err) == (2, True)
+
+
+def test_what_a_record_holds_cannot_change_the_terminal(pavane: Shell) -> None:
+    for said in (pavane("tail", "toy.orders"), pavane("dead-letters", "list"), first_letter(pavane)):
+        assert "\x1b" not in said.out
+        assert "\x00" not in said.out
+
+
+def first_letter(pavane: Shell) -> Said:
+    offsets = [str(each["offset"]) for each in pavane("dead-letters", "list", "pavane.coordinator", "--json").documents]
+    return pavane("dead-letters", "show", "pavane.coordinator", offsets[0])
+
+
+def test_dead_letters_are_listed_with_reason_and_source(pavane: Shell) -> None:
+    letters = pavane("dead-letters", "list", "--json").documents
+    assert {(each["agent"], each["code"]) for each in letters} >= {("pavane.coordinator", "contract")}
+    refused = next(each for each in letters if each["value"] == {"order_id": 7})
+    wheres = [str(problem["where"]) for problem in as_list(refused["problems"])]
+    assert wheres == ["data.order_id", "data.amount"]
+    assert str(refused["source"]).startswith("toy.orders/")
+
+
+def test_undecodable_bytes_are_kept_as_they_are(pavane: Shell) -> None:
+    letters = pavane("dead-letters", "list", "pavane.coordinator", "--json").documents
+    assert any(isinstance(each["value"], dict) and "base64" in each["value"] for each in letters)
+
+
+def test_one_dead_letter_is_shown_with_every_problem(pavane: Shell) -> None:
+    letters = pavane("dead-letters", "list", "--json").documents
+    letter = next(each for each in letters if each["value"] == {"order_id": 7})
+    said = pavane("dead-letters", "show", "pavane.coordinator", f"{letter['partition']}@{letter['offset']}")
+    assert "  - data.amount: Field required\n" in said.out
+    assert said.out.endswith('value {"order_id": 7}\n')
+    assert pavane("dead-letters", "show", "pavane.coordinator", str(letter["offset"]), "--json").document == letter
+
+
+def test_an_undo_that_failed_is_a_dead_letter_of_its_agent(pavane: Shell) -> None:
+    (letter,) = pavane("dead-letters", "list", "packing", "--json").documents
+    assert (letter["step"], letter["attempt"]) == ("packing/pack", 1)
+
+
+@pytest.mark.parametrize("arguments", [("list", "nobody"), ("show", "nobody", "1"), ("show", "packing", "999999")])
+def test_dead_letters_of_nobody_are_invalid_input(pavane: Shell, arguments: tuple[str, ...]) -> None:
+    assert pavane("dead-letters", *arguments).code == 2
+
+
+def test_an_empty_bus_has_nothing_to_tell(pavane: Shell, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'empty.db'}"
+
+    async def make() -> None:
+        async with await open_bus(url) as bus:
+            await bus.create_topics([TopicSpec("some.topic")])
+            await bus.publish([Message("some.topic", None, b"key")])
+
+    asyncio.run(make())
+    assert pavane("sagas", "list", "--json", "--bus", url).documents == []
+    assert pavane("dead-letters", "list", "--json", "--bus", url).documents == []
+    assert pavane("trace", "x", "--bus", url).code == 2
+    assert [record["data"] for record in pavane("tail", "--json", "--bus", url).documents] == [None]
+
+
+def as_list(found: object) -> list[dict[str, object]]:
+    assert isinstance(found, list)
+    return [as_dict(each) for each in cast("list[object]", found)]
+
+
+def as_dict(found: object) -> dict[str, object]:
+    assert isinstance(found, dict)
+    return cast("dict[str, object]", found)

@@ -1,0 +1,82 @@
+"""Graph: the choreography drawn from declarations."""
+
+from pavane_saga.facts import StepPlan
+from pavane_saga.graph import agents_of, to_mermaid, to_text
+from pavane_saga.manifest import SagaPlan
+
+STEPS = [
+    StepPlan("risk/assess", (("score",), ("income", "pledge")), ("ready", "refused"), effects=True, within_s=60.0),
+    StepPlan("scoring/compute", (("placed",),), ("score",), effects=True),
+    StepPlan("income/verify", (("placed",),), ("income",), effects=False),
+    StepPlan("letters/tell", (("refused",),), (), effects=False, observer=True),
+]
+SAGA = SagaPlan("credit", "placed", "ready", ("refused",), "orders", 300.0)
+
+
+def test_the_picture_has_a_box_per_agent_an_arrow_per_event_and_a_hexagon_per_end() -> None:
+    assert to_mermaid(STEPS, [SAGA]).splitlines() == [
+        "flowchart LR",
+        '    intake_orders[/"orders"/]',
+        '    subgraph agent_income["income"]',
+        '        step_income_verify["verify"]',
+        "    end",
+        '    subgraph agent_scoring["scoring"]',
+        '        step_scoring_compute["compute ↩"]',
+        "    end",
+        '    subgraph agent_risk["risk"]',
+        '        step_risk_assess["assess ⋈ ↩"]',
+        "    end",
+        '    subgraph agent_letters["letters"]',
+        '        step_letters_tell(["tell"])',
+        "    end",
+        '    end_ready{{"ready"}}',
+        '    end_refused{{"refused"}}',
+        "    intake_orders -->|placed| step_income_verify",
+        "    intake_orders -->|placed| step_scoring_compute",
+        "    step_income_verify -->|income| step_risk_assess",
+        "    step_scoring_compute -->|score| step_risk_assess",
+        "    step_risk_assess --> end_ready",
+        "    step_risk_assess --> end_refused",
+        "    end_refused -.-> step_letters_tell",
+        '    event_pledge(["pledge"])',
+        "    event_pledge --> step_risk_assess",
+        "    classDef good stroke:#2a7,stroke-width:2px",
+        "    classDef bad stroke:#c33,stroke-width:2px",
+        "    class end_ready good",
+        "    class end_refused bad",
+    ]
+
+
+def test_the_same_declarations_in_another_order_give_the_same_picture() -> None:
+    assert to_mermaid(STEPS[::-1], [SAGA]) == to_mermaid(STEPS, [SAGA])
+
+
+def test_agents_stand_in_the_order_in_which_a_saga_comes_to_them() -> None:
+    assert list(agents_of(STEPS, [SAGA])) == ["income", "scoring", "risk", "letters"]
+
+
+def test_names_that_mermaid_would_confuse_are_kept_apart() -> None:
+    steps = [StepPlan(f"agent/{name}", (("placed",),), (), effects=False) for name in ("a-b", "a.b", "a_b")]
+    boxes = [line for line in to_mermaid(steps, [SAGA]).splitlines() if '["a' in line]
+    assert len({line.split("[")[0].strip() for line in boxes[1:]}) == 3
+
+
+def test_the_text_says_what_every_step_waits_for_and_gives() -> None:
+    text = to_text(STEPS, [SAGA])
+    assert "saga credit: orders (intake) -> placed\n" in text
+    assert "fails with      refused, or after 300 s\n" in text
+    assert (
+        "agent risk\n"
+        "    assess  [↩ undone]\n"
+        "        waits for  score\n"
+        "        and        income or pledge\n"
+        "        gives      ready\n"
+        "                   refused\n"
+        "        within     60 s\n"
+    ) in text
+    assert "    tell  [observer]\n        waits for  refused\n" in text
+
+
+def test_agents_without_a_saga_are_drawn_too() -> None:
+    assert "step_scoring_compute" in to_mermaid(STEPS, [])
+    assert to_text(STEPS, []).startswith("agent income\n")
