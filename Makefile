@@ -22,7 +22,7 @@ check: $(VENV)/.dev ## formatting, lint, both type checkers, import contracts, c
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --scripts-are-modules tests bench
+	$(BIN)/mypy tests bench
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.choreography:SAGAS --schemas events/schemas

@@ -30,6 +30,7 @@ from pavane_credit.choreography import AGENTS, SAGAS
 from pavane_credit.invariant import check_ledgers
 from pavane_credit.where import Where
 from pavane_events.buses.sqlite import SqliteBus
+from pavane_events.buses.sqlite_file import Synchronous
 from pavane_events.envelope import Envelope
 from pavane_saga.intake import saga_id_of
 from pavane_saga.wire import FACTS
@@ -46,7 +47,7 @@ VARIANTS: dict[str, tuple[bool, str]] = {
 async def decide(directory: Path, count: int, *, trace: bool, synchronous: str) -> Figures:
     """Decide applications, without faults, with all agents in this event loop."""
     applications = read_applications()[:count]
-    mode = "FULL" if synchronous == "FULL" else "NORMAL"
+    mode: Synchronous = "FULL" if synchronous == "FULL" else "NORMAL"
     async with await SqliteBus.open(directory / "bus.db", 2, synchronous=mode) as bus:
         stop = asyncio.Event()
         running = asyncio.create_task(run(AGENTS, SAGAS, bus, stop, Surroundings(trace=trace)))

@@ -166,9 +166,12 @@ class _View:
         self.history = history
         self.units = sorted(history.answers())
         self.users: dict[str, list[Unit]] = {}
+        taken = {(cause, unit[0]) for unit in self.units if history.is_done(unit) for cause in unit[1]}
         for unit in self.units:
+            is_refusal = not history.is_done(unit) and not self.owes_undo(unit)
             for cause in unit[1]:
-                self.users.setdefault(cause, []).append(unit)
+                if not (is_refusal and (cause, unit[0]) in taken):  # it names the arm that another call had filled
+                    self.users.setdefault(cause, []).append(unit)
 
     @cached_property
     def debts(self) -> tuple[Debt, ...]:
@@ -197,6 +200,11 @@ class _View:
                 produces = self.plan.steps[name].produces
                 todo.extend(step.name for event_type in produces for step, _ in self.plan.steps_for(event_type))
         return frozenset(found)
+
+    @cached_property
+    def done(self) -> frozenset[str]:
+        """The steps that are done with some causes."""
+        return frozenset(unit[0] for unit in self.units if self.history.is_done(unit))
 
     def owes_undo(self, unit: Unit) -> bool:
         """ "Every done or failed step with effects"; not one that provably was never called."""
@@ -327,17 +335,17 @@ def _below(unit: Unit, users: Mapping[Unit, set[Unit]]) -> set[Unit]:
 
 
 def _is_over(view: _View, unit: Unit) -> bool:
-    """Whether a unit is settled for good. An arm that was skipped or refused is, when its join can no longer be called.
+    """Whether a unit is settled, and its step cannot be called with the same causes in another set any more.
 
     "An arm at or below the mark that would have filled the join settles the whole set" as failed, after the arm that was
-    held is skipped: as long as such an arm may come, the step may have used the skipped one. An arm that was not seen yet
-    descends from an open debt; only before the start event is seen there may be none to tell.
+    held is skipped, and of two events for one arm each may have filled it. So what a join that is not done has used is
+    known when it cannot be called any more. An arm that was not seen yet descends from an open debt; only before the
+    start event is seen there may be none to tell.
     """
-    settled = view.history.settled.get(unit)
-    never_called = settled is not None and settled.how != "done" and not (settled.how == "failed" and settled.began)
-    if never_called and view.plan.is_join(unit[0]) and unit not in view.history.outputs:
-        return unit[0] not in view.awake and (view.plan.starts in view.history.types or "unknown" in view.history.fired)
-    return view.history.is_settled(unit)
+    name = unit[0]
+    if not view.history.is_settled(unit) or not view.plan.is_join(name) or name in view.done:
+        return view.history.is_settled(unit)
+    return name not in view.awake and (view.plan.starts in view.history.types or "unknown" in view.history.fired)
 
 
 def _failed_undos(view: _View) -> Iterator[Park]:

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pavane_credit.events import ApplicationSubmitted
 from pavane_events.errors import ConfigurationError, ContractViolation, Problem
+from pavane_events.event import violation
 
 _OUTCOME = "repaid"
 _OUTCOMES = {"yes": True, "no": False, "": None}
+_MOST_LISTED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Application:
 def read_applications(path: Path | None = None) -> list[Application]:
     """Read the packaged applications, or a CSV file with the same header (``repaid`` may be missing or empty).
 
-    Raises :class:`ConfigurationError` with every problem, by line.
+    Raises :class:`ConfigurationError` with the problems, by line.
     """
     try:
         source = path if path is not None else files("pavane_credit") / "data" / "german-credit.csv"
@@ -36,13 +40,27 @@ def read_applications(path: Path | None = None) -> list[Application]:
     except (OSError, UnicodeDecodeError) as error:
         problem = Problem(str(path), "applications.unreadable", str(error))
         raise ConfigurationError("the applications cannot be read", [problem]) from None
+    try:
+        return _read_lines(lines)
+    except csv.Error as error:
+        problem = Problem(str(path), "applications.unreadable", f"no CSV: {error}")
+        raise ConfigurationError("the applications cannot be read", [problem]) from None
+
+
+def _read_lines(lines: list[str]) -> list[Application]:
     reader = csv.DictReader(lines)
     wanted = set(ApplicationSubmitted.model_fields)
-    header = set(reader.fieldnames or ())
+    names = list(reader.fieldnames or ())
+    header = set(names)
     problems = [Problem("line 1", "applications.column-missing", f"no column {name}") for name in sorted(wanted - header)]
     problems += [
         Problem("line 1", "applications.column-unknown", f"{name!r} is no column")
         for name in sorted(header - wanted - {_OUTCOME})
+    ]
+    problems += [
+        Problem("line 1", "applications.column-doubled", f"column {name} is there more than once")
+        for name in sorted(header)
+        if names.count(name) > 1
     ]
     found: list[Application] = []
     seen: set[str] = set()
@@ -51,7 +69,10 @@ def read_applications(path: Path | None = None) -> list[Application]:
         if None in row or None in row.values():
             problems.append(Problem(where, "applications.columns", "it has another number of columns than the header"))
             continue
-        outcome = _OUTCOMES.get(row.get(_OUTCOME, "") or "")
+        outcome = row.get(_OUTCOME, "")
+        if outcome not in _OUTCOMES:
+            problems.append(Problem(f"{where}, {_OUTCOME}", "applications.outcome", "it is yes, no or empty"))
+            continue
         values: dict[str, object] = {name: value for name, value in row.items() if name != _OUTCOME}
         values["telephone"] = {"yes": True, "no": False}.get(str(row["telephone"]), row["telephone"])
         try:
@@ -62,17 +83,15 @@ def read_applications(path: Path | None = None) -> list[Application]:
         if event.application_id in seen:
             problems.append(Problem(where, "applications.doubled", f"{event.application_id} is there more than once"))
         seen.add(event.application_id)
-        found.append(Application(event, outcome))
+        found.append(Application(event, _OUTCOMES[outcome]))
     if problems:
-        raise ConfigurationError("the applications cannot be used", problems[:50])
+        more = len(problems) - _MOST_LISTED
+        rest = [Problem("further lines", "applications.more", f"{more} more problems")] if more > 0 else []
+        raise ConfigurationError("the applications cannot be used", problems[:_MOST_LISTED] + rest)
     return found
 
 
 def _event_of(values: dict[str, object]) -> ApplicationSubmitted:
-    from pydantic import ValidationError
-
-    from pavane_events.event import violation
-
     try:
         return ApplicationSubmitted.model_validate(values)
     except ValidationError as error:

@@ -1,12 +1,13 @@
 """Invariant: checked from the ledgers, not from the coordinator's word."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pavane_credit.choreography import EFFECTS
 from pavane_credit.ledger import Effect, Ledger
 from pavane_credit.where import Where
+
+_RISK = "risk-assessment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +32,21 @@ def check_ledgers(where: Where, approved: Mapping[str, int]) -> Report:
     """Hold the ledgers against the approved applications (id to amount).
 
     Every approved one has exactly its five effects, every other one has none standing, and the exposure booked equals
-    the sum of the approved amounts.
+    the sum of the approved amounts. Creates nothing: a ledger that is not there is a problem, not an empty one.
     """
-    ledgers = {name: Ledger.open(name, where) for name in EFFECTS}
+    opened = {name: Ledger.find(name, where) for name in EFFECTS}
+    ledgers = {name: ledger for name, ledger in opened.items() if ledger is not None}
     try:
-        effects = {name: ledger.effects() for name, ledger in ledgers.items()}
-        booked = ledgers["risk-assessment"].booked_dm()
+        effects = {name: ledgers[name].effects() if name in ledgers else [] for name in EFFECTS}
+        booked = ledgers[_RISK].booked_dm() if _RISK in ledgers else 0
         crashes = sum(ledger.notes("crashed") for ledger in ledgers.values())
         refusals = sum(ledger.notes("refused") for ledger in ledgers.values())
     finally:
         for ledger in ledgers.values():
             ledger.close()
     standing, missing = compare(effects, approved)
-    problems = [f"{kind} of {application} stands and should not" for application, kind in standing]
+    problems = [f"there is no ledger of {name} in {where.ledgers}" for name in EFFECTS if name not in ledgers]
+    problems += [f"{kind} of {application} stands and should not" for application, kind in standing]
     problems += [f"{kind} of {application} is missing" for application, kind in missing]
     total = sum(approved.values())
     if booked != total:
@@ -58,12 +61,14 @@ def compare(
     standing: list[tuple[str, str]] = []
     missing: list[tuple[str, str]] = []
     for name, kind in EFFECTS.items():
-        there = [each for each in effects[name] if each.standing]
-        counts = Counter(each.application_id for each in there)
-        for each in there:
-            amount = approved.get(each.application_id)
-            if amount is None or each.kind != kind or (each.amount_dm and each.amount_dm != amount):
+        unmet = dict(approved)
+        for each in effects[name]:
+            if not each.standing:
+                continue
+            amount = unmet.get(each.application_id)
+            if amount is not None and each.kind == kind and each.amount_dm in (0, amount):
+                del unmet[each.application_id]
+            else:
                 standing.append((each.application_id, each.kind))
-        standing += [(application, kind) for application, count in counts.items() for _ in range(count - 1)]
-        missing += [(application, kind) for application in approved if not counts[application]]
+        missing += [(application, kind) for application in unmet]
     return standing, missing

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pavane import Context, Fence, Rejected
-from pavane_credit.where import Where
+from pavane_credit.where import Where, read_where
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS effects (
     key TEXT PRIMARY KEY, saga TEXT NOT NULL, application_id TEXT NOT NULL, kind TEXT NOT NULL,
-    amount_dm INTEGER NOT NULL, standing INTEGER NOT NULL
+    amount_dm INTEGER NOT NULL, booked_dm INTEGER NOT NULL, standing INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS line (booked_dm INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS notes (what TEXT NOT NULL, application_id TEXT NOT NULL, PRIMARY KEY (what, application_id));
@@ -34,21 +34,30 @@ class Effect:
 class Ledger:
     """One SQLite file. Every write is one short transaction, with the fence's mark beside the effect."""
 
-    def __init__(self, address: str, *, uri: bool = False) -> None:
-        self._connection = sqlite3.connect(address, timeout=10.0, isolation_level=None, uri=uri)
-        self._connection.execute("PRAGMA journal_mode = WAL")
+    def __init__(self, address: str, *, create: bool = True) -> None:
+        self._connection = sqlite3.connect(address, timeout=10.0, isolation_level=None, uri=True)
         self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.executescript(_SCHEMA)
-        _FENCE.create(self._connection)
+        if create:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.executescript(_SCHEMA)
+            _FENCE.create(self._connection)
 
     @classmethod
     def open(cls, name: str, where: Where) -> "Ledger":
         """The ledger of an agent. In memory, every ledger of one name in this process is the same, while one is open."""
         if where.ledgers.startswith(":memory:"):
-            return cls(f"file:{where.ledgers[8:]}{name}?mode=memory&cache=shared", uri=True)
-        directory = Path(where.ledgers)
-        directory.mkdir(parents=True, exist_ok=True)
-        return cls(str(directory / f"{name}.db"))
+            return cls(f"file:{where.ledgers[8:]}{name}?mode=memory&cache=shared")
+        path = _path(name, where)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return cls(path.as_uri())
+
+    @classmethod
+    def find(cls, name: str, where: Where) -> "Ledger | None":
+        """The ledger of an agent as it is there now, to look at; None where there is none. Nothing is created."""
+        if where.ledgers.startswith(":memory:"):
+            return cls.open(name, where)
+        path = _path(name, where)
+        return cls(f"{path.as_uri()}?mode=rw", create=False) if path.is_file() else None
 
     def do(self, context: Context, application_id: str, kind: str, amount_dm: int = 0, line_dm: int | None = None) -> bool:
         """Write an effect once; False where it stands already. With a line, its amount is booked against it.
@@ -62,13 +71,14 @@ class Ledger:
         try:
             new = _FENCE.do(self._connection, key)
             if new:
-                row = (key, context.saga or "", application_id, kind, amount_dm)
-                execute("INSERT INTO effects VALUES (?, ?, ?, ?, ?, 1)", row)
+                booked_dm = 0 if line_dm is None else amount_dm
+                row = (key, context.saga or "", application_id, kind, amount_dm, booked_dm)
+                execute("INSERT INTO effects VALUES (?, ?, ?, ?, ?, ?, 1)", row)
                 if line_dm is not None:
                     self._book(amount_dm, line_dm)
             execute("COMMIT")
         except BaseException:
-            execute("ROLLBACK")
+            self._roll_back()
             raise
         return new
 
@@ -80,12 +90,12 @@ class Ledger:
         try:
             stood = _FENCE.undo(self._connection, key)
             if stood:
-                row = execute("UPDATE effects SET standing = 0 WHERE key = ? RETURNING kind, amount_dm", (key,)).fetchone()
-                if row[0] == "exposure":
-                    execute("UPDATE line SET booked_dm = booked_dm - ?", (row[1],))
+                row = execute("UPDATE effects SET standing = 0 WHERE key = ? RETURNING booked_dm", (key,)).fetchone()
+                if row[0]:
+                    execute("UPDATE line SET booked_dm = booked_dm - ?", row)
             execute("COMMIT")
         except BaseException:
-            execute("ROLLBACK")
+            self._roll_back()
             raise
         return stood
 
@@ -111,10 +121,18 @@ class Ledger:
         """Let go of the file."""
         self._connection.close()
 
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:  # a full disk has SQLite roll back by itself
+            self._connection.execute("ROLLBACK")
+
     def _book(self, amount_dm: int, line_dm: int) -> None:
         statement = "UPDATE line SET booked_dm = booked_dm + ? WHERE booked_dm + ? <= ? RETURNING 1"
         if self._connection.execute(statement, (amount_dm, amount_dm, line_dm)).fetchone() is None:
             raise Rejected("the credit line is exhausted")
+
+
+def _path(name: str, where: Where) -> Path:
+    return (Path(where.ledgers) / f"{name}.db").absolute()
 
 
 class Books:
@@ -122,7 +140,7 @@ class Books:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.where = Where()
+        self._where: Where | None = None
         self._ledger: Ledger | None = None
 
     async def lifespan(self) -> AsyncIterator[None]:
@@ -135,8 +153,8 @@ class Books:
 
     def open(self) -> Ledger:
         """Open the ledger as the environment says now."""
-        self.where = Where()
-        self._ledger = Ledger.open(self.name, self.where)
+        self._where = read_where()
+        self._ledger = Ledger.open(self.name, self._where)
         return self._ledger
 
     def close(self) -> None:
@@ -149,3 +167,10 @@ class Books:
     def ledger(self) -> Ledger:
         """The open ledger."""
         return self._ledger or self.open()
+
+    @property
+    def where(self) -> Where:
+        """The settings that the ledger was opened with."""
+        if self._where is None:
+            self._where = read_where()
+        return self._where
