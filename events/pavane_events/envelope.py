@@ -17,6 +17,7 @@ MOST_CAUSES = 16
 _MOST_HEADERS = 64
 
 _REQUIRED = ("id", "source", "type")
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Trace(NamedTuple):
@@ -65,6 +66,7 @@ class Envelope:
             key=chosen.encode() if chosen else None,
             headers=self._headers(),
             partition=partition,
+            parsed=self,
         )
 
     def to_structured(self) -> bytes:
@@ -77,7 +79,7 @@ class Envelope:
             value = getattr(self.trace, name)
             if value:
                 attributes[name] = value
-        return json.dumps(attributes, separators=(",", ":")).encode()[:-1] + b',"data":' + self.data + b"}"
+        return _ENCODE(attributes).encode()[:-1] + b',"data":' + self.data + b"}"
 
     def version(self) -> int | None:
         """The contract version named by ``ce_dataschema`` (``urn:pavane:<type>:1``), or None where it names none."""
@@ -115,7 +117,7 @@ class Envelope:
             if value:
                 headers.append((name, value.encode()))
         if self.causes:
-            headers.append(("ce_causes", json.dumps(self.causes).encode()))
+            headers.append(("ce_causes", _ENCODE(self.causes).encode()))
         if self.depth:
             headers.append(("ce_depth", str(self.depth).encode()))
         if self.step:

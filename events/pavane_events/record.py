@@ -10,7 +10,8 @@ class Message:
     """Bytes to be published. Treat as immutable.
 
     ``partition`` overrides the partitioner; without it the key decides (murmur2, as Kafka's Java client does), and a
-    message without a key goes to any partition.
+    message without a key goes to any partition. ``parsed`` is the envelope that the message was made of, if it was: a bus
+    that hands records to lanes of the same process hands it on, so that nothing is parsed that was just written.
     """
 
     topic: str
@@ -18,6 +19,7 @@ class Message:
     key: bytes | None = None
     headers: Headers = ()
     partition: int | None = None
+    parsed: object = field(default=None, compare=False, repr=False)
 
     def size(self) -> int:
         """Bytes of key, value and headers together: what the size limit of a bus is held against."""

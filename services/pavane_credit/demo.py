@@ -21,7 +21,7 @@ from pavane_credit.outcome import Outcome, Watch, read_outcome
 from pavane_credit.place import Place, a_place
 from pavane_credit.report import Bar, Numbers, print_report, to_json
 from pavane_credit.supervisor import Processes, peak_rss_mb, run_together
-from pavane_credit.where import Where
+from pavane_credit.where import read_where
 from pavane_events.bus import Bus, TopicSpec
 from pavane_events.buses.address import open_bus
 from pavane_events.envelope import Envelope
@@ -120,7 +120,7 @@ async def _perform(plan: Plan, *, quiet: bool) -> tuple[Outcome, Numbers]:
                 peak = (crew.peak_rss_mb() if crew is not None else 0.0) + peak_rss_mb()
             finally:
                 stop.set()
-        outcome = await read_outcome(bus, watch, sagas, Where(), _interesting(plan))
+        outcome = await read_outcome(bus, watch, sagas, read_where(), _interesting(plan))
         trace = None
         if outcome.shown is not None and not quiet:
             trace = to_text(build_tree(await spans_of(bus, outcome.shown), outcome.shown)) if outcome.spans else None

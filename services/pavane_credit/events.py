@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from pavane import Event
 
@@ -11,7 +11,12 @@ Rating = Literal["A", "B", "C", "D"]
 
 
 class ApplicationSubmitted(Event, type="credit.application-submitted", version=1):
-    """Somebody applies for a credit. Amounts are in whole Deutsche Mark, codes as in ``data/README.md``."""
+    """Somebody applies for a credit. Amounts are in whole Deutsche Mark, codes as in ``data/README.md``.
+
+    It comes from outside, so its types are taken at their word: ``"1169"`` is no number, as the published schema says.
+    """
+
+    model_config = ConfigDict(strict=True)
 
     application_id: str = Field(min_length=1, max_length=64)
     checking_account: Literal["overdrawn", "under_200", "over_200_or_salary", "none"]

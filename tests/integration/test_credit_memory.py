@@ -169,7 +169,9 @@ def test_bad_days_of_every_kind_leave_nothing_behind(stores: Stores, monkeypatch
     assert {PLAN.fault_of(each.id) for each in chosen} == set(kinds)
     monkeypatch.setenv("CREDIT_FAULTS", SEED)
     outcome = decide_all(chosen, stores, crashes=True)
-    failing = [each for kind in ("bureau-down", "confidence-low", "crash", "comes-back", "undo-fails") for each in of_fault(kind, 3)]
+    failing = [
+        each for kind in ("bureau-down", "confidence-low", "crash", "comes-back", "undo-fails") for each in of_fault(kind, 3)
+    ]
     healthy = [each for each in chosen if each not in failing]
     assert outcome.ledgers.holds, outcome.ledgers.problems
     assert (outcome.open, outcome.parked, outcome.orphan_spans) == (0, 0, 0)
@@ -178,15 +180,26 @@ def test_bad_days_of_every_kind_leave_nothing_behind(stores: Stores, monkeypatch
     assert outcome.ledgers.refusals == len(of_fault("comes-back", 3))
 
 
+@pytest.mark.parametrize("line_dm", [0, 6_000])
 def test_past_the_credit_line_nothing_is_reserved_and_the_saga_is_undone(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, line_dm: int
 ) -> None:
     chosen = REAL[:20]
-    line_dm = 6_000
     monkeypatch.setenv("CREDIT_LINE_DM", str(line_dm))
     outcome = decide_all(chosen, stores)
-    assert outcome.approved + outcome.compensated == 20
-    assert 0 < outcome.failed, "somebody did not fit"
+    reserved = stores.effects("exposure")
+    assert (outcome.approved + outcome.compensated, outcome.open, outcome.parked) == (20, 0, 0)
     assert outcome.approved < by_the_rules(chosen, monkeypatch)
+    assert len(reserved) < 20
+    assert all(each.amount_dm <= line_dm for each in reserved)
     assert outcome.ledgers.booked_dm <= line_dm
     assert outcome.ledgers.holds, outcome.ledgers.problems
+
+
+def test_decisions_are_graded_against_what_became_of_the_applications(stores: Stores) -> None:
+    chosen = REAL[:20]
+    outcome = decide_all(chosen, stores)
+    booked = {each.application_id for each in stores.effects("offer") if each.standing}
+    repaid = [each.repaid for each in chosen if each.id in booked]
+    assert outcome.grade.approved_repaid == repaid.count(True) / len(repaid)
+    assert outcome.grade.all_repaid == [each.repaid for each in chosen].count(True) / 20

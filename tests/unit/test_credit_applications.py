@@ -58,7 +58,9 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_matter(tmp_path: Path) -
 def test_the_outcome_may_be_unknown_or_left_out(write: Write) -> None:
     assert [each.repaid for each in read_applications(write(HEADER, with_value(ROWS[0], "repaid", "")))] == [None]
     position = COLUMNS.index("repaid")
-    lines = [",".join(value for number, value in enumerate(line.split(",")) if number != position) for line in (HEADER, ROWS[0])]
+    lines = [
+        ",".join(value for number, value in enumerate(line.split(",")) if number != position) for line in (HEADER, ROWS[0])
+    ]
     assert [each.repaid for each in read_applications(write(*lines))] == [None]
 
 

@@ -65,7 +65,19 @@ def test_it_holds_where_the_approved_have_their_five_and_others_none(town: Town)
 
 
 def test_it_holds_where_nothing_was_ever_done(tmp_path: Path) -> None:
-    assert Town(tmp_path).check().holds
+    town = Town(tmp_path)
+    for agent in EFFECTS:
+        Ledger.open(agent, town.where).close()
+    assert town.check().holds
+
+
+def test_ledgers_that_are_not_there_are_no_proof_and_are_not_made(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    report = Town(nowhere).check()
+    assert len(report.problems) == len(EFFECTS)
+    assert all(f"there is no ledger of {agent} in {nowhere}" in report.problems for agent in EFFECTS)
+    assert not report.holds
+    assert not nowhere.exists()
 
 
 @pytest.mark.parametrize("agent", EFFECTS)

@@ -254,6 +254,7 @@ class Writer:
                             message.value,
                             tuple(message.headers),
                             flush.now_ms,
+                            message.parsed,
                         )
                     )
                 number += 1
