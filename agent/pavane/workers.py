@@ -156,6 +156,8 @@ class Workers(Generic[W]):
             if not future.done():
                 future.set_result(None)
         queue = self._queues[key]
+        if self._stopping:
+            return  # nothing more begins: what waits stays uncommitted, for the lane's next holder
         if queue:
             self._ready.append(queue.popleft())
         else:
