@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 from pavane.retry import Retry
 from pavane.signature import read_signature
 from pavane.step import AnyStep, Step, StepOptions
+from pavane.trial import Trial
 from pavane_events.errors import DeclarationError, Problem
 
 P = ParamSpec("P")
@@ -127,6 +128,10 @@ class Agent:
         else:
             async with self._lifespan():
                 yield
+
+    def test(self) -> Trial:
+        """Try its steps without a bus: ``outputs = await agent.test().give(event)``. Each trial is a saga of its own."""
+        return Trial(self)
 
     def problems(self) -> list[Problem]:
         """What start-up refuses: a step that changes something and says neither how to undo it nor that it need not."""

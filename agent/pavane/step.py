@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import Generic, ParamSpec, TypeVar, cast, overload
 
 from pavane.context import Context
 from pavane.retry import UNDO, Retry
@@ -16,7 +16,8 @@ from pavane_events.errors import DeclarationError, Problem
 from pavane_events.event import Event
 
 P = ParamSpec("P")
-R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., object])
+R_co = TypeVar("R_co", covariant=True)
 
 Outputs = tuple[Event, ...]
 
@@ -46,13 +47,13 @@ class StepOptions:
     fallback: Callable[..., object] | None
 
 
-class Step(Generic[P, R]):
+class Step(Generic[P, R_co]):
     """A function that an agent listens with. It stays a plain callable: ``await compute_score(application, ctx)``.
 
     ``wire_name`` is ``agent/step``: it is written into events and stored facts, so it outlives the function's name.
     """
 
-    def __init__(self, wire_name: str, function: Callable[P, R], signature: Signature, options: StepOptions) -> None:
+    def __init__(self, wire_name: str, function: Callable[P, R_co], signature: Signature, options: StepOptions) -> None:
         self.wire_name = wire_name
         self.function = function
         self.signature = signature
@@ -61,7 +62,7 @@ class Step(Generic[P, R]):
         self._is_async = inspect.iscoroutinefunction(function)
         functools.update_wrapper(self, function)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -84,12 +85,13 @@ class Step(Generic[P, R]):
                 return parameter
         raise KeyError(event_type)
 
-    def compensate(
-        self,
-        function: Callable[Concatenate[Event, ...], object] | Callable[..., object] | None = None,
-        *,
-        retry: Retry = UNDO,
-    ) -> Callable[..., object]:
+    @overload
+    def compensate(self, function: F, /, *, retry: Retry = ...) -> F: ...
+
+    @overload
+    def compensate(self, function: None = None, /, *, retry: Retry = ...) -> Callable[[F], F]: ...
+
+    def compensate(self, function: Callable[..., object] | None = None, /, *, retry: Retry = UNDO) -> object:
         """Declare the undo: a function of the step's inputs under the same names, ``done`` and optionally a context.
 
         ``done`` is the output as returned, or None where nobody can know whether the step took effect. The undo must be

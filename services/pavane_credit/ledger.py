@@ -34,13 +34,12 @@ class Effect:
 class Ledger:
     """One SQLite file. Every write is one short transaction, with the fence's mark beside the effect."""
 
-    def __init__(self, address: str, *, create: bool = True) -> None:
+    def __init__(self, address: str) -> None:
         self._connection = sqlite3.connect(address, timeout=10.0, isolation_level=None, uri=True)
+        self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
-        if create:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.executescript(_SCHEMA)
-            _FENCE.create(self._connection)
+        self._connection.executescript(_SCHEMA)
+        _FENCE.create(self._connection)
 
     @classmethod
     def open(cls, name: str, where: Where) -> "Ledger":
@@ -53,11 +52,10 @@ class Ledger:
 
     @classmethod
     def find(cls, name: str, where: Where) -> "Ledger | None":
-        """The ledger of an agent as it is there now, to look at; None where there is none. Nothing is created."""
-        if where.ledgers.startswith(":memory:"):
+        """The ledger of an agent, to look at; None where there is no file of it: none is made."""
+        if where.ledgers.startswith(":memory:") or _path(name, where).is_file():
             return cls.open(name, where)
-        path = _path(name, where)
-        return cls(f"{path.as_uri()}?mode=rw", create=False) if path.is_file() else None
+        return None
 
     def do(self, context: Context, application_id: str, kind: str, amount_dm: int = 0, line_dm: int | None = None) -> bool:
         """Write an effect once; False where it stands already. With a line, its amount is booked against it.

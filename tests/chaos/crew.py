@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 READY = b"ready:"
 START_UP_S = 60.0

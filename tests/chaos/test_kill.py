@@ -13,7 +13,15 @@ import pytest
 
 from chaos.crew import Member, Tally
 from pavane_credit.applications import Application, read_applications
-from pavane_credit.events import ApplicationSubmitted, CreditApproved
+from pavane_credit.choreography import decision
+from pavane_credit.events import (
+    ApplicationSubmitted,
+    CreditApproved,
+    FraudCleared,
+    IncomeVerified,
+    RiskReady,
+    ScoreComputed,
+)
 from pavane_credit.invariant import check_ledgers
 from pavane_credit.outcome import Watch
 from pavane_credit.supervisor import TARGETS
@@ -21,7 +29,7 @@ from pavane_credit.where import Where
 from pavane_events.bus import Bus, TopicSpec
 from pavane_events.buses.address import open_bus
 from pavane_events.envelope import Envelope, is_event, parse
-from pavane_events.record import Message, Record
+from pavane_events.record import Message
 from pavane_saga.intake import saga_id_of
 from pavane_saga.saga import SagaEnded
 from pavane_saga.wire import ADMISSIONS
@@ -37,7 +45,7 @@ ZOMBIE_S = 11.0
 """Longer than the lease of ten seconds."""
 NAP_S = 2.0
 SOURCE = "/test/kill"
-INTAKE = "credit.applications"
+INTAKE = decision.intake
 PATIENCE_S = 90.0
 
 
@@ -45,14 +53,14 @@ PATIENCE_S = 90.0
 class Progress:
     """How far the run is: paces publishing by the kills."""
 
+    watch: Watch
     published: int = 0
     kills: int = 0
-    watch: Watch | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def open(self) -> bool:
         """Whether any saga is under way, as far as is known."""
-        return self.watch is None or len(self.watch.verdicts) < self.published
+        return len(self.watch.verdicts) < self.published
 
     def killed(self) -> None:
         self.kills += 1
@@ -84,14 +92,15 @@ async def publish_over_time(bus: Bus, applications: Sequence[Application], progr
 
 async def watch_over(watch: Watch) -> None:
     """Follow the verdicts until every saga has ended."""
-    while await watch.look() < len(watch.sagas):
+    while True:
+        if await watch.look() == len(watch.sagas):
+            return
         await asyncio.sleep(0.1)
 
 
 async def run_and_kill(bus: Bus, url: str, applications: Sequence[Application], ledgers: Path) -> dict[str, Tally]:
     """The run: kill and publish, then let all of them go on until every saga has ended."""
-    progress = Progress(watch=Watch(bus, frozenset(saga_id_of(SOURCE, each.id) for each in applications)))
-    assert progress.watch is not None
+    progress = Progress(Watch(bus, frozenset(saga_id_of(SOURCE, each.id) for each in applications)))
     environment = {"CREDIT_LEDGERS": str(ledgers), "CREDIT_FAULTS": str(SEED), "CREDIT_CRASH": "kill"}
     members = [
         Member(target, url, environment, random.Random(f"{SEED} {target}"), progress.open, progress.killed)
@@ -117,16 +126,16 @@ async def run_and_kill(bus: Bus, url: str, applications: Sequence[Application], 
     return {member.target: member.tally for member in members}
 
 
-async def events_of(bus: Bus, topic: str) -> AsyncIterator[tuple[Record, Envelope]]:
+async def events_of(bus: Bus, topic: str) -> AsyncIterator[Envelope]:
     async for record in bus.read(topic):
         if is_event(record):
-            yield record, parse(record)
+            yield parse(record)
 
 
 async def check_sagas(bus: Bus, applications: Sequence[Application]) -> None:
     """No event lost: each application has one saga, and each saga ended exactly once."""
     expected = Counter([saga_id_of(SOURCE, each.id) for each in applications])
-    started = Counter([envelope.saga async for _, envelope in events_of(bus, ApplicationSubmitted.event_type)])
+    started = Counter([envelope.saga async for envelope in events_of(bus, ApplicationSubmitted.event_type)])
     assert started == expected
     ended = Counter([SagaEnded.from_json(record.value or b"").saga async for record in bus.read(SagaEnded.event_type)])
     assert ended == expected
@@ -134,9 +143,9 @@ async def check_sagas(bus: Bus, applications: Sequence[Application]) -> None:
 
 async def check_outputs(bus: Bus) -> None:
     """No duplicate output: no event id twice on any topic that lanes write, but for what came twice from outside."""
-    came = Counter([envelope.subject async for _, envelope in events_of(bus, INTAKE)])
+    came = Counter([envelope.subject async for envelope in events_of(bus, INTAKE)])
     for topic in await bus.topics():
-        found = Counter([(envelope.id, envelope.subject) async for _, envelope in events_of(bus, topic)])
+        found = Counter([(envelope.id, envelope.subject) async for envelope in events_of(bus, topic)])
         outside = topic in (INTAKE, ADMISSIONS)
         twice = [each for each, count in found.items() if count > (came[each[1]] if outside else 1)]
         assert twice == [], f"{topic} has events more than once"
@@ -144,16 +153,14 @@ async def check_outputs(bus: Bus) -> None:
 
 async def check_effects(bus: Bus, where: Where) -> None:
     """The invariant, from the ledgers."""
-    approved: dict[str, int] = {}
-    completed = set[str]()
-    async for record in bus.read(SagaEnded.event_type):
-        event = SagaEnded.from_json(record.value or b"")
-        if event.verdict == "completed":
-            completed.add(event.saga)
-    async for _, envelope in events_of(bus, CreditApproved.event_type):
-        if envelope.saga in completed:
-            event = CreditApproved.from_json(envelope.data)
-            approved[event.application_id] = event.amount_dm
+    ends = [SagaEnded.from_json(record.value or b"") async for record in bus.read(SagaEnded.event_type)]
+    completed = {each.saga for each in ends if each.verdict == "completed"}
+    offers = [
+        CreditApproved.from_json(envelope.data)
+        async for envelope in events_of(bus, CreditApproved.event_type)
+        if envelope.saga in completed
+    ]
+    approved = {each.application_id: each.amount_dm for each in offers}
     assert len(approved) == len(completed)
     report = check_ledgers(where, approved)
     assert report.problems == ()
@@ -161,10 +168,15 @@ async def check_effects(bus: Bus, where: Where) -> None:
 
 
 async def check_traces(bus: Bus) -> str:
-    """One root per trace. Spans are kept by the commit that they tell of, so a kill leaves no orphan either."""
-    spans = await all_spans(bus)
-    report = check_continuity(spans)
+    """One root per trace, and every event sent and processed in it.
+
+    Spans are kept by the commit that they tell of, so even a kill leaves no orphan.
+    """
+    heard = (ApplicationSubmitted, ScoreComputed, IncomeVerified, FraudCleared, RiskReady)
+    events = [envelope for kind in heard async for envelope in events_of(bus, kind.event_type)]
+    report = check_continuity(await all_spans(bus), events)
     assert_continuous(report)
+    assert report.roots == report.traces
     return f"{report.spans} spans, {report.traces} traces, {report.roots} roots, {report.orphans} orphans"
 
 

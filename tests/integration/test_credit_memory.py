@@ -15,7 +15,7 @@ from pavane_credit.applications import Application, read_applications
 from pavane_credit.choreography import AGENTS, EFFECTS, SAGAS, decision
 from pavane_credit.events import ApplicationSubmitted, ConfidentScore, FraudSuspected
 from pavane_credit.faults import Fault, FaultPlan
-from pavane_credit.ledger import Effect, Ledger
+from pavane_credit.ledger import Books, Effect, Ledger
 from pavane_credit.outcome import Outcome, Watch, read_outcome
 from pavane_credit.supervisor import run_together
 from pavane_credit.where import Where
@@ -124,6 +124,19 @@ def of_fault(fault: Fault, most: int) -> list[Application]:
     return [each for each in REAL if PLAN.fault_of(each.id) == fault][:most]
 
 
+def starts_of(books: Books, monkeypatch: pytest.MonkeyPatch) -> list[Ledger]:
+    """Grows by one whenever the agent of these books starts."""
+    starts: list[Ledger] = []
+    usual = books.open
+
+    def counted() -> Ledger:
+        starts.append(usual())
+        return starts[-1]
+
+    monkeypatch.setattr(books, "open", counted)
+    return starts
+
+
 def test_twenty_applications_are_decided_without_a_file_in_under_a_second(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,15 +181,18 @@ def test_bad_days_of_every_kind_leave_nothing_behind(stores: Stores, monkeypatch
     chosen = [each for kind in kinds for each in of_fault(kind, 3)]
     assert {PLAN.fault_of(each.id) for each in chosen} == set(kinds)
     monkeypatch.setenv("CREDIT_FAULTS", SEED)
+    starts = starts_of(income.books, monkeypatch)
     outcome = decide_all(chosen, stores, crashes=True)
-    failing = [
-        each for kind in ("bureau-down", "confidence-low", "crash", "comes-back", "undo-fails") for each in of_fault(kind, 3)
-    ]
-    healthy = [each for each in chosen if each not in failing]
+    begun = len(starts)
+    healthy = [each for kind in ("bureau-slow", "twice") for each in of_fault(kind, 3)]
     assert outcome.ledgers.holds, outcome.ledgers.problems
     assert (outcome.open, outcome.parked, outcome.orphan_spans) == (0, 0, 0)
     assert outcome.approved == by_the_rules(healthy, monkeypatch)
-    assert outcome.ledgers.crashes == len(of_fault("crash", 3))
+    crashed = {each.id for each in of_fault("crash", 3)}
+    assert outcome.ledgers.crashes == len(crashed)
+    assert 1 < begun <= 1 + len(crashed), "who crashed was begun again; two lanes may die of one crash"
+    left = {each.application_id: each.standing for each in stores.effects("consent") if each.application_id in crashed}
+    assert left == dict.fromkeys(crashed, False), "what stood at the crash was undone"
     assert outcome.ledgers.refusals == len(of_fault("comes-back", 3))
 
 

@@ -63,6 +63,10 @@ def test_every_event_has_a_topic_of_its_own_and_a_version() -> None:
         ("instalment_rate_percent", 5),
         ("purpose", "yacht"),
         ("telephone", "perhaps"),
+        ("amount_dm", "1169"),
+        ("amount_dm", 1169.0),
+        ("telephone", "yes"),
+        ("telephone", 1),
     ],
 )
 def test_an_application_outside_the_contract_is_refused_at_its_field(field: str, value: object) -> None:

@@ -224,6 +224,25 @@ class TestStrongestSettlement:
         commands = saga.tell(NO_ROOM)
         assert commands == (undo("trip/flight", "asked"), undo("trip/hotel", "asked"))
 
+    def test_an_arm_stays_in_use_while_another_set_may_still_fail_with_it(self) -> None:
+        plan = plan_of(
+            FLIGHT, HOTEL, step("trip/pay", "booked", "roomed|camped"), step("trip/camp", "asked", produces="camped")
+        )
+        saga = Saga(plan, ASKED, BOOKED, ROOMED, Fired("deadline", 9), settled("trip/pay", "booked roomed", "failed"))
+        assert undos(saga.tell(undone("trip/pay", "booked roomed"))) == []  # the tent may come, and fail with the flight, too
+        commands = saga.tell(event("camped", "trip/camp", "asked"), settled("trip/pay", "booked camped", "failed"))
+        assert commands == (undo("trip/hotel", "asked"), undo("trip/pay", "booked camped"))
+        assert undos(saga.tell(undone("trip/pay", "booked camped"))) == [
+            ("trip/camp", "done"),
+            ("trip/flight", "done"),
+        ]
+
+    def test_a_refusal_that_names_an_arm_that_was_called_with_holds_up_nothing(self) -> None:
+        plan = plan_of(FLIGHT, HOTEL, PAY, step("trip/camp", "asked", produces="roomed"))
+        saga = Saga(plan, ASKED, BOOKED, ROOMED, PAID, undone("trip/pay", "booked roomed"))
+        refusal = settled("trip/pay", "roomed tent", "failed", began=False, code="join.arm-filled")
+        assert undos(saga.tell(refusal)) == [("trip/flight", "done"), ("trip/hotel", "done"), ("trip/pay", "done")]
+
 
 class TestFailure:
     def test_while_all_goes_well_there_is_nothing_to_decide(self) -> None:
@@ -429,7 +448,7 @@ class TestParked:
 
 
 class TestCompensated:
-    ALL = (ASKED, BOOKED, NO_ROOM, settled("trip/pay", "booked", "skipped"), undone("trip/flight", "asked"))
+    ALL: tuple[Fact, ...] = (ASKED, BOOKED, NO_ROOM, settled("trip/pay", "booked", "skipped"), undone("trip/flight", "asked"))
     LAST = undone("trip/hotel", "asked")
 
     def test_when_every_owed_undo_is_confirmed(self) -> None:
