@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pavane_saga.facts import Fact, Settled
-
 from pavane.kit import Kit
 from pavane.step import AnyStep, Outputs
 from pavane.units import Done
@@ -15,6 +13,7 @@ from pavane_events.envelope import Envelope
 from pavane_events.errors import Problem
 from pavane_events.ids import output_id
 from pavane_events.record import Message, Record
+from pavane_saga.facts import Fact, Settled
 from pavane_saga.wire import fact_envelope, fact_message, timestamp
 from pavane_tracing.store import encode
 from pavane_tracing.work import Work

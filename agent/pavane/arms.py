@@ -9,6 +9,8 @@ from pavane_events.envelope import Envelope, parse_structured
 
 Held = dict[str, Envelope]
 
+_FILLED = b"!"
+
 
 def arms_key(saga: str, step: str) -> bytes:
     """The row of one saga's waiting join. Step names contain one slash, saga ids none."""
@@ -21,11 +23,21 @@ def encode_arms(arms: Held) -> bytes:
 
 
 def decode_arms(row: bytes | None) -> Held:
-    """The arms in a row; none where there is no row."""
-    if row is None:
+    """The arms that wait in a row; none where there is no row, or the join was called."""
+    if row is None or row.startswith(_FILLED):
         return {}
     stored = cast("dict[str, str]", json.loads(row))
     return {name: parse_structured(text.encode()) for name, text in stored.items()}
+
+
+def encode_filled(arms: Held) -> bytes:
+    """The row of a join that was called: which event filled which arm, so that a second one is known for what it is."""
+    return _FILLED + json.dumps({name: envelope.id for name, envelope in arms.items()}).encode()
+
+
+def filled_arms(row: bytes | None) -> dict[str, str]:
+    """By parameter, the events that a join was called with; nothing where it still waits."""
+    return cast("dict[str, str]", json.loads(row[1:])) if row is not None and row.startswith(_FILLED) else {}
 
 
 def arms_of_saga(state: Overlay, saga: str) -> Iterator[tuple[bytes, str, Held]]:

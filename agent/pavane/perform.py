@@ -6,7 +6,16 @@ from datetime import UTC, datetime
 from typing import cast
 
 from pavane.answers import Answers, Inputs, OutputTooLarge
-from pavane.arms import arms_key, decode_arms, decode_tombstone, encode_arms, encode_tombstone, tombstone_key
+from pavane.arms import (
+    arms_key,
+    decode_arms,
+    decode_tombstone,
+    encode_arms,
+    encode_filled,
+    encode_tombstone,
+    filled_arms,
+    tombstone_key,
+)
 from pavane.attempts import Failure, Policy, attempt
 from pavane.context import Context
 from pavane.kit import Kit
@@ -95,12 +104,13 @@ class Performer:
             problem = Problem("ce_sagaid", "join.no-saga", "a join waits by saga, and the event belongs to none")
             return self._refused(unit, "join.no-saga", [problem])
         key = arms_key(envelope.saga, step.wire_name)
-        arms = decode_arms(self._state.get(key))
-        held = arms.get(parameter.name)
+        row = self._state.get(key)
+        arms = decode_arms(row)
+        held = arms[parameter.name].id if parameter.name in arms else filled_arms(row).get(parameter.name)
         if held is not None:
-            if held.id == envelope.id:
+            if held == envelope.id:
                 return self._finished(unit, self._begin(unit), Done())
-            both = f"{held.id} fills the arm {parameter.name!r} of this saga already, {envelope.id} came, too"
+            both = f"{held} fills the arm {parameter.name!r} of this saga already, {envelope.id} came, too"
             return self._refused(unit, "join.arm-filled", [Problem("ce_id", "join.arm-filled", both)])
         arms[parameter.name] = envelope
         if len(arms) < len(step.signature.parameters):
@@ -112,7 +122,7 @@ class Performer:
                     events[other.name] = read_event(arms[other.name], other)
         except ContractViolation as error:  # held under an older, wider contract
             return self._refused(unit, "contract", error.problems)
-        return await self._call(unit, arms, events, {key: None})
+        return await self._call(unit, arms, events, {key: encode_filled(arms)})
 
     async def _call(
         self, unit: Unit, envelopes: dict[str, Envelope], events: dict[str, Event], changes: dict[bytes, bytes | None]

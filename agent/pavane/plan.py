@@ -5,14 +5,13 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from pavane_saga.facts import StepPlan
-
 from pavane.agent import Agent
 from pavane.step import AnyStep
 from pavane_events.bus import TopicSpec
 from pavane_events.dead_letter import dead_letters_topic
 from pavane_events.errors import DeclarationError
 from pavane_events.event import Event
+from pavane_saga.facts import StepPlan
 from pavane_saga.manifest import Manifest, manifest_of
 from pavane_saga.wire import AGENTS, BREAKERS, ENDS, FACTS, commands_topic
 from pavane_tracing.store import SPANS_TOPIC

@@ -99,8 +99,9 @@ class Reception:
         changes: dict[bytes, bytes | None] = {}
         for key, step, arms in arms_of_saga(self.state, saga):
             if step != joining:
-                let_go[step] = {name: held.id for name, held in arms.items()}
                 changes[key] = None
+                if arms:
+                    let_go[step] = {name: held.id for name, held in arms.items()}
         changes[tombstone_key(saga)] = encode_tombstone(let_go)
         work = self.kit.tracing.process(
             envelope,

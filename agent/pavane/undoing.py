@@ -4,8 +4,6 @@ import functools
 import logging
 from collections.abc import Callable
 
-from pavane_saga.facts import UndoFailed, Undone
-
 from pavane.answers import Answers
 from pavane.attempts import Failure, Policy, attempt
 from pavane.context import Context
@@ -17,6 +15,7 @@ from pavane_events.envelope import Envelope
 from pavane_events.errors import ContractViolation, Problem
 from pavane_events.event import Event
 from pavane_events.ids import idempotency_key
+from pavane_saga.facts import UndoFailed, Undone
 from pavane_tracing.work import Work
 
 log = logging.getLogger("pavane.undo")

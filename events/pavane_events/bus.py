@@ -104,7 +104,8 @@ class Lane(Protocol):
 
         Topics that ``done`` leaves out stay where they were; offsets never go back (a lower one is ignored); one above
         ``positions`` skips the records between. Outputs to one partition keep their order. On return everything is
-        durable. Sizes and topics (those of ``done``, too) are checked before anything is written: :class:`RecordTooLarge`, :class:`UnknownTopic` leave the lane usable and nothing done.
+        durable. Sizes and topics (those of ``done``, too) are checked before anything is written:
+        :class:`RecordTooLarge`, :class:`UnknownTopic` leave the lane usable and nothing done.
         :class:`BusUnavailable` (full, read-only, unreachable): nothing was done, the same commit may be tried again.
         :class:`LaneLost`: see the class. Cancelling leaves it open whether the commit happened.
         """

@@ -13,7 +13,7 @@ from pavane_events.record import Message, Record
 from pavane_saga.clerk import Clerk
 from pavane_saga.deadlines import Deadlines
 from pavane_saga.dossier import Dossier, Dossiers
-from pavane_saga.engine import decide
+from pavane_saga.engine import Command, decide, due
 from pavane_saga.facts import Declared, Ended, Fact, Fired, Happened, fact_from_json
 from pavane_saga.history import History, Plan
 from pavane_saga.intake import Admission, admit
@@ -75,6 +75,7 @@ class Desk:
         self._held: list[Record] = []
         self._taken: dict[str, int] = {}
         self._declared: dict[str, Declared] = {}
+        self._versions = {key[2:].decode() for key, _ in lane.state.scan(b"w/")}
         self._plans: dict[str, Plan] = {}
         self.deadlines = Deadlines(clock)
         for _, row in lane.state.scan(b"d/"):
@@ -129,14 +130,25 @@ class Desk:
             self._dead(record, error)
             return
         if isinstance(fact, Declared):
-            self._declare(fact)
+            self._declare(fact, News(fact, envelope, record))
         elif envelope.saga is not None:
             self._batch.news.setdefault(envelope.saga, []).append(News(fact, envelope, record))
 
-    def _declare(self, fact: Declared) -> None:
+    def _declare(self, fact: Declared, news: News) -> None:
+        """A lane of an agent answers by this manifest from now on. What that makes due for open sagas is issued, too."""
+        before = self._plans
         self._declared[fact.agent] = fact
+        self._versions.add(fact.version)
         self._batch.state[b"d/" + fact.agent.encode()] = fact.to_json()
+        self._batch.state[b"w/" + fact.version.encode()] = b""
         self._learn()
+        for saga_id in self._dossiers.open_sagas():
+            dossier = self._dossiers.find(saga_id)
+            if dossier is not None and dossier.name is not None:
+                known = set(due(before[dossier.name], dossier.history))
+                commands = tuple(each for each in due(self._plans[dossier.name], dossier.history) if each not in known)
+                if commands:
+                    self._issue(dossier, commands, news, root=True)
 
     def _learn(self) -> None:
         self._plans = {
@@ -146,6 +158,7 @@ class Desk:
                 completes=saga.completes.event_type,
                 fails=frozenset(each.event_type for each in saga.fails),
                 declared=dict(self._declared),
+                former=frozenset(self._versions),
             )
             for name, saga in self._sagas.items()
         }
@@ -266,9 +279,14 @@ class Desk:
         if not commands and not unheard and not timer:
             return
         last = (unheard or news)[-1] if not commands else news[-1]
-        work = self._process(last.envelope, last.record, dossier.saga, name, root=timer)
+        self._issue(dossier, commands, last, root=timer)
+
+    def _issue(self, dossier: Dossier, commands: Sequence[Command], last: News, *, root: bool = False) -> None:
+        """Write commands, under the trace of the news that led to them; ``root``: under a new one, linked to it."""
+        name = dossier.name or ""
+        work = self._process(last.envelope, last.record, dossier.saga, name, root=root)
         clerk = Clerk(self._sagas[name], dossier.saga, dossier.history, work, self._clock())
-        if timer:
+        if isinstance(last.fact, Fired):
             trace = work.send(FACTS, last.envelope.id, last.envelope.type, saga=dossier.saga)
             self._batch.outputs.append(fact_message(last.envelope, trace))
         self._batch.outputs.extend(clerk.write(commands))

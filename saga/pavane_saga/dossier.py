@@ -88,6 +88,10 @@ class Dossiers:
         """Remember that a saga of that id was admitted."""
         self.changes[b"n/" + saga.encode()] = b""
 
+    def open_sagas(self) -> set[str]:
+        """The ids of every open saga, committed or not."""
+        return {*self._open, *(saga for saga, _, _ in self.all_open())}
+
     def all_open(self) -> Iterator[tuple[str, str | None, int]]:
         """Every open saga as of the last commit: id, name and start, for timers after a restart."""
         for key, row in self._state.scan(b"o/"):

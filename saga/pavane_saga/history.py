@@ -21,6 +21,7 @@ class Plan:
     completes: str
     fails: frozenset[str]
     declared: Mapping[str, Declared]
+    former: frozenset[str] = frozenset()
     steps: Mapping[str, StepPlan] = field(init=False, repr=False, compare=False)
     versions: frozenset[str] = field(init=False, repr=False, compare=False)
     _owed: Mapping[str, tuple[tuple[StepPlan, int], ...]] = field(init=False, repr=False, compare=False)
@@ -35,7 +36,7 @@ class Plan:
                         owed.setdefault(event_type, []).append((step, since.get(event_type, 0)))
         steps = {step.name: step for declared in self.declared.values() for step in declared.steps}
         object.__setattr__(self, "steps", steps)
-        object.__setattr__(self, "versions", frozenset(each.version for each in self.declared.values()))
+        object.__setattr__(self, "versions", self.former | {each.version for each in self.declared.values()})
         object.__setattr__(self, "_owed", {name: tuple(found) for name, found in owed.items()})
 
     def steps_for(self, event_type: str) -> Collection[tuple[StepPlan, int]]:

@@ -76,7 +76,9 @@ class Logs:
         written: dict[int, Log] = {}
         for message, partition in placed:
             log = self._logs[message.topic, partition]
-            record = Record(message.topic, partition, log.end, message.key, message.value, tuple(message.headers), now_ms, message.parsed)
+            record = Record(
+                message.topic, partition, log.end, message.key, message.value, tuple(message.headers), now_ms, message.parsed
+            )
             log.records.append(record)
             log.arrivals.append(self._arrivals)
             log.end += 1

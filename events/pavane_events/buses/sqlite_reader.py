@@ -120,9 +120,10 @@ class Tail:
 
     def _all_behind(self, last_id: int) -> None:
         inboxes = {id(inbox): inbox for inboxes in self._live.values() for inbox in inboxes}
+        for inbox in inboxes.values():
+            inbox.fall_behind()  # it reads on from what was dispatched so far: nothing of the gap is in its queue
         self.dispatched = last_id
         for inbox in inboxes.values():
-            inbox.fall_behind()
             inbox.bell.ring()
 
 
