@@ -4,9 +4,14 @@ Kafka binding: binary mode out; binary and structured mode in. A record is parse
 """
 
 import json
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple, cast
+
+from pydantic_core import from_json
 
 from pavane_events.errors import Problem, UndecodableRecord
 from pavane_events.record import Headers, Message, Record
@@ -14,9 +19,15 @@ from pavane_events.record import Headers, Message, Record
 JSON = "application/json"
 STRUCTURED = "application/cloudevents+json"
 MOST_CAUSES = 16
+LONGEST_ATTRIBUTE = 2048
+"""Characters of one attribute, and of one id among the causes: they go into state, commands and headers of others."""
+_LONGEST_TRACE = 8192
 _MOST_HEADERS = 64
+_LONGEST_NUMBER = 9
 
 _REQUIRED = ("id", "source", "type")
+_READ = (*_REQUIRED, "time", "subject", "dataschema", "sagaid", "causationid", "step", "declaration")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -70,7 +81,10 @@ class Envelope:
         )
 
     def to_structured(self) -> bytes:
-        """The event as one JSON object in structured mode: how commands carry a step's inputs and outputs."""
+        """The event as one JSON object in structured mode: how commands carry a step's inputs and outputs.
+
+        Data that is no JSON goes in as ``data_base64``, so that what comes out is JSON, whatever came in.
+        """
         attributes: dict[str, object] = {
             name.removeprefix("ce_"): value.decode() for name, value in self._headers() if name.startswith("ce_")
         }
@@ -79,15 +93,19 @@ class Envelope:
             value = getattr(self.trace, name)
             if value:
                 attributes[name] = value
-        return _ENCODE(attributes).encode()[:-1] + b',"data":' + self.data + b"}"
+        head = _ENCODE(attributes).encode()[:-1]
+        if _is_json(self.data):
+            return b"".join((head, b',"data":', self.data, b"}"))
+        return b"".join((head, b',"data_base64":"', b64encode(self.data), b'"}'))
 
     def version(self) -> int | None:
         """The contract version named by ``ce_dataschema`` (``urn:pavane:<type>:1``), or None where it names none."""
         prefix = f"urn:pavane:{self.type}:"
         schema = self.dataschema
-        if schema is None or not schema.startswith(prefix) or not schema[len(prefix) :].isdecimal():
+        if schema is None or not schema.startswith(prefix):
             return None
-        return int(schema[len(prefix) :])
+        number = schema[len(prefix) :]
+        return int(number[: _LONGEST_NUMBER + 1]) if number.isascii() and number.isdecimal() else None
 
     def with_trace(self, trace: Trace) -> "Envelope":
         """The same event under another trace context."""
@@ -135,9 +153,22 @@ class Envelope:
 def is_event(record: Record) -> bool:
     """Whether a record claims to be a CloudEvent, in either mode; plain JSON does not."""
     for name, value in record.headers:
-        if name.startswith("ce_") or (name == "content-type" and value.startswith(b"application/cloudevents")):
+        lowered = name.lower()
+        if lowered.startswith("ce_"):
+            return True
+        if lowered == "content-type" and value.lstrip().lower().startswith(b"application/cloudevents"):
             return True
     return False
+
+
+def carried_trace(headers: Mapping[str, str]) -> Trace:
+    """The trace context among headers or attributes. What no tracer can have written is left behind: it is not an error."""
+    carried = {
+        name: value
+        for name in Trace._fields
+        if (value := headers.get(name)) is not None and value.isascii() and len(value) <= _LONGEST_TRACE
+    }
+    return Trace(**carried)
 
 
 def parse(record: Record) -> Envelope:
@@ -184,7 +215,7 @@ def _parse(record: Record) -> Envelope:
         problems.append(Problem("value", "value.null", "an event has a value: a null one is for compacted tables only"))
     if problems or record.value is None:
         raise UndecodableRecord("the record is no event", problems)
-    trace = Trace(traceparent=headers.get("traceparent"), tracestate=headers.get("tracestate"), baggage=headers.get("baggage"))
+    trace = carried_trace(headers)
     if headers.get("content-type", "").partition(";")[0].strip().lower() == STRUCTURED:
         return _structured(record.value, trace)
     attributes = {name[3:]: value for name, value in headers.items() if name.startswith("ce_")}
@@ -201,16 +232,37 @@ def _structured(value: bytes, trace: Trace) -> Envelope:
             "the record is no event", [Problem("value", "value.object", "a structured event is one JSON object")]
         )
     members = cast("dict[str, object]", document)
-    data = json.dumps(members.pop("data", None), separators=(",", ":"), ensure_ascii=False).encode()
+    data = _data(members.pop("data", None), members.pop("data_base64", None))
     attributes: dict[str, str] = {}
     for name, member in members.items():
         if isinstance(member, str):
             attributes[name.lower()] = member
         elif isinstance(member, int) and not isinstance(member, bool):
             attributes[name.lower()] = str(member)
-    if trace.traceparent is None and "traceparent" in attributes:
-        trace = Trace(traceparent=attributes["traceparent"], tracestate=attributes.get("tracestate"))
+    if trace.traceparent is None:
+        trace = carried_trace(attributes)
     return _envelope(attributes, data, trace, "")
+
+
+def _data(data: object, data_base64: object) -> bytes:
+    try:
+        if data_base64 is None:
+            return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
+        if data is None and isinstance(data_base64, str):
+            return b64decode(data_base64, validate=True)
+    except (ValueError, RecursionError):
+        pass
+    problem = Problem("data", "value.data", "must be JSON in UTF-8, nested not too deeply, or else data_base64")
+    raise UndecodableRecord("the record is no event", [problem])
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether data is JSON that can be read back also when it lies a few levels deep in a document."""
+    try:
+        from_json(data)
+    except ValueError:
+        return False
+    return True
 
 
 def _envelope(attributes: dict[str, str], data: bytes, trace: Trace, prefix: str) -> Envelope:
@@ -222,6 +274,7 @@ def _envelope(attributes: dict[str, str], data: bytes, trace: Trace, prefix: str
         for name in _REQUIRED
         if not attributes.get(name)
     )
+    _check_texts(attributes, problems, prefix)
     time = attributes.get("time")
     if time is not None and not _is_timestamp(time):
         problems.append(Problem(f"{prefix}time", "time", "must be an RFC 3339 timestamp"))
@@ -241,18 +294,38 @@ def _envelope(attributes: dict[str, str], data: bytes, trace: Trace, prefix: str
         type=attributes["type"],
         data=data,
         time=time,
-        subject=attributes.get("subject"),
-        dataschema=attributes.get("dataschema"),
-        saga=attributes.get("sagaid"),
-        causation=attributes.get("causationid"),
+        subject=attributes.get("subject") or None,
+        dataschema=attributes.get("dataschema") or None,
+        saga=attributes.get("sagaid") or None,
+        causation=attributes.get("causationid") or None,
         causes=causes,
-        step=attributes.get("step"),
+        step=attributes.get("step") or None,
         depth=depth or 0,
         part=counted[0] or 1,
         parts=counted[1] or 1,
-        declaration=attributes.get("declaration"),
+        declaration=attributes.get("declaration") or None,
         trace=trace,
     )
+
+
+def _check_texts(attributes: Mapping[str, str], problems: list[Problem], prefix: str) -> None:
+    texts = {name: text for name in _READ if (text := attributes.get(name))}
+    if "/" in texts.get("sagaid", ""):
+        problems.append(Problem(f"{prefix}sagaid", "sagaid", "must not contain '/'"))
+    joined = "".join(texts.values())
+    if len(joined) <= LONGEST_ATTRIBUTE and joined.isprintable():
+        return  # nearly always: nothing can be wrong
+    for name, text in texts.items():
+        if len(text) > LONGEST_ATTRIBUTE:
+            problems.append(
+                Problem(f"{prefix}{name}", "attribute.too-long", f"must not have more than {LONGEST_ATTRIBUTE} characters")
+            )
+        if _CONTROL.search(text):
+            problems.append(Problem(f"{prefix}{name}", "attribute.characters", "must not contain control characters"))
+
+
+def _is_plain(text: object) -> bool:
+    return isinstance(text, str) and 0 < len(text) <= LONGEST_ATTRIBUTE and not _CONTROL.search(text)
 
 
 def _causes(text: str | None, problems: list[Problem], prefix: str) -> tuple[str, ...]:
@@ -264,14 +337,14 @@ def _causes(text: str | None, problems: list[Problem], prefix: str) -> tuple[str
         causes = None
     if isinstance(causes, list):
         found = cast("list[object]", causes)
-        if 0 < len(found) <= MOST_CAUSES and all(isinstance(cause, str) for cause in found):
+        if 0 < len(found) <= MOST_CAUSES and all(map(_is_plain, found)):
             return tuple(cast("list[str]", found))
     problems.append(Problem(f"{prefix}causes", "causes", f"must be a JSON array of 1 to {MOST_CAUSES} event ids"))
     return ()
 
 
 def _count(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER else None
 
 
 def _is_timestamp(text: str) -> bool:

@@ -9,6 +9,8 @@ from pavane_events.errors import ContractViolation, DeclarationError, Problem
 
 _TYPE = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
 _LONGEST_TYPE = 200
+_MOST_PROBLEMS = 50
+_LONGEST_PATH = 200
 
 
 class Event(BaseModel):
@@ -19,10 +21,11 @@ class Event(BaseModel):
     type may exist side by side: there is no registry.
 
     Producers are strict (what an agent returns was validated when it was made), consumers are open: fields that a
-    class does not name are ignored on reading, so a producer may add fields without asking anybody.
+    class does not name are ignored on reading, so a producer may add fields without asking anybody. Numbers are finite:
+    JSON has no others.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False)
 
     event_type: ClassVar[str] = ""
     event_version: ClassVar[int] = 0
@@ -47,12 +50,15 @@ class Event(BaseModel):
     def from_json(cls, data: bytes | str) -> Self:
         """Read an event as a consumer does: open to fields it does not name.
 
-        Raises :class:`ContractViolation` with every problem listed, by field path and code, without the data.
+        Raises :class:`ContractViolation` with every problem listed (the first fifty of very many), by field path and
+        code, without the data; also where a validator of the class fails by any other exception than those it should.
         """
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
             raise violation(cls, error) from None
+        except Exception as error:
+            raise _broken_validator(cls, error) from error
 
     @classmethod
     def from_json_strictly(cls, data: bytes | str) -> Self:
@@ -61,6 +67,8 @@ class Event(BaseModel):
             return cls.model_validate_json(data, extra="forbid")
         except ValidationError as error:
             raise violation(cls, error) from None
+        except Exception as error:
+            raise _broken_validator(cls, error) from error
 
     def to_json(self) -> bytes:
         """The event's data as UTF-8 JSON, compact."""
@@ -70,11 +78,20 @@ class Event(BaseModel):
 def violation(model: type[BaseModel], error: ValidationError) -> ContractViolation:
     """The problems pydantic found, as ours: field paths, codes and rules, but no input."""
     name = model.event_type if issubclass(model, Event) else model.__name__
-    problems = [
-        Problem(".".join(["data", *(str(part) for part in each["loc"])]), each["type"], each["msg"])
-        for each in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    problems = [Problem(_path(each["loc"]), each["type"], each["msg"][:_LONGEST_PATH]) for each in found[:_MOST_PROBLEMS]]
+    if len(found) > _MOST_PROBLEMS:
+        problems.append(Problem("data", "contract.more", f"and {len(found) - _MOST_PROBLEMS} problems more"))
     return ContractViolation(f"{name} does not fit its contract", problems)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(["data", *(str(part) for part in location)])[:_LONGEST_PATH]
+
+
+def _broken_validator(model: type[Event], error: Exception) -> ContractViolation:
+    how = f"a validator of {model.__name__} raised {type(error).__name__}: it should raise ValueError or AssertionError"
+    return ContractViolation(f"{model.event_type} does not fit its contract", [Problem("data", "contract.validator", how)])
 
 
 def _problems_of_name(cls: type[Event], name: str | None, version: int | None) -> list[Problem]:

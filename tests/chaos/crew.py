@@ -100,6 +100,7 @@ class Member:
         """Run undisturbed until ``stop`` is set, then end gracefully."""
         while not stop.is_set():
             async with child(self.target, self.bus, self.environment) as one:
+                await _get_ready(one)  # before that, SIGTERM ends it as it ends any program
                 await _first(one.process.wait(), stop.wait())
                 if one.alive:
                     one.process.send_signal(signal.SIGTERM)
