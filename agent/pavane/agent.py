@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from pavane.retry import Retry
-from pavane.signature import read_signature
+from pavane.signature import accepts, read_signature
 from pavane.step import AnyStep, Step, StepOptions
 from pavane.trial import Trial
 from pavane_events.errors import DeclarationError, Problem
@@ -16,6 +16,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _NAME = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
+_STEP_NAME = re.compile(r"[A-Za-z0-9_]+(?:[.-][A-Za-z0-9_]+)*")
 _DEFAULT_RETRY = Retry()
 
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
@@ -150,9 +151,15 @@ class Agent:
         return found
 
     def _declare(self, function: Callable[..., Any], name: str | None, options: StepOptions) -> AnyStep:
-        step_name = name or function.__name__
+        step_name = name or str(getattr(function, "__name__", ""))
         what = f"{self.name}/{step_name}"
         signature, problems = read_signature(function, what)
+        if not _STEP_NAME.fullmatch(step_name):
+            problems.append(Problem(what, "step.name", "give it a name of letters, digits, '_', '-' and '.': name=\"pay\""))
+        if options.within is not None and options.within <= timedelta(0):
+            problems.append(Problem(what, "step.within", "within is a positive time: within=timedelta(seconds=30)"))
+        if signature is not None and options.fallback is not None and not accepts(options.fallback, signature):
+            problems.append(Problem(what, "step.fallback", "a fallback is called with the step's own arguments, by name"))
         if step_name in self.steps:
             problems.append(Problem(what, "step.doubled", "the agent has a step of that name: give name= another"))
         if signature is not None and options.observer and signature.produces:

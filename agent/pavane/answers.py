@@ -11,6 +11,7 @@ from pavane_events.bus import MAX_RECORD_BYTES
 from pavane_events.dead_letter import Reason, dead_letter
 from pavane_events.envelope import Envelope
 from pavane_events.errors import Problem
+from pavane_events.event import Event
 from pavane_events.ids import output_id
 from pavane_events.record import Message, Record
 from pavane_saga.facts import Fact, Settled
@@ -20,12 +21,19 @@ from pavane_tracing.work import Work
 
 Settlement = Literal["done", "failed", "skipped"]
 
-HEADROOM = 8192
-"""Bytes of a record kept free, so that a dead letter's reason fits beside it."""
+HEADROOM = 65_536
+"""Bytes of a record kept free, so that a dead letter's reason fits beside it, and the words of an undo around its events."""
+
+ROOM = MAX_RECORD_BYTES - HEADROOM
+"""What one event may take; and, of a step that owes an undo, all inputs and outputs together: they are one command."""
 
 
-class OutputTooLarge(ValueError):
-    """A step's event is larger than the bus takes: it is a bug in the step, or the data belongs elsewhere."""
+class UnfitOutput(ValueError):
+    """A step's event cannot be published: it is a bug in the step, or the data belongs elsewhere."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,11 @@ class Inputs:
         """How deep an answer to them lies."""
         return 1 + max(envelope.depth for envelope in self.envelopes.values())
 
+    @property
+    def size(self) -> int:
+        """The bytes of their data."""
+        return sum(len(envelope.data) for envelope in self.envelopes.values())
+
 
 class Answers:
     """Speaks for one agent: every message a unit leaves behind is made here, under the unit's trace."""
@@ -55,7 +68,7 @@ class Answers:
         self._version = kit.plan.manifest.version
 
     def outputs(self, step: AnyStep, inputs: Inputs, events: Outputs, work: Work) -> list[Message]:
-        """A step's events, or the fact that it is done where it gives none. Raises :class:`OutputTooLarge`."""
+        """A step's events, or the fact that it is done where it gives none. Raises :class:`UnfitOutput`."""
         completing = inputs.completing
         saga = completing.saga
         causes = inputs.causes
@@ -66,8 +79,9 @@ class Answers:
         now = timestamp(self._kit.clock())
         depth = inputs.depth
         messages: list[Message] = []
+        together = inputs.size if step.owes_undo else 0
         for part, event in enumerate(events, 1):
-            data = event.to_json()
+            data = _written(event)
             identity = output_id(saga or "", step.wire_name, causes, part)
             envelope = Envelope(
                 id=identity,
@@ -88,9 +102,11 @@ class Answers:
                 trace=work.send(event.event_type, identity, event.event_type, saga=saga, size=len(data)),
             )
             message = envelope.to_message()
-            if message.size() > MAX_RECORD_BYTES - HEADROOM:
-                raise OutputTooLarge(
-                    f"{event.event_type} has {message.size()} bytes, the bus takes {MAX_RECORD_BYTES - HEADROOM}"
+            together += message.size()
+            if max(message.size(), together if step.owes_undo else 0) > ROOM:
+                raise UnfitOutput(
+                    "output.too-large",
+                    f"{event.event_type} has {message.size()} bytes, {together} with the step's other events: {ROOM} fit",
                 )
             messages.append(message)
         return messages
@@ -136,3 +152,10 @@ class Answers:
         if not spans:
             return done
         return Done([*done.messages, encode(spans, saga, partition=partition)], done.state)
+
+
+def _written(event: Event) -> bytes:
+    try:
+        return event.to_json()
+    except Exception as error:  # whatever the user's own fields raise
+        raise UnfitOutput("output.no-json", f"{event.event_type} cannot be written: {type(error).__name__}") from error

@@ -15,15 +15,24 @@ from pavane_tracing.work import Work
 
 log = logging.getLogger("pavane.attempts")
 
+_LONGEST_REASON = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no answer. ``dead``: the input goes to the dead letters, too (a business "no" does not)."""
+    """Why there is no answer. ``dead``: the input goes to the dead letters, too (a business "no" does not).
+
+    The reason goes into facts and headers, so it is made fit for them: text, at most 500 characters of it.
+    """
 
     code: str
     reason: str
     attempt: int
     dead: bool
+
+    def __post_init__(self) -> None:
+        reason = str(self.reason).encode(errors="replace").decode()
+        object.__setattr__(self, "reason", reason[:_LONGEST_REASON])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,10 @@ class Policy:
 
 class DeadlineExpired(Exception):
     """A call was still running when its step's deadline came."""
+
+
+class CancelledWithin(Exception):
+    """A call ended as cancelled although nobody cancelled it: something that it awaited was. A failed attempt, no more."""
 
 
 async def attempt(
@@ -67,7 +80,7 @@ async def attempt(
             return Failure("output.wrong-type", str(wrong), number, dead=True)
         except BreakerOpen as breaker:
             if policy.fallback is not None:
-                return await _fall_back(policy.fallback, number)
+                return await _fall_back(policy.fallback, number, policy, kit)
             number -= 1
             pause_s = max(0.001, breaker.retry_at_s - kit.clock())
         except Exception as error:
@@ -84,9 +97,11 @@ async def attempt(
             return Failure("saga.ended", "its saga ended while it was waiting to be tried again", number, dead=False)
 
 
-async def _fall_back(fallback: Callable[[], Awaitable[object]], number: int) -> object | Failure:
+async def _fall_back(fallback: Callable[[], Awaitable[object]], number: int, policy: Policy, kit: Kit) -> object | Failure:
     try:
-        return await fallback()
+        return await _once(lambda _: fallback(), number, policy, kit)
+    except Rejected as rejected:
+        return Failure("rejected", rejected.reason, number, dead=False)
     except Exception as error:
         log.exception("a fallback failed")
         return Failure("fallback.failed", _name_of(error), number, dead=True)
@@ -97,6 +112,16 @@ def _name_of(error: Exception) -> str:
 
 
 async def _once(attempted: Callable[[int], Awaitable[object]], number: int, policy: Policy, kit: Kit) -> object:
+    try:
+        return await _in_time(attempted, number, policy, kit)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise CancelledWithin from error
+
+
+async def _in_time(attempted: Callable[[int], Awaitable[object]], number: int, policy: Policy, kit: Kit) -> object:
     if policy.deadline_s is None:
         return await attempted(number)
     remaining = policy.deadline_s - kit.clock()

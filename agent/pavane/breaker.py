@@ -1,5 +1,6 @@
 """Circuit breaker: stop calling what is down, try it again with one call, and say so."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -8,6 +9,9 @@ from typing import ClassVar, Literal, Self
 from pavane_events.errors import PavaneError
 
 BreakerState = Literal["closed", "open", "half-open"]
+
+_LOOK_AGAIN_S = 1.0
+"""While a trial call is under way, whoever waits looks again so soon: it may close the breaker any moment."""
 
 
 class BreakerOpen(PavaneError):
@@ -36,8 +40,9 @@ class Breaker:
     """Closed until ``failures`` calls in a row failed; then open for ``reset_s`` seconds; then one trial call decides.
 
     ``async with ctx.breaker("bureau"): ...`` guards a call: leaving by an exception counts as a failure, leaving
-    normally as a success, entering while it is open raises :class:`BreakerOpen`. One breaker serves every lane of an
-    agent's process; nothing is shared between processes. Not for use from threads.
+    normally as a success, entering while it is open raises :class:`BreakerOpen`. Calls that were under way when it opened
+    say nothing any more, whichever way they end. One breaker serves every lane of an agent's process; nothing is shared
+    between processes. Not for use from threads.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Breaker:
         self._heard = heard
         self._failures = 0
         self._opened_at_s = 0.0
+        self._trial: asyncio.Task[object] | None = None
 
     def enter(self) -> None:
         """A call is about to be made. Raises :class:`BreakerOpen`."""
@@ -71,12 +77,14 @@ class Breaker:
         if self.state == "half-open" and now >= due:
             self._opened_at_s = now  # the trial call never came back: let another one try
             return
-        raise BreakerOpen(self.name, due)
+        raise BreakerOpen(self.name, due if self.state == "open" else min(due, now + _LOOK_AGAIN_S))
 
     def succeeded(self) -> None:
         """The call came back."""
+        if self.state == "open":
+            return  # it began before the breaker opened
         self._failures = 0
-        if self.state != "closed":
+        if self.state == "half-open":
             self._become("closed")
 
     def failed(self) -> None:
@@ -88,11 +96,15 @@ class Breaker:
 
     async def __aenter__(self) -> Self:
         self.enter()
+        if self.state == "half-open":
+            self._trial = asyncio.current_task()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.state == "half-open" and self._trial is not asyncio.current_task():
+            return  # it is not the trial call
         if error is None:
             self.succeeded()
         elif isinstance(error, Exception):
@@ -104,13 +116,14 @@ class Breaker:
 
 
 class Breakers:
-    """The breakers of one agent in one process, made when first asked for."""
+    """The breakers of one agent in one process, made when first asked for. ``listeners`` are told of each transition."""
 
     def __init__(self, clock: Callable[[], float], settings: dict[str, tuple[int, float]]) -> None:
         self._clock = clock
         self._settings = settings
         self._breakers: dict[str, Breaker] = {}
         self._transitions: list[Transition] = []
+        self.listeners: set[Callable[[], None]] = set()
 
     def get(self, name: str) -> Breaker:
         """The breaker of that name; with the agent's settings for it, else five failures and sixty seconds."""
@@ -118,7 +131,7 @@ class Breakers:
         if breaker is None:
             failures, reset_s = self._settings.get(name, (5, 60.0))
             breaker = self._breakers[name] = Breaker(
-                name, failures=failures, reset_s=reset_s, clock=self._clock, heard=self._transitions.append
+                name, failures=failures, reset_s=reset_s, clock=self._clock, heard=self._heard
             )
         return breaker
 
@@ -127,3 +140,8 @@ class Breakers:
         taken = self._transitions[:]
         self._transitions.clear()
         return taken
+
+    def _heard(self, transition: Transition) -> None:
+        self._transitions.append(transition)
+        for listener in self.listeners:
+            listener()

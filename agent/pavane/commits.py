@@ -1,21 +1,15 @@
 """Commits: what is finished since the last commit goes into the next one, whole: inputs, outputs, state, offsets."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 from pavane.marks import Marks
 from pavane.overlay import Overlay
 from pavane.progress import Progress
 from pavane.units import Done
 from pavane_events.bus import Lane
-from pavane_events.errors import BusUnavailable
+from pavane_events.patience import commit_patiently
 from pavane_events.record import Message, Record
-
-log = logging.getLogger("pavane.commits")
-
-_FIRST_PAUSE_S = 0.05
-_MOST_PAUSE_S = 5.0
 
 
 class Commits:
@@ -53,7 +47,7 @@ class Commits:
             self._roomy.set()
 
     def nudge(self) -> None:
-        """An input was finished without a unit: a commit is due."""
+        """Something is due without a unit having settled: an input without units, what a breaker did."""
         self._dirty.set()
 
     async def room(self) -> None:
@@ -98,24 +92,9 @@ class Commits:
             self._state.change(refreshed)
         outputs, self._outbox = self._outbox, []
         waiting, self._waiting = self._waiting, []
-        await self._patiently(done, outputs, self._state.begin_commit())
+        await commit_patiently(self._lane, done, outputs, self._state.begin_commit())
         self._state.end_commit()
         self._marks.committed()
         for future in waiting:
             if not future.done():
                 future.set_result(None)
-
-    async def _patiently(
-        self, done: Mapping[str, int], outputs: Sequence[Message], state: Mapping[bytes, bytes | None]
-    ) -> None:
-        """The same commit again, with growing pauses, while the bus is full, locked or away: nothing is lost by waiting."""
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                await self._lane.commit(done, outputs, state)
-            except BusUnavailable as error:
-                log.warning("lane %d of %s cannot commit, it tries again: %s", self._lane.partition, self._lane.group, error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(_MOST_PAUSE_S, pause_s * 2)
-            else:
-                return

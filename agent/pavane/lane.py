@@ -52,6 +52,8 @@ class LaneAtWork:
 
         Raises an exception group with what a handler raised beyond :class:`Exception`: nothing of that is committed.
         """
+        listeners = self._kit.breakers.listeners
+        listeners.add(self._commits.nudge)  # what a breaker does is said at once, not when the next step is done
         try:
             async with asyncio.TaskGroup() as group:
                 self._workers.start(group)
@@ -68,6 +70,8 @@ class LaneAtWork:
                 self._workers.cancel()
         except* LaneLost:
             log.info("lane %d of %s is lost: its next holder goes on", self._lane.partition, self._lane.group)
+        finally:
+            listeners.discard(self._commits.nudge)
 
     async def _receive(self) -> None:
         while True:

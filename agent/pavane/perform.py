@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
-from pavane.answers import Answers, Inputs, OutputTooLarge
+from pavane.answers import ROOM, Answers, Inputs, UnfitOutput
 from pavane.arms import (
     arms_key,
     decode_arms,
@@ -129,6 +129,9 @@ class Performer:
     ) -> Done:
         step = unit.step
         inputs = Inputs(envelopes, unit.envelope)
+        if step.owes_undo and inputs.size > ROOM:
+            large = f"{inputs.size} bytes in all: {ROOM} fit into the command that would undo the step"
+            return self._refused(unit, "input.too-large", [Problem("data", "input.too-large", large)])
         work = self._begin(unit, inputs)
         deadline_s = None
         if step.options.within is not None:
@@ -144,8 +147,8 @@ class Performer:
             if not isinstance(result, Failure):
                 try:
                     messages = self._answers.outputs(step, inputs, cast("Outputs", result), work)
-                except OutputTooLarge as error:
-                    result = Failure("output.too-large", str(error), 1, dead=True)
+                except UnfitOutput as error:
+                    result = Failure(error.code, str(error), 1, dead=True)
                 else:
                     return self._finished(unit, work, Done(messages, changes))
             return self._failed(unit, inputs, result, work, changes)

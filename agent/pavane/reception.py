@@ -16,7 +16,9 @@ from pavane_events.bus import MAX_RECORD_BYTES
 from pavane_events.envelope import Envelope, parse
 from pavane_events.errors import Problem, UndecodableRecord
 from pavane_events.record import Message, Record
-from pavane_saga.wire import ENDS, UNDO, misplaced, read_undo_request
+from pavane_saga.facts import UndoFailed
+from pavane_saga.wire import ENDS, UNDO, misplaced, read_undo_request, undo_asked_for
+from pavane_tracing.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,22 @@ class Reception:
                 raise UndecodableRecord("no command", [unknown])
             request = read_undo_request(envelope)
         except UndecodableRecord as error:
-            self._refuse(record, error.problems)
+            self._refuse(record, error.problems, self._undo_failed(record, envelope))
             return
         self.progress.admit(record.topic, record.offset, 1)
         self.workers.submit(UndoUnit(record, envelope, request))
+
+    def _undo_failed(self, record: Record, envelope: Envelope) -> list[Message]:
+        """That the undo failed for good, where the command at least says which: else its saga would wait for ever."""
+        asked = undo_asked_for(envelope)
+        if asked is None or envelope.saga is None:
+            return []
+        work = self._begin(record, envelope)
+        reason = "the command cannot be read: see the agent's dead letters"
+        message = self.answers.fact(UndoFailed(*asked, "undo.undecodable", reason), envelope.saga, work)
+        work.end()
+        done = self.answers.with_spans(Done([message]), work, envelope.saga, record.partition)
+        return list(done.messages)
 
     def _end(self, record: Record, envelope: Envelope) -> None:
         """Raise the tombstone, let go of held arms (skipped), hurry what pauses."""
@@ -98,18 +112,12 @@ class Reception:
         let_go: dict[str, dict[str, str]] = {}
         changes: dict[bytes, bytes | None] = {}
         for key, step, arms in arms_of_saga(self.state, saga):
-            if step != joining:
+            if step != joining and not self._is_observer(step):
                 changes[key] = None
                 if arms:
                     let_go[step] = {name: held.id for name, held in arms.items()}
         changes[tombstone_key(saga)] = encode_tombstone(let_go)
-        work = self.kit.tracing.process(
-            envelope,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            group=self.kit.plan.agent.name,
-        )
+        work = self._begin(record, envelope)
         messages: list[Message] = [
             self.answers.settled(step, saga, list(arms.values()), work, how="skipped", began=False, code="saga.ended")
             for step, arms in let_go.items()
@@ -118,13 +126,27 @@ class Reception:
         done = self.answers.with_spans(Done(messages, changes), work, saga, record.partition)
         self.commits.settle(record, CONTROL_UNIT, done)
 
-    def _refuse(self, record: Record, problems: Sequence[Problem]) -> None:
+    def _is_observer(self, name: str) -> bool:
+        """Whether that step is outside the saga's bookkeeping: then its arms are, too, and wait on."""
+        step = self.kit.plan.by_wire_name.get(name)
+        return step is not None and step.options.observer
+
+    def _begin(self, record: Record, envelope: Envelope) -> Work:
+        return self.kit.tracing.process(
+            envelope,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            group=self.kit.plan.agent.name,
+        )
+
+    def _refuse(self, record: Record, problems: Sequence[Problem], said: Sequence[Message] = ()) -> None:
         """A record that is no event of ours: to the dead letters, and on."""
         if self._was_finished(record, CONTROL_UNIT):
             return
         self.progress.admit(record.topic, record.offset, 1)
         code = problems[0].code if len(problems) == 1 else UndecodableRecord.code
-        self.commits.settle(record, CONTROL_UNIT, Done([self.answers.dead(record, "", code, problems=problems)]))
+        self.commits.settle(record, CONTROL_UNIT, Done([*said, self.answers.dead(record, "", code, problems=problems)]))
 
     def _was_finished(self, record: Record, name: str) -> bool:
         """Whether an earlier holder of the lane finished that unit, behind one that it did not; then it is passed over."""

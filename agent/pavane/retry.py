@@ -13,6 +13,7 @@ class Rejected(PavaneError):
     """
 
     code: ClassVar[str] = "rejected"
+    reason: str = ""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -34,12 +35,15 @@ class Retry:
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.first_s < 0 or self.factor < 1 or not 0 <= self.jitter < 1:
-            raise ValueError("Retry needs attempts >= 1, first_s >= 0, factor >= 1 and 0 <= jitter < 1")
+        if self.attempts < 1 or min(self.first_s, self.most_s) < 0 or self.factor < 1 or not 0 <= self.jitter < 1:
+            raise ValueError("Retry needs attempts >= 1, first_s >= 0, most_s >= 0, factor >= 1 and 0 <= jitter < 1")
 
     def pause_s(self, attempt: int, chance: float) -> float:
         """The pause after attempt number ``attempt`` (from 1) failed; ``chance`` in [0, 1) spreads it."""
-        steady = min(self.most_s, self.first_s * self.factor ** min(attempt - 1, 64))
+        try:
+            steady = min(self.most_s, self.first_s * self.factor ** (attempt - 1))
+        except OverflowError:
+            steady = self.most_s
         return steady * (1 + self.jitter * (2 * chance - 1))
 
 

@@ -12,7 +12,8 @@ from pavane.kit import Kit, Limits
 from pavane.lane import LaneAtWork
 from pavane.plan import AgentPlan, plan_of
 from pavane.settings import Settings
-from pavane_events.bus import Bus
+from pavane_events.bus import Bus, Lane
+from pavane_events.errors import LaneLost
 from pavane_saga.coordinator import run_coordinator
 from pavane_saga.manifest import read_directory
 from pavane_saga.saga import Saga
@@ -82,7 +83,7 @@ async def run_agent(agent: Agent, bus: Bus, stop: asyncio.Event, surroundings: S
             await _introduce(plan, bus)
             await _run_lanes(kit, bus, stop)
     finally:
-        tracing.shutdown(surroundings.limits.drain_s)
+        await asyncio.to_thread(tracing.shutdown, surroundings.limits.drain_s)
 
 
 async def _introduce(plan: AgentPlan, bus: Bus) -> None:
@@ -98,10 +99,18 @@ async def _run_lanes(kit: Kit, bus: Bus, stop: asyncio.Event) -> None:
 
             async def grant() -> None:
                 async for lane in lanes:
-                    group.create_task(LaneAtWork(kit, lane).run(stop))
+                    group.create_task(_work(kit, lane, stop))
 
             granting = group.create_task(grant())
             await stop.wait()
             granting.cancel()
     finally:
         await lanes.close()
+
+
+async def _work(kit: Kit, lane: Lane, stop: asyncio.Event) -> None:
+    try:
+        at_work = LaneAtWork(kit, lane)
+    except LaneLost:
+        return  # between its grant and the first look at its state
+    await at_work.run(stop)

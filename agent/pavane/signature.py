@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Union, cast
 
 from pavane.context import Context
+from pavane_events.envelope import MOST_CAUSES, MOST_PARTS
 from pavane_events.errors import Problem
 from pavane_events.event import Event
 
@@ -57,9 +58,13 @@ def read_signature(function: Callable[..., object], what: str) -> tuple[Signatur
         where = f"{what}({name})"
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             problems.append(Problem(where, "step.variadic", "name each event: *args and **kwargs cannot be subscribed to"))
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            problems.append(Problem(where, "step.positional", "events are given by name: take the / out of the signature"))
         elif name not in hints:
             problems.append(Problem(where, "step.unannotated", f"say which event it is: {name}: ScoreComputed"))
         elif hints[name] is Context:
+            if context is not None:
+                problems.append(Problem(where, "step.context-doubled", f"{context!r} is the context already: take one out"))
             context = name
         else:
             views = _events_of(hints[name], where, problems, "parameter")
@@ -78,11 +83,14 @@ def read_undo(function: Callable[..., object], step: Signature, what: str) -> tu
     hints = _hints(function, what, problems)
     if hints is None:
         return (False, None), problems
-    names = [name for name in inspect.signature(function).parameters if hints.get(name) is not Context]
-    context = next((name for name in inspect.signature(function).parameters if hints.get(name) is Context), None)
+    found = inspect.signature(function).parameters
+    names = [name for name in found if hints.get(name) is not Context]
+    contexts = [name for name in found if hints.get(name) is Context]
+    context = contexts[0] if contexts else None
     wanted = [parameter.name for parameter in step.parameters]
     shown = ", ".join([*wanted, "done", "ctx"])
-    if names[: len(wanted)] != wanted or names[len(wanted) :] != ["done"]:
+    is_named = all(each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) for each in found.values())
+    if names != [*wanted, "done"] or len(contexts) > 1 or not is_named:
         problems.append(
             Problem(what, "undo.parameters", f"an undo takes its step's inputs under the same names, then done: ({shown})")
         )
@@ -95,7 +103,33 @@ def read_undo(function: Callable[..., object], step: Signature, what: str) -> tu
                 f"done must accept None, for a process can die between effect and answer: done: {given} | None",
             )
         )
+    for parameter in step.parameters:
+        _check_undo_type(hints.get(parameter.name), parameter, f"{what}({parameter.name})", problems)
     return (True, context), problems
+
+
+def accepts(function: Callable[..., object], signature: Signature) -> bool:
+    """Whether a function can be called as a step of that signature is: with its events, and its context, by name."""
+    names = [parameter.name for parameter in signature.parameters]
+    if signature.context is not None:
+        names.append(signature.context)
+    try:
+        inspect.signature(function).bind(**dict.fromkeys(names))
+    except TypeError:
+        return False
+    return True
+
+
+def _check_undo_type(hint: object, parameter: Parameter, where: str, problems: list[Problem]) -> None:
+    """An undo that names another event than its step is a mistake; one that names a wider class, or none, is not."""
+    kinds = [each for each in _alternatives(hint) if isinstance(each, type) and issubclass(each, Event)]
+    if kinds and not all(issubclass(view, tuple(kinds)) for view in parameter.views):
+        given = " | ".join(view.__name__ for view in parameter.views)
+        problems.append(Problem(where, "undo.parameter-type", f"it is what the step was given: {parameter.name}: {given}"))
+
+
+def _alternatives(hint: object) -> tuple[object, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def _hints(function: Callable[..., object], what: str, problems: list[Problem]) -> dict[str, object] | None:
@@ -109,6 +143,9 @@ def _hints(function: Callable[..., object], what: str, problems: list[Problem]) 
 def _check_parameters(parameters: list[Parameter], what: str, problems: list[Problem]) -> None:
     if not parameters and not problems:
         problems.append(Problem(what, "step.no-event", "a step takes at least one event: def step(score: ScoreComputed)"))
+    if len(parameters) > MOST_CAUSES:
+        too_many = f"a join waits for at most {MOST_CAUSES} events: let another step join some of them first"
+        problems.append(Problem(what, "step.too-many-events", too_many))
     seen: dict[str, str] = {}
     for parameter in parameters:
         for event_type in parameter.types:
@@ -124,9 +161,8 @@ def _check_parameters(parameters: list[Parameter], what: str, problems: list[Pro
 
 
 def _events_of(hint: object, where: str, problems: list[Problem], kind: str) -> tuple[EventType, ...]:
-    alternatives = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
     found: list[EventType] = []
-    for each in alternatives:
+    for each in _alternatives(hint):
         if each is type(None):
             problems.append(
                 Problem(where, "step.optional", "an event that may be missing cannot be waited for: make it another step")
@@ -152,8 +188,14 @@ def _returns(hint: object, what: str, problems: list[Problem]) -> tuple[tuple[Ev
         if Ellipsis in parts:
             problems.append(Problem(where, "step.return-length", "name each event of the tuple: tuple[A, B]"))
             return (), True, False
+        if any(len(_alternatives(part)) > 1 for part in parts):
+            either = "a tuple is always the same events: for one of several tuples write two steps, or return one event"
+            problems.append(Problem(where, "step.return-union-in-tuple", either))
+            return (), True, False
+        if len(parts) > MOST_PARTS:
+            problems.append(Problem(where, "step.too-many-outputs", f"a step gives at most {MOST_PARTS} events at once"))
         return tuple(view for part in parts for view in _events_of(part, where, problems, "return")), True, False
-    arms = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    arms = _alternatives(hint)
     nothing = type(None) in arms
     events = tuple(view for arm in arms if arm is not type(None) for view in _events_of(arm, where, problems, "return"))
     return events, False, nothing

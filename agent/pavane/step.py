@@ -145,12 +145,10 @@ class Step(Generic[P, R_co]):
         elif signature.several:
             if isinstance(returned, tuple):
                 events = cast("tuple[object, ...]", returned)
-                if len(events) == len(signature.produces) and all(
-                    isinstance(event, kind) for event, kind in zip(events, signature.produces, strict=True)
-                ):
+                if len(events) == len(signature.produces) and all(map(_is_one_of, events, signature.produces)):
                     return cast("Outputs", events)
-        elif isinstance(returned, signature.produces):
-            return (returned,)
+        elif any(_is_one_of(returned, kind) for kind in signature.produces):
+            return (cast("Event", returned),)
         promised = ", ".join(kind.__name__ for kind in signature.produces) or "nothing"
         raise WrongOutput(f"{self.wire_name} returned {given}, its signature promises {promised}")
 
@@ -161,8 +159,20 @@ async def call(function: Callable[..., object], arguments: dict[str, object], *,
         return await cast("Awaitable[object]", function(**arguments))
     context = contextvars.copy_context()
     return await asyncio.get_running_loop().run_in_executor(
-        None, functools.partial(context.run, functools.partial(function, **arguments))
+        None, functools.partial(context.run, functools.partial(_in_thread, function, arguments))
     )
+
+
+def _in_thread(function: Callable[..., object], arguments: dict[str, object]) -> object:
+    try:
+        return function(**arguments)
+    except StopIteration as error:  # a future cannot hold it: it would never be done (until Python 3.12)
+        raise RuntimeError("the function raised StopIteration") from error
+
+
+def _is_one_of(event: object, kind: type[Event]) -> bool:
+    """Whether an event is what was promised: a class of its own type that merely derives from it is another event."""
+    return isinstance(event, kind) and event.event_type == kind.event_type
 
 
 AnyStep = Step[..., object]

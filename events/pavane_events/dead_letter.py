@@ -10,6 +10,10 @@ from pavane_events.record import Message, Record
 
 PREFIX = "pavane_"
 
+_MOST_PROBLEMS = 50
+_LONGEST_WHERE = 200
+_LONGEST_MESSAGE = 500
+
 
 def dead_letters_topic(agent: str) -> str:
     """The topic of an agent's dead letters."""
@@ -33,7 +37,10 @@ def dead_letter(record: Record, agent: str, reason: Reason) -> Message:
     Reasons carry field paths, codes and rules, never values. A record too large to take the extra headers leaves its
     value where it is: ``pavane_truncated`` says so, and the source position finds it.
     """
-    problems = [{"where": each.where, "code": each.code, "message": each.message} for each in reason.problems[:50]]
+    problems = [
+        {"where": each.where[:_LONGEST_WHERE], "code": each.code, "message": each.message[:_LONGEST_MESSAGE]}
+        for each in reason.problems[:_MOST_PROBLEMS]
+    ]
     extra = {
         "error_code": reason.code,
         "error_step": reason.step,
@@ -44,7 +51,7 @@ def dead_letter(record: Record, agent: str, reason: Reason) -> Message:
         "source_partition": str(record.partition),
         "source_offset": str(record.offset),
     }
-    headers = (*record.headers, *((PREFIX + name, value.encode()) for name, value in extra.items()))
+    headers = (*record.headers, *((PREFIX + name, value.encode(errors="replace")) for name, value in extra.items()))
     message = Message(dead_letters_topic(agent), record.value, record.key, headers, partition=record.partition)
     if message.size() <= MAX_RECORD_BYTES:
         return message

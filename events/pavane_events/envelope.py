@@ -19,6 +19,7 @@ from pavane_events.record import Headers, Message, Record
 JSON = "application/json"
 STRUCTURED = "application/cloudevents+json"
 MOST_CAUSES = 16
+MOST_PARTS = 64
 LONGEST_ATTRIBUTE = 2048
 """Characters of one attribute, and of one id among the causes: they go into state, commands and headers of others."""
 _LONGEST_TRACE = 8192
@@ -284,7 +285,7 @@ def _envelope(attributes: dict[str, str], data: bytes, trace: Trace, prefix: str
     counted = _count(part), _count(parts)
     if depth is None:
         problems.append(Problem(f"{prefix}depth", "depth", "must be a whole number"))
-    if counted[0] is None or counted[1] is None or not 1 <= counted[0] <= counted[1] <= MOST_CAUSES * 4:
+    if counted[0] is None or counted[1] is None or not 1 <= counted[0] <= counted[1] <= MOST_PARTS:
         problems.append(Problem(f"{prefix}part", "part", "must read like 1/2"))
     if problems:
         raise UndecodableRecord("the record is no event", problems)

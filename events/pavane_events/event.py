@@ -79,9 +79,9 @@ def violation(model: type[BaseModel], error: ValidationError) -> ContractViolati
     """The problems pydantic found, as ours: field paths, codes and rules, but no input."""
     name = model.event_type if issubclass(model, Event) else model.__name__
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    problems = [Problem(_path(each["loc"]), each["type"], each["msg"][:_LONGEST_PATH]) for each in found[:_MOST_PROBLEMS]]
+    problems = [Problem(_path(each["loc"]), each["type"], each["msg"]) for each in found[:_MOST_PROBLEMS]]
     if len(found) > _MOST_PROBLEMS:
-        problems.append(Problem("data", "contract.more", f"and {len(found) - _MOST_PROBLEMS} problems more"))
+        problems[-1] = Problem("data", "contract.more", f"and {len(found) - _MOST_PROBLEMS + 1} problems more")
     return ContractViolation(f"{name} does not fit its contract", problems)
 
 

@@ -4,13 +4,15 @@ import logging
 from collections.abc import Iterable
 from typing import Literal
 
+from pavane_events.bus import MAX_RECORD_BYTES
 from pavane_events.envelope import Envelope
 from pavane_events.ids import derived
 from pavane_events.record import Message
 from pavane_saga.engine import Command, End, Halt, Park, Undo
+from pavane_saga.facts import UndoFailed
 from pavane_saga.history import History
 from pavane_saga.saga import Saga, SagaEnded
-from pavane_saga.wire import COORDINATOR, ENDS, UndoCommand, commands_topic, end_envelope, timestamp
+from pavane_saga.wire import COORDINATOR, ENDS, FACTS, UndoCommand, commands_topic, end_envelope, fact_envelope, timestamp
 from pavane_tracing.work import Work
 
 log = logging.getLogger("pavane.coordinator")
@@ -62,7 +64,12 @@ class Clerk:
             outputs=tuple(events[each].event for each in command.outputs if each in events),
             outcome=command.outcome,
         )
-        return self._sent(order.envelope(self._now_s), commands_topic(command.step.partition("/")[0]))
+        message = self._sent(order.envelope(self._now_s), commands_topic(command.step.partition("/")[0]))
+        if message.size() <= MAX_RECORD_BYTES:
+            return message
+        reason = f"its inputs and outputs take {message.size()} bytes: no command carries them"
+        failed = UndoFailed(command.step, command.causes, "undo.too-large", reason)
+        return self._sent(fact_envelope(failed, saga=self._id, source=f"/{COORDINATOR}", time_s=self._now_s), FACTS)
 
     def _end(self, command: End) -> list[Message]:
         self.verdict = command.verdict

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pavane_events.bus import Bus, Lane, Lanes, TopicSpec
 from pavane_events.dead_letter import dead_letters_topic
 from pavane_events.errors import BusUnavailable, LaneLost
+from pavane_events.patience import commit_patiently
 from pavane_events.record import Record
-from pavane_saga.desk import Decision, Desk
+from pavane_saga.desk import Desk
 from pavane_saga.manifest import Directory, SagaPlan, read_directory
 from pavane_saga.saga import Saga, SagaEnded
 from pavane_saga.wire import ADMISSIONS, AGENTS, COORDINATOR, ENDS, FACTS
@@ -23,8 +24,6 @@ _BATCH = 500
 _LOOK_S = 0.1
 _LOOK_LATER_S = 2.0
 _REMIND_S = 10.0
-_FIRST_PAUSE_S = 0.05
-_MOST_PAUSE_S = 5.0
 
 
 @dataclass(slots=True)
@@ -65,7 +64,10 @@ async def run_coordinator(
 
             async def grant() -> None:
                 async for lane in lanes:
-                    desk = CoordinatorLane(office, lane)
+                    try:
+                        desk = CoordinatorLane(office, lane)
+                    except LaneLost:
+                        continue  # between its grant and the first look at its state
                     desks.append(desk)
                     group.create_task(desk.run(stop))
 
@@ -76,7 +78,7 @@ async def run_coordinator(
             looking.cancel()
     finally:
         await lanes.close()
-        tracing.shutdown(5.0)
+        await asyncio.to_thread(tracing.shutdown, 5.0)
 
 
 async def _prepare(office: Office) -> None:
@@ -104,8 +106,13 @@ async def _look_around(office: Office, lanes: Lanes, desks: "list[CoordinatorLan
     intakes: set[str] = set()
     remind = time.monotonic() + _REMIND_S
     while True:
-        office.directory = await read_directory(office.bus)
-        existing = set(await office.bus.topics())
+        try:
+            office.directory = await read_directory(office.bus)
+            existing = set(await office.bus.topics())
+        except BusUnavailable as error:
+            log.warning("the coordinator cannot look who is there, it tries again: %s", error)
+            await asyncio.sleep(_LOOK_LATER_S)
+            continue
         new = (set(_topics(office)) & existing) - subscribed
         if new:
             await lanes.subscribe(new)
@@ -171,18 +178,5 @@ class CoordinatorLane:
         desk.fire(desk.deadlines.take(self._lane.positions))
         decision = desk.decide()
         if decision is not None:
-            await self._commit(decision)
+            await commit_patiently(self._lane, decision.done, decision.outputs, decision.state)
             desk.committed()
-
-    async def _commit(self, decision: Decision) -> None:
-        """The same commit again, with growing pauses, while the bus is full, locked or away."""
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                await self._lane.commit(decision.done, decision.outputs, decision.state)
-            except BusUnavailable as error:
-                log.warning("lane %d of the coordinator cannot commit, it tries again: %s", self._lane.partition, error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(_MOST_PAUSE_S, pause_s * 2)
-            else:
-                return

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pavane_events.bus import Lane
 from pavane_events.dead_letter import Reason, dead_letter
 from pavane_events.envelope import Envelope, parse, parse_structured
-from pavane_events.errors import ContractViolation, ProblemsError, UndecodableRecord
+from pavane_events.errors import ContractViolation, Problem, ProblemsError, UndecodableRecord
 from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
 from pavane_saga.clerk import Clerk
@@ -124,6 +124,9 @@ class Desk:
                 raise UndecodableRecord("misplaced", problems)
             if record.topic == FACTS:
                 fact: Fact = read_fact(envelope)
+            elif envelope.type != record.topic:
+                mismatch = f"an event of type {envelope.type} does not belong on topic {record.topic}"
+                raise UndecodableRecord("on the wrong topic", [Problem("ce_type", "topic.mismatch", mismatch)])
             else:
                 fact = Happened.of(envelope, record.offset)
         except UndecodableRecord as error:
@@ -176,7 +179,8 @@ class Desk:
                 start = parse(record)
                 saga = self._starts.get(start.type)
                 if saga is None or start.saga is None:
-                    return
+                    unknown = Problem("ce_type", "admission.unknown", f"no saga of this coordinator starts with {start.type}")
+                    raise UndecodableRecord("no admission", [unknown])
                 admission = Admission(start, start, named=True)
             else:
                 saga = self._intakes[record.topic]

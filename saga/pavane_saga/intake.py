@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from typing import cast
 
 from pavane_events.bus import MAX_RECORD_BYTES
-from pavane_events.envelope import Envelope, Trace, is_event, parse
+from pavane_events.envelope import Envelope, carried_trace, is_event, parse
 from pavane_events.errors import ContractViolation, Problem, UndecodableRecord
 from pavane_events.ids import derived, uuid7
 from pavane_events.partition import partition_of
 from pavane_events.record import Record
 from pavane_saga.saga import Saga
 from pavane_saga.wire import timestamp
+
+LARGEST_START = MAX_RECORD_BYTES - 65_536
+"""Bytes of a start event's data: the rest is for its headers, and for the words of an undo command around it."""
 
 IDEMPOTENCY_KEY = "idempotency-key"
 """The header by which a producer of plain JSON may name its record, so that sending it twice starts one saga."""
@@ -54,12 +57,16 @@ def admit(record: Record, saga: Saga, partitions: int, now_s: float) -> Admissio
         known = f"version {version}, and this intake knows version {starts.event_version}: upgrade it before its producers"
         raise ContractViolation(starts.event_type, [Problem("ce_dataschema", "contract.future-version", known)])
     event = starts.from_json_strictly(origin.data)
+    data = event.to_json()
+    if len(data) > LARGEST_START:
+        large = Problem("value", "value.too-large", f"{len(data)} bytes as an event, {LARGEST_START} fit")
+        raise UndecodableRecord("too large", [large])
     saga_id = saga_id_of(origin.source, origin.id) if named else _local_id(record.partition, partitions)
     start = Envelope(
         id=derived("start", saga_id),
         source=f"/sagas/{saga.name}",
         type=starts.event_type,
-        data=event.to_json(),
+        data=data,
         time=timestamp(now_s),
         subject=origin.subject,
         dataschema=starts.dataschema(),
@@ -84,7 +91,7 @@ def _origin(record: Record) -> tuple[Envelope, bool]:
         type=record.topic,
         data=record.value,
         subject=_subject(record.value),
-        trace=Trace(traceparent=headers.get("traceparent"), tracestate=headers.get("tracestate")),
+        trace=carried_trace(headers)._replace(baggage=None),
     )
     return origin, key is not None
 

@@ -55,7 +55,9 @@ def fact_message(envelope: Envelope, trace: Trace, partition: int | None = None)
 def read_fact(envelope: Envelope) -> Fact:
     """The fact in an event of :data:`FACTS`. Raises :class:`UndecodableRecord`."""
     try:
-        return fact_from_json(envelope.data)
+        fact = fact_from_json(envelope.data)
+        fact.identity.encode()  # what is no Unicode text cannot be a key of state
+        return fact
     except (ValueError, KeyError, TypeError) as error:
         raise UndecodableRecord("no fact", [Problem("data", "fact", f"not a fact: {type(error).__name__}")]) from None
 
@@ -109,20 +111,34 @@ def read_undo_request(envelope: Envelope) -> UndoRequest:
     """The undo command in an event. Raises :class:`UndecodableRecord`."""
     try:
         data = cast("dict[str, object]", json.loads(envelope.data))
-        causes = tuple(str(each) for each in cast("list[object]", data["causes"]))
+        step, causes = _unit_of(data)
         inputs = tuple(parse_structured(json.dumps(each).encode()) for each in cast("list[object]", data["inputs"]))
         outputs = tuple(parse_structured(json.dumps(each).encode()) for each in cast("list[object]", data["outputs"]))
         return UndoRequest(
-            step=str(data["step"]),
+            step=step,
             causes=causes,
             inputs=inputs,
             outputs=outputs,
             outcome="done" if data["outcome"] == "done" else "unknown",
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UndecodableRecord(
             "no undo command", [Problem("data", "undo", f"not an undo command: {type(error).__name__}")]
         ) from None
+
+
+def undo_asked_for(envelope: Envelope) -> tuple[str, tuple[str, ...]] | None:
+    """Step and causes that an undo command names, where it says so much but cannot be read as a whole."""
+    try:
+        return _unit_of(cast("dict[str, object]", json.loads(envelope.data))) if envelope.type == UNDO else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _unit_of(data: dict[str, object]) -> tuple[str, tuple[str, ...]]:
+    step, causes = str(data["step"]), tuple(str(each) for each in cast("list[object]", data["causes"]))
+    "".join((step, *causes)).encode()  # what is no Unicode text is no name
+    return step, causes
 
 
 def end_envelope(saga: str, *, failed: bool, code: str, reason: str, time_s: float) -> Envelope:

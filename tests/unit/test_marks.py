@@ -1,0 +1,117 @@
+"""Begun marks: durable before any step begins beyond them, so that what lies beyond provably never began."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pavane.marks import KEY, Marks
+from pavane_events.bus import Lanes, TopicSpec
+from pavane_events.buses.memory import MemoryBus
+from pavane_events.record import Record
+
+
+def record(offset: int, topic: str = "t") -> Record:
+    return Record(topic, 0, offset, None, b"", (), 0)
+
+
+async def lanes_of(bus: MemoryBus) -> Lanes:
+    await bus.create_topics([TopicSpec("t"), TopicSpec("u")])
+    return await bus.lanes("g", ["t", "u"])
+
+
+def test_a_lane_begins_without_a_mark_and_under_a_new_version() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus(partitions=1)
+        lane = await anext(await lanes_of(bus))
+        marks = Marks(lane, "v1", ["t"], 10)
+        assert marks.new_version
+        assert not marks.may_have_begun(record(0))
+        assert not marks.cover([record(0)])
+        await lane.commit({}, (), marks.advance())
+        marks.committed()
+        assert marks.cover([record(0), record(9)])
+        assert not marks.cover([record(10)])
+        assert marks.cover([record(1_000_000, "u")]), "topics without effects need no mark"
+        await bus.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_next_holder_finds_the_mark_and_whatever_lies_before_it_may_have_begun() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus(partitions=1)
+        lanes = await lanes_of(bus)
+        lane = await anext(lanes)
+        first = Marks(lane, "v1", ["t"], 10)
+        first.cover([record(5)])
+        await lane.commit({}, (), first.advance())
+        bus.take_away("g", 0)
+        again = Marks(await anext(lanes), "v1", ["t"], 10)
+        assert not again.new_version
+        assert again.may_have_begun(record(14))
+        assert not again.may_have_begun(record(15))
+        assert again.cover([record(14)]), "the mark that was found holds for the next holder, too"
+        await bus.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_that_is_due_anyhow_carries_the_mark_on_where_half_of_the_window_is_used() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus(partitions=1)
+        lane = await anext(await lanes_of(bus))
+        marks = Marks(lane, "v1", ["t"], 10)
+        marks.advance()
+        marks.committed()
+        marks.cover([record(5)])
+        assert marks.refresh() == {}
+        marks.cover([record(6)])
+        assert marks.refresh() == {KEY: b'{"version":"v1","mark":{"t":16}}'}
+        marks.committed()
+        assert marks.refresh() == {}
+        await bus.close()
+
+    asyncio.run(scenario())
+
+
+class Stored:
+    """Just so much of a lane as marks look at."""
+
+    def __init__(self, rows: dict[bytes, bytes], committed: Mapping[str, int]) -> None:
+        self.rows = rows
+        self.committed = committed
+        self.state = self
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.rows.get(key)
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return iter(())
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.booleans(), st.booleans()), max_size=30), st.integers(2, 20))
+def test_no_input_is_worked_on_that_a_later_holder_would_take_for_never_begun(
+    history: list[tuple[int, bool, bool]], window: int
+) -> None:
+    rows: dict[bytes, bytes] = {}
+    begun: set[int] = set()
+    offset = 0
+    marks = Marks(Stored(rows, {"t": 0}), "v1", ["t"], window)  # type: ignore[arg-type]
+    for step, commits, dies in history:
+        offset += step
+        if not marks.cover([record(offset)]):
+            write(rows, marks.advance())
+            marks.committed()
+        begun.add(offset)
+        if commits:
+            write(rows, marks.refresh())
+            marks.committed()
+        if dies:
+            marks = Marks(Stored(rows, {"t": 0}), "v1", ["t"], window)  # type: ignore[arg-type]
+            assert all(marks.may_have_begun(record(each)) for each in begun)
+
+
+def write(rows: dict[bytes, bytes], changes: Mapping[bytes, bytes | None]) -> None:
+    rows.update({key: value for key, value in changes.items() if value is not None})

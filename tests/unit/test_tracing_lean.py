@@ -1,0 +1,86 @@
+"""Lean spans say what the SDK's say: the same rows from the same work, but for ids and times."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.trace import StatusCode
+
+from pavane_events.envelope import Envelope, Trace
+from pavane_tracing.lean import LeanSpan, LeanTracer
+from pavane_tracing.setup import make_tracing
+from pavane_tracing.span import SpanRow
+
+SENT = Trace(traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+UNSAMPLED = Trace(traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-00")
+
+
+def rows_of(trace_context: Trace) -> list[SpanRow]:
+    """A unit of work with everything in it that a unit can have."""
+    tracing = make_tracing("service", keep=True)
+    try:
+        envelope = Envelope(id="e", source="/x", type="a.b", data=b"{}", saga="s", trace=trace_context)
+        other = Trace(traceparent="00-" + "c" * 32 + "-" + "d" * 16 + "-01")
+        work = tracing.process(envelope, topic="a.b", partition=1, offset=7, group="g", step="g/s", links=(other,))
+        with work:
+            with trace.get_tracer("user").start_as_current_span("inner"):
+                pass
+            work.event("retry", {"attempt": 1})
+            work.send("c.d", "e2", "c.d", saga="s", size=5)
+            work.point("saga x start", attributes={"k": "v"})
+            work.fail("code", "message")
+        work.end()
+        return work.spans
+    finally:
+        tracing.shutdown(1.0)
+
+
+def comparable(rows: list[SpanRow]) -> list[SpanRow]:
+    """Without what differs from run to run: ids of one's own, and times."""
+    names = {row.span_id: row.name for row in rows}
+    return [
+        replace(
+            row,
+            span_id="",
+            parent_span_id=names.get(row.parent_span_id or "", row.parent_span_id),
+            start_ns=0,
+            end_ns=0,
+            events=tuple(replace(event, time_ns=0) for event in row.events),
+        )
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("context", [SENT, UNSAMPLED])
+def test_lean_and_sdk_spans_make_the_same_rows(context: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    lean = comparable(rows_of(context))
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_on")
+    assert lean == comparable(rows_of(context))
+    assert len(lean) == (4 if context is SENT else 0)
+
+
+def test_an_ended_span_records_nothing_more() -> None:
+    async def scenario() -> None:
+        span = LeanTracer().start_span("name", attributes={"a": 1})
+        assert isinstance(span, LeanSpan)
+        span.update_name("other")
+        span.add_link(span.get_span_context())
+        span.record_exception(ValueError("secret"))
+        span.set_status(StatusCode.OK)
+        span.set_status(StatusCode.ERROR, "too late")
+        span.end(5)
+        before = (span.name, dict(span.attributes), list(span.events), list(span.links), span.status)
+        span.set_attribute("b", 2)
+        span.set_attributes({"c": 3})
+        span.add_event("late")
+        span.add_link(span.get_span_context())
+        span.update_name("late")
+        span.set_status(StatusCode.ERROR)
+        span.end(6)
+        assert (span.name, dict(span.attributes), list(span.events), list(span.links), span.status) == before
+        assert (span.end_time, span.is_recording(), span.name) == (5, False, "other")
+        assert "secret" not in str(span.events)
+        assert span.status.status_code is StatusCode.OK
+
+    asyncio.run(scenario())
