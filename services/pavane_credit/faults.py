@@ -11,7 +11,7 @@ SHARES: tuple[tuple[Fault, int, str], ...] = (
     ("bureau-slow", 25, "the bureau times out once, then answers"),
     ("bureau-down", 8, "the bureau times out until the step gives up"),
     ("confidence-low", 10, "the score is too uncertain for risk's contract"),
-    ("crash", 6, "income crashes after its effect and before its commit, while the bureau is down: undone all the same"),
+    ("crash", 6, "an agent crashes between effect and commit, and its saga fails elsewhere: undone"),
     ("twice", 20, "the application arrives twice and is admitted once"),
     ("comes-back", 8, "a zombie does a step again after its undo: the fence refuses it"),
     ("undo-fails", 8, "an undo fails twice before it works"),

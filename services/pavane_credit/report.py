@@ -1,9 +1,11 @@
 """Report: the demo's bar while it runs, and its summary at the end, for people and for programs."""
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -103,10 +105,8 @@ def _print_checks(console: Console, outcome: Outcome, numbers: Numbers) -> None:
     ledgers, grade = outcome.ledgers, outcome.grade
     console.print()
     if ledgers.holds:
-        console.print(
-            f"[green]ledgers agree[/green]: every approved application has its five effects, every other one none;"
-            f" {ledgers.booked_dm:,} DM booked = {ledgers.approved_dm:,} DM approved"
-        )
+        console.print("[green]ledgers agree[/green]: every approved application has its five effects, every other one none")
+        console.print(f"{ledgers.booked_dm:,} DM are booked, {ledgers.approved_dm:,} DM are approved")
     else:
         console.print(f"[red]ledgers disagree[/red] ({len(ledgers.problems)})")
         for problem in ledgers.problems[:20]:
@@ -125,11 +125,19 @@ def _print_next(console: Console, outcome: Outcome, place: Place) -> None:
     if place.bus.startswith("memory:"):
         return
     console.print("\n[bold]next[/bold]")
+    program = _program()
     path = place.bus.removeprefix("sqlite:///")
     bus = f"--bus sqlite:///{os.path.relpath(path)}" if place.bus != path else f"--bus {place.bus}"
     saga = outcome.shown or "SAGA"
     for command in (f"sagas list {bus} --state compensated", f"sagas show {saga} {bus}", f"trace {saga} {bus}"):
-        console.print(f"  .venv/bin/pavane {command}", soft_wrap=True)
-    console.print(
-        "  .venv/bin/pavane graph pavane_credit.choreography:AGENTS pavane_credit.choreography:SAGAS", soft_wrap=True
-    )
+        console.print(f"  {program} {command}", soft_wrap=True)
+    targets = "pavane_credit.choreography:AGENTS pavane_credit.choreography:SAGAS"
+    console.print(f"  {program} graph {targets}", soft_wrap=True)
+
+
+def _program() -> str:
+    """How this program was called, so that what is shown can be typed."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{os.path.relpath(sys.executable)} -m pavane"
+    return called.name if shutil.which(called.name) == str(called) else os.path.relpath(called)

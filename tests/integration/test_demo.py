@@ -86,7 +86,7 @@ def test_the_summary_is_plain_when_piped_and_what_it_says_to_type_next_works(tmp
     for line in ("applications", "approved", "declined and undone", "failed and undone", "still open", "ledgers agree"):
         assert line in done.stdout
     assert "↩ undoes" in done.stdout
-    commands = re.findall(r"^  \.venv/bin/pavane (.+)$", done.stdout, re.MULTILINE)
+    commands = re.findall(r"^  \S+ -m pavane (.+)$", done.stdout, re.MULTILINE)
     assert len(commands) >= 4
     for command in commands:
         followed = pavane(tmp_path, *shlex.split(command))
