@@ -83,7 +83,9 @@ async def attempt(
                 return await _fall_back(policy.fallback, number, policy, kit)
             number -= 1
             pause_s = max(0.001, breaker.retry_at_s - kit.clock())
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _is_meant():
+                raise
             name = _name_of(error)
             log.info("attempt %d of %s failed: %r", number, unit.name, error)
             if number >= policy.retry.attempts:
@@ -107,7 +109,13 @@ async def _fall_back(fallback: Callable[[], Awaitable[object]], number: int, pol
         return Failure("fallback.failed", _name_of(error), number, dead=True)
 
 
-def _name_of(error: Exception) -> str:
+def _is_meant() -> bool:
+    """Whether a cancellation is ours: a lane that ends. One that a handler raises by itself is a failure like any other."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _name_of(error: BaseException) -> str:
     return f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
 
 

@@ -169,6 +169,22 @@ def test_a_step_that_works_at_its_second_attempt_is_done() -> None:
     perform(scenario)
 
 
+def test_a_cancellation_that_a_step_raises_by_itself_is_a_failure_like_any_other() -> None:
+    async def scenario() -> None:
+        effects = Effects()
+
+        async def cancelled(order: Ordered, ctx: Context) -> Paid:
+            raise asyncio.CancelledError
+
+        async with stage([payer(effects, cancelled), sender()], [saga_of()]) as running:
+            assert await running.ended(await running.publish({})) == "compensated"
+            (letter,) = await running.dead("payer")
+            assert letter["error_code"] == "attempts.exhausted"
+        assert effects.standing == {}
+
+    perform(scenario)
+
+
 def test_a_join_is_called_once_when_both_events_are_there_and_undone_before_what_it_builds_on() -> None:
     async def scenario() -> None:
         effects = Effects()
