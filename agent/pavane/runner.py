@@ -18,7 +18,7 @@ from pavane_saga.coordinator import run_coordinator
 from pavane_saga.manifest import read_directory
 from pavane_saga.saga import Saga
 from pavane_tracing.setup import make_tracing
-from pavane_tracing.work import Tracing
+from pavane_tracing.work import FLUSH_S, Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ async def run_agent(agent: Agent, bus: Bus, stop: asyncio.Event, surroundings: S
             await _introduce(plan, bus)
             await _run_lanes(kit, bus, stop)
     finally:
-        await asyncio.to_thread(tracing.shutdown, surroundings.limits.drain_s)
+        await asyncio.to_thread(tracing.shutdown, FLUSH_S)
 
 
 async def _introduce(plan: AgentPlan, bus: Bus) -> None:

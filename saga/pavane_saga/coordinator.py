@@ -16,7 +16,7 @@ from pavane_saga.manifest import Directory, SagaPlan, read_directory
 from pavane_saga.saga import Saga, SagaEnded
 from pavane_saga.wire import ADMISSIONS, AGENTS, COORDINATOR, ENDS, FACTS
 from pavane_tracing.store import SPANS_TOPIC
-from pavane_tracing.work import Tracing
+from pavane_tracing.work import FLUSH_S, Tracing
 
 log = logging.getLogger("pavane.coordinator")
 
@@ -78,7 +78,7 @@ async def run_coordinator(
             looking.cancel()
     finally:
         await lanes.close()
-        await asyncio.to_thread(tracing.shutdown, 5.0)
+        await asyncio.to_thread(tracing.shutdown, FLUSH_S)
 
 
 async def _prepare(office: Office) -> None:

@@ -33,6 +33,7 @@ from pavane_saga.wire import ENDS, FACTS
 from pavane_tracing.drawing import to_text
 from pavane_tracing.store import SPANS_TOPIC, encode, spans_of
 from pavane_tracing.tree import build_tree
+from pavane_tracing.work import FLUSH_S
 
 _INTAKE = "credit.applications"
 _GROUP = 100
@@ -147,6 +148,7 @@ async def _publish(bus: Bus, plan: Plan, surroundings: Surroundings) -> Mapping[
             await bus.publish(messages)
             messages = []
     await bus.publish(messages)
+    await asyncio.to_thread(tracing.shutdown, FLUSH_S)
     return sagas
 
 

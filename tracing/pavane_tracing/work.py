@@ -27,6 +27,9 @@ from pavane_tracing.propagation import allowed_baggage, context_of, span_context
 from pavane_tracing.span import SpanRow, row_of
 from pavane_tracing.unit import Service, Unit
 
+FLUSH_S = 2.0
+"""How long the end of a service waits for a collector: what a dead one may cost."""
+
 SCOPE = "pavane"
 """The instrumentation scope of the platform's own spans."""
 

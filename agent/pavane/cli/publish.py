@@ -242,6 +242,7 @@ async def _messages(bus: Bus, topic: str, events: Sequence[Envelope], sagas: Seq
     """The events under a trace of their own each, and on an embedded bus its first span, for one publish."""
     from pavane_tracing.setup import make_tracing
     from pavane_tracing.store import SPANS_TOPIC, encode
+    from pavane_tracing.work import FLUSH_S
 
     tracing = make_tracing("cli", keep=bus.embedded)
     if tracing.keep:
@@ -253,5 +254,5 @@ async def _messages(bus: Bus, topic: str, events: Sequence[Envelope], sagas: Seq
         messages.append(event.with_trace(point.trace).to_message(topic, key=saga))
         if point.spans:
             messages.append(encode(point.spans, saga))
-    tracing.shutdown(5.0)
+    tracing.shutdown(FLUSH_S)
     return messages
