@@ -1,8 +1,11 @@
 """The circuit breaker, by a clock that is passed in."""
 
 import asyncio
+import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pavane.breaker import Breaker, BreakerOpen, Breakers, Transition
 
@@ -88,3 +91,98 @@ def test_the_breakers_of_an_agent_have_its_settings_and_tell_each_transition_onc
     breaker.failed()
     assert [each.after for each in breakers.take_transitions()] == ["open"]
     assert breakers.take_transitions() == []
+
+
+def test_calls_under_way_when_it_opened_say_nothing_any_more() -> None:
+    async def scenario() -> None:
+        world = World()
+        leave = asyncio.Event()
+
+        async def slow_success() -> None:
+            async with world.breaker:
+                await leave.wait()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(slow_success())
+            await asyncio.sleep(0)
+            world.fail(5)
+            leave.set()
+        assert world.breaker.state == "open"
+        assert world.changes() == [("closed", "open")]
+
+    asyncio.run(scenario())
+
+
+def test_only_the_trial_call_decides_whichever_calls_come_back_meanwhile() -> None:
+    async def scenario() -> None:
+        world = World()
+        gates = {name: asyncio.Event() for name in ("late success", "late failure", "trial")}
+
+        async def call(name: str) -> None:
+            async with world.breaker:
+                await gates[name].wait()
+                if name == "late failure":
+                    raise ConnectionError
+
+        late = [asyncio.create_task(call(name)) for name in ("late success", "late failure")]
+        await asyncio.sleep(0)
+        world.fail(5)
+        world.now += 60
+        trial = asyncio.create_task(call("trial"))
+        await asyncio.sleep(0)
+        gates["late success"].set()
+        gates["late failure"].set()
+        await asyncio.gather(*late, return_exceptions=True)
+        assert world.breaker.state == "half-open"
+        gates["trial"].set()
+        await trial
+        assert world.changes() == [("closed", "open"), ("open", "half-open"), ("half-open", "closed")]
+
+    asyncio.run(scenario())
+
+
+def test_while_a_trial_call_is_under_way_others_look_again_soon() -> None:
+    world = World()
+    world.fail(5)
+    world.now += 60
+    world.breaker.enter()
+    with pytest.raises(BreakerOpen) as raised:
+        world.breaker.enter()
+    assert raised.value.retry_at_s == world.now + 1
+
+
+@given(st.lists(st.tuples(st.sampled_from(["works", "fails"]), st.floats(0, 50)), max_size=60))
+def test_it_is_what_the_rule_says_call_by_call(calls: list[tuple[str, float]]) -> None:
+    world = World()
+    failures, opened_at = 0, None
+    for how, pause_s in calls:
+        world.now += pause_s
+        let_in = opened_at is None or world.now >= opened_at + 60
+        try:
+            world.breaker.enter()
+        except BreakerOpen:
+            assert not let_in
+            continue
+        assert let_in
+        if how == "works":
+            world.breaker.succeeded()
+            failures, opened_at = 0, None
+        else:
+            world.breaker.failed()
+            failures += 1
+            if failures >= 5:
+                opened_at = world.now
+        assert world.breaker.state == ("closed" if opened_at is None else "open")
+    assert all(one.after == next_one.before for one, next_one in itertools.pairwise(world.heard))
+
+
+def test_who_listens_to_breakers_is_told_at_once() -> None:
+    breakers = Breakers(lambda: 0.0, {"bank": (1, 5.0)})
+    told: list[str] = []
+
+    def listen() -> None:
+        told.append("changed")
+
+    breakers.listeners.add(listen)
+    breakers.get("bank").failed()
+    assert told == ["changed"]

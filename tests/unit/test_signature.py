@@ -1,5 +1,8 @@
 """Signatures that cannot work fail at import, with a message that shows the fix, all problems at once."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -197,3 +200,207 @@ def test_a_saga_that_cannot_work_says_why() -> None:
     with pytest.raises(DeclarationError) as raised:
         Saga("A Saga", starts=One, completes=One, fails=One, deadline=timedelta(0), intake="s.one")
     assert codes(raised) == ["saga.name", "saga.start-is-end", "saga.end-doubled", "saga.deadline", "saga.intake"]
+
+
+def refused() -> Callable[[Callable[..., object]], list[str]]:
+    """The codes of the problems that a function has as a step."""
+
+    def declare(function: Callable[..., object]) -> list[str]:
+        agent = Agent("a")
+        with pytest.raises(DeclarationError, match="a/") as raised:
+            agent.step(function)
+        assert all(problem.message for problem in raised.value.problems)
+        assert agent.steps == {}
+        return codes(raised)
+
+    return declare
+
+
+def test_events_are_given_by_name() -> None:
+    @refused()
+    def found(one: One, /, two: Two) -> None: ...
+
+    assert found == ["step.positional"]
+
+
+def test_there_is_one_context() -> None:
+    @refused()
+    def found(one: One, ctx: Context, context: Context) -> None: ...
+
+    assert found == ["step.context-doubled"]
+
+
+def test_a_join_waits_for_no_more_events_than_an_event_can_name_as_causes() -> None:
+    kinds = {f"event_{number}": type(f"E{number}", (Event,), {}, type=f"s.e{number}") for number in range(17)}
+
+    def join(**events: Event) -> None: ...
+
+    join.__annotations__ = {**kinds, "return": None}
+    join.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in kinds.items()]
+    )
+    assert refused()(join) == ["step.too-many-events"]
+
+
+def test_a_step_gives_no_more_events_at_once_than_an_event_can_count() -> None:
+    def split(one: One) -> None: ...
+
+    split.__annotations__["return"] = tuple[tuple([Two] * 65)]  # type: ignore[misc]
+    assert refused()(split) == ["step.too-many-outputs"]
+
+
+def test_a_tuple_is_always_the_same_events() -> None:
+    @refused()
+    def either(one: One) -> tuple[One | Two, Two]: ...  # type: ignore[empty-body]
+
+    @refused()
+    def any_number(one: One) -> tuple[Two, ...]: ...  # type: ignore[empty-body]
+
+    assert either == ["step.return-union-in-tuple"]
+    assert any_number == ["step.return-length"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "pay it", "-pay", "päy"])
+def test_a_step_has_a_name_that_can_stand_on_the_wire(name: str) -> None:
+    def step(one: One) -> None: ...
+
+    step.__name__ = name
+    assert refused()(step) == ["step.name"]
+    if name:
+        with pytest.raises(DeclarationError) as raised:
+            Agent("a").step(name=name)(step_of_one)
+        assert codes(raised) == ["step.name"]
+
+
+def test_a_callable_without_a_name_is_asked_for_one() -> None:
+    def step(one: One) -> None: ...
+
+    assert "step.name" in refused()(functools.partial(step))
+
+
+def test_within_is_a_positive_time() -> None:
+    with pytest.raises(DeclarationError) as raised:
+
+        @Agent("a").step(within=timedelta(0))
+        def step(one: One) -> None: ...
+
+    assert codes(raised) == ["step.within"]
+
+
+def test_a_fallback_takes_what_its_step_takes() -> None:
+    def of_something_else(two: Two) -> Two:
+        return two
+
+    def of_the_same(one: One, ctx: Context) -> Two:
+        return Two()
+
+    def of_anything(**events: object) -> Two:
+        return Two()
+
+    agent = Agent("a")
+    with pytest.raises(DeclarationError) as raised:
+
+        @agent.step(fallback=of_something_else)
+        def step(one: One, ctx: Context) -> Two:
+            return Two()
+
+    assert codes(raised) == ["step.fallback"]
+    agent.step(name="same", fallback=of_the_same)(step_of_one)
+    agent.step(name="any", fallback=of_anything)(step_of_one)
+    assert set(agent.steps) == {"same", "any"}
+
+
+def step_of_one(one: One, ctx: Context) -> Two:
+    return Two()
+
+
+def test_annotations_that_cannot_be_read_are_a_problem_of_the_step() -> None:
+    def step(one: One) -> None: ...
+
+    step.__annotations__["one"] = "NoSuchName"
+    with pytest.raises(DeclarationError, match="NoSuchName") as raised:
+        Agent("a").step(step)
+    assert codes(raised) == ["step.annotations"]
+
+
+def test_an_event_that_is_no_event_class_is_refused_wherever_it_stands() -> None:
+    @refused()
+    def found(one: Event, two: list[Two]) -> dict[str, One]: ...  # type: ignore[empty-body]
+
+    assert found == ["step.parameter-type", "step.parameter-type", "step.return-type"]
+
+
+def undo_refused(undo: Callable[..., object]) -> list[str]:
+    @Agent("a").step
+    def step(one: NarrowOne, two: Two) -> One | Two:
+        return one
+
+    with pytest.raises(DeclarationError, match=r"the undo of a/step cannot work so") as raised:
+        step.compensate(undo)
+    assert step.undo is None
+    return codes(raised)
+
+
+def test_an_undo_takes_what_its_step_took() -> None:
+    def other_type(one: Two, two: Two, done: One | Two | None) -> None: ...
+
+    def too_few(one: One, done: One | Two | None) -> None: ...
+
+    def too_many(one: One, two: Two, done: One | Two | None, more: One) -> None: ...
+
+    def any_number(one: One, two: Two, done: One | Two | None, *more: One) -> None: ...
+
+    def by_position(one: One, /, two: Two, done: One | Two | None) -> None: ...
+
+    def two_contexts(one: One, two: Two, done: One | Two | None, a: Context, b: Context) -> None: ...
+
+    assert undo_refused(other_type) == ["undo.parameter-type"]
+    for undo in (too_few, too_many, any_number, by_position, two_contexts):
+        assert undo_refused(undo) == ["undo.parameters"], undo.__name__
+
+
+def test_an_undo_may_take_the_wider_event_that_its_step_narrows_and_its_context_anywhere() -> None:
+    @Agent("a").step
+    def step(one: NarrowOne) -> Two:
+        return Two()
+
+    @step.compensate
+    def undo(ctx: Context, one: One, done: Two | None) -> None: ...
+
+    assert step.undo is not None
+    assert step.undo.context == "ctx"
+
+
+def test_what_owes_nothing_has_no_undo() -> None:
+    agent = Agent("a")
+
+    @agent.step(effects=False)
+    def step(one: One) -> None: ...
+
+    def undo(one: One, done: None) -> None: ...
+
+    with pytest.raises(DeclarationError) as raised:
+        step.compensate(undo)
+    assert codes(raised) == ["undo.no-effects"]
+
+
+def test_another_event_that_derives_from_what_was_promised_is_not_what_was_promised() -> None:
+    class Derived(Two, type="s.derived"):
+        pass
+
+    agent = Agent("a")
+
+    @agent.step(effects=False)
+    def one(event: One) -> Two | None:
+        return None
+
+    @agent.step(effects=False)
+    def both(event: One) -> tuple[One, Two]:
+        return One(), Two()
+
+    assert one.check_outputs(None) == ()
+    with pytest.raises(WrongOutput):
+        one.check_outputs(Derived())
+    with pytest.raises(WrongOutput):
+        both.check_outputs((One(), Derived()))
+    assert both.check_outputs((NarrowOne(), Two())) == (NarrowOne(), Two())

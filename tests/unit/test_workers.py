@@ -1,10 +1,15 @@
 """Workers: in order by key, side by side otherwise, pauses step aside, a stop drains."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from pavane.units import Interruption
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pavane.units import Abandoned, Interruption
 from pavane.workers import Workers
 
 
@@ -158,3 +163,89 @@ def test_a_drain_gives_up_after_its_time() -> None:
         assert not await workers.drain(0.02)
 
     perform(work, scenario)
+
+
+def test_what_a_unit_raises_ends_the_lane_and_a_unit_given_up_does_not() -> None:
+    class Died(BaseException):
+        pass
+
+    done: list[int] = []
+
+    async def work(piece: Piece) -> None:
+        if piece.number == 0:
+            raise Abandoned
+        if piece.number == 2:
+            raise Died
+        done.append(piece.number)
+
+    async def scenario(workers: Workers[Piece]) -> None:
+        for number in range(4):
+            workers.submit(Piece("a", number))
+        workers.wake()
+        await asyncio.Event().wait()
+
+    with pytest.raises(BaseExceptionGroup) as raised:
+        perform(work, scenario)
+    assert raised.group_contains(Died)
+    assert done == [1]
+
+
+def test_a_pause_during_a_stop_is_waited_for_until_it_has_ended() -> None:
+    resume = asyncio.Event()
+    workers_of: list[Workers[Piece]] = []
+
+    async def work(piece: Piece) -> None:
+        workers_of[0].step_aside(True)
+        await resume.wait()
+        workers_of[0].step_aside(False)
+
+    async def scenario(workers: Workers[Piece]) -> None:
+        workers_of.append(workers)
+        workers.submit(Piece("a", 1))
+        workers.wake()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        draining = asyncio.create_task(workers.drain(5))
+        await asyncio.sleep(0.01)
+        assert not draining.done()
+        resume.set()
+        assert await draining
+
+    perform(work, scenario)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=40), st.integers(1, 4), st.integers(0, 2**16))
+@settings(deadline=None, max_examples=50)
+def test_each_key_is_in_order_and_no_more_run_than_allowed_whatever_the_load(
+    load: list[tuple[str, int]], concurrency: int, seed: int
+) -> None:
+    chance = random.Random(seed)
+    done: list[tuple[str | None, int]] = []
+    running: list[str | None] = []
+    everything = asyncio.Event()
+
+    async def work(piece: Piece) -> None:
+        running.append(piece.key)
+        assert len(running) <= concurrency
+        assert running.count(piece.key) == 1
+        for _ in range(piece.number % 4):
+            await asyncio.sleep(0)
+        running.remove(piece.key)
+        done.append((piece.key, piece.number))
+        if len(done) == len(load):
+            everything.set()
+
+    async def scenario(workers: Workers[Piece]) -> None:
+        for place, (key, turns) in enumerate(load):
+            workers.submit(Piece(key, 4 * place + turns))
+            if chance.random() < 0.5:
+                workers.wake()
+                await asyncio.sleep(0)
+        workers.wake()
+        if load:
+            await everything.wait()
+
+    perform(work, scenario, concurrency)
+    for key in "abc":
+        mine = [number for each, number in done if each == key]
+        assert mine == sorted(mine)
