@@ -83,9 +83,7 @@ async def attempt(
                 return await _fall_back(policy.fallback, number, policy, kit)
             number -= 1
             pause_s = max(0.001, breaker.retry_at_s - kit.clock())
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _is_meant():
-                raise
+        except Exception as error:
             name = _name_of(error)
             log.info("attempt %d of %s failed: %r", number, unit.name, error)
             if number >= policy.retry.attempts:
@@ -109,13 +107,7 @@ async def _fall_back(fallback: Callable[[], Awaitable[object]], number: int, pol
         return Failure("fallback.failed", _name_of(error), number, dead=True)
 
 
-def _is_meant() -> bool:
-    """Whether a cancellation is ours: a lane that ends. One that a handler raises by itself is a failure like any other."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
-
-
-def _name_of(error: BaseException) -> str:
+def _name_of(error: Exception) -> str:
     return f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
 
 

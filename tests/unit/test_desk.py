@@ -1,0 +1,420 @@
+"""The desk: records become facts, decisions and messages; one lane of the coordinator without its loop."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from pavane import Agent, Event, Saga, SagaEnded
+from pavane.plan import plan_of
+from pavane_events.bus import MAX_RECORD_BYTES, Lane, TopicSpec
+from pavane_events.buses.memory import MemoryBus
+from pavane_events.dead_letter import reason_headers
+from pavane_events.envelope import Envelope, parse
+from pavane_events.ids import uuid7
+from pavane_events.partition import partition_of
+from pavane_events.record import Message, Record
+from pavane_saga.desk import UNKNOWN_AFTER_S, Decision, Desk
+from pavane_saga.facts import Fact, Settled, UndoFailed, Undone
+from pavane_saga.intake import saga_id_of
+from pavane_saga.wire import ADMISSIONS, COORDINATOR, FACTS, fact_envelope, fact_message, read_fact, read_undo_request
+from pavane_tracing.work import Tracing
+
+
+class Asked(Event, type="k.asked"):
+    n: int = 0
+
+
+class Answered(Event, type="k.answered"):
+    n: int = 0
+
+
+class Refused(Event, type="k.refused"):
+    n: int = 0
+
+
+agent = Agent("clerk")
+
+
+@agent.step
+def answer(asked: Asked) -> Answered | Refused:
+    return Answered()
+
+
+@answer.compensate
+def take_back(asked: Asked, done: Answered | Refused | None) -> None: ...
+
+
+SAGA = Saga("k", starts=Asked, completes=Answered, fails=Refused, intake="k.intake", deadline=timedelta(minutes=5))
+TOPICS = ["k.asked", "k.answered", "k.refused", "k.intake", FACTS, ADMISSIONS]
+OUT = ["clerk.commands", "pavane.ends", SagaEnded.event_type, "pavane.coordinator.dead-letters", "pavane.spans"]
+MANIFEST = plan_of(agent).manifest
+
+
+class Office:
+    """A desk at the first lane of a bus, and its outputs so far."""
+
+    def __init__(self, bus: MemoryBus, lane: Lane) -> None:
+        self.bus = bus
+        self.lane = lane
+        self.now = 1_700_000_000.0
+        self.out: list[Message] = []
+        self._offsets: dict[str, int] = {}
+        self.desk = self.another()
+
+    def another(self) -> Desk:
+        """A desk that begins with what is in the lane's state."""
+        return Desk(self.lane, {"k": SAGA}, Tracing.off(), lambda: self.now, self.bus.partitions)
+
+    def record(self, message: Message, partition: int | None = None) -> Record:
+        """The message as it lies in the log."""
+        offset = self._offsets[message.topic] = self._offsets.get(message.topic, -1) + 1
+        place = self.lane.partition if partition is None else partition
+        return Record(message.topic, place, offset, message.key, message.value, message.headers, int(self.now * 1000))
+
+    async def take(self, *messages: Message, is_open: bool = True) -> list[Message]:
+        """What the desk puts out for these records; it is committed."""
+        self.desk.take([self.record(message) for message in messages], is_open=is_open)
+        return await self.settle()
+
+    async def settle(self) -> list[Message]:
+        decision: Decision | None = self.desk.decide()
+        if decision is None:
+            return []
+        await self.lane.commit({}, decision.outputs, decision.state)
+        self.desk.committed()
+        self.out += decision.outputs
+        return list(decision.outputs)
+
+    def saga_here(self, *, elsewhere: bool = False) -> str:
+        """A saga id that this lane owns, or another."""
+        while True:
+            saga = uuid7()
+            if (partition_of(saga.encode(), self.bus.partitions) == self.lane.partition) != elsewhere:
+                return saga
+
+
+def at_the_desk(scenario: Callable[[Office], Awaitable[None]], partitions: int = 2) -> None:
+    async def main() -> None:
+        bus = MemoryBus(partitions)
+        await bus.create_topics([TopicSpec(name) for name in (*TOPICS, *OUT)])
+        office = Office(bus, await anext(await bus.lanes(COORDINATOR, TOPICS)))
+        await office.take(fact_of(MANIFEST.declared(()), None))
+        office.out.clear()
+        await scenario(office)
+        await bus.close()
+
+    asyncio.run(main())
+
+
+def fact_of(fact: Fact, saga: str | None) -> Message:
+    envelope = fact_envelope(fact, saga=saga, source="/agents/clerk", time_s=0)
+    return fact_message(envelope, envelope.trace, partition=0)
+
+
+def asked(saga: str) -> Envelope:
+    return Envelope(id=f"a-{saga}", source="/sagas/k", type="k.asked", data=b'{"n":1}', saga=saga)
+
+
+def answered(saga: str, kind: str = "k.answered") -> Envelope:
+    cause = f"a-{saga}"
+    step = {"step": "clerk/answer", "declaration": MANIFEST.version}
+    return Envelope(
+        id=f"b-{saga}",
+        source="/agents/clerk",
+        type=kind,
+        data=b"{}",
+        saga=saga,
+        causes=(cause,),
+        causation=cause,
+        depth=1,
+        **step,
+    )
+
+
+def topics(messages: Collection[Message]) -> list[str]:
+    return [message.topic for message in messages]
+
+
+def codes(messages: Collection[Message]) -> list[str]:
+    return [reason_headers(message.headers)["error_code"] for message in messages if message.topic.endswith("dead-letters")]
+
+
+# --- admissions ------------------------------------------------------------------------------------------------------
+
+
+def test_plain_json_starts_a_saga_in_the_lane_where_it_lies() -> None:
+    async def scenario(office: Office) -> None:
+        (start,) = await office.take(Message("k.intake", b'{"n":1}', b"any"))
+        assert start.topic == "k.asked"
+        assert start.key is not None
+        assert partition_of(start.key, 2) == office.lane.partition
+
+    at_the_desk(scenario)
+
+
+def test_a_named_record_takes_one_more_hop_to_the_lane_that_owns_its_saga() -> None:
+    async def scenario(office: Office) -> None:
+        names = [f"n{number}" for number in range(20)]
+        sent = [
+            Envelope(id=name, source="/x", type="k.asked", data=b'{"n":1}').to_message("k.intake", key="k") for name in names
+        ]
+        outputs = await office.take(*sent)
+        for name, message in zip(names, outputs, strict=True):
+            saga = saga_id_of("/x", name).encode()
+            is_mine = partition_of(saga, 2) == office.lane.partition
+            assert (message.topic, message.key) == ("k.asked" if is_mine else ADMISSIONS, saga)
+
+    at_the_desk(scenario)
+
+
+def test_a_named_record_is_admitted_once_however_it_arrives_and_however_often() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        start = asked(saga)
+        assert topics(await office.take(start.to_message(ADMISSIONS), start.to_message(ADMISSIONS))) == ["k.asked"]
+        assert await office.take(start.to_message(ADMISSIONS)) == []
+        office.desk = office.another()
+        assert await office.take(start.to_message(ADMISSIONS)) == []
+        await office.take(start.to_message(), answered(saga).to_message())
+        assert SagaEnded.event_type in topics(office.out)
+        assert await office.take(start.to_message(ADMISSIONS)) == [], "nor once it has ended"
+
+    at_the_desk(scenario)
+
+
+def test_an_admission_in_the_wrong_lane_is_sent_on_and_an_unknown_one_is_a_dead_letter() -> None:
+    async def scenario(office: Office) -> None:
+        elsewhere = office.saga_here(elsewhere=True)
+        (sent_on,) = await office.take(asked(elsewhere).to_message(ADMISSIONS))
+        assert (sent_on.topic, sent_on.key) == (ADMISSIONS, elsewhere.encode())
+        unknown = replace(asked(office.saga_here()), type="k.nobody").to_message(ADMISSIONS)
+        assert codes(await office.take(unknown)) == ["admission.unknown"]
+
+    at_the_desk(scenario)
+
+
+def test_while_the_lane_is_not_open_admissions_wait_and_all_else_goes_on() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        intake = Message("k.intake", b'{"n":1}', b"any")
+        assert await office.take(intake, is_open=False) == []
+        office.desk.take([], is_open=False)
+        assert office.desk.patience_s() < 1
+        outputs = await office.take(asked(saga).to_message(), answered(saga).to_message(), is_open=False)
+        assert SagaEnded.event_type in topics(outputs)
+        assert topics(await office.take(intake, is_open=True)) == ["k.asked", "k.asked"]
+
+    at_the_desk(scenario)
+
+
+def test_records_delivered_twice_count_once() -> None:
+    async def scenario(office: Office) -> None:
+        record = office.record(Message("k.intake", b'{"n":1}', b"any"))
+        office.desk.take([record], is_open=False)
+        office.desk.take([record], is_open=False)
+        office.desk.take([record], is_open=True)
+        assert topics(await office.settle()) == ["k.asked"]
+        office.desk.take([record], is_open=True)
+        assert await office.settle() == []
+
+    at_the_desk(scenario)
+
+
+# --- decisions -------------------------------------------------------------------------------------------------------
+
+
+def test_a_saga_completes_by_its_events_alone_and_says_so_once() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        assert await office.take(asked(saga).to_message()) == []
+        (end,) = await office.take(answered(saga).to_message())
+        assert (end.topic, json.loads(end.value or b"")["verdict"]) == (SagaEnded.event_type, "completed")
+        assert await office.take(answered(saga).to_message(), fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga)) == []
+        assert [key for key, _ in office.lane.state.scan(b"") if key[:1] in b"os"] == []
+
+    at_the_desk(scenario)
+
+
+def test_order_does_not_matter_not_even_of_the_start_event() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        assert await office.take(answered(saga, "k.refused").to_message()) == []
+        assert topics(await office.take(asked(saga).to_message())) == ["pavane.ends", "clerk.commands"]
+
+    at_the_desk(scenario)
+
+
+def test_a_failed_saga_is_told_to_all_and_undone_with_its_inputs_and_outputs() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        end, command = await office.take(asked(saga).to_message(), answered(saga, "k.refused").to_message())
+        assert (end.topic, json.loads(end.value or b"")["failed"]) == ("pavane.ends", True)
+        request = read_undo_request(parse(office.record(command)))
+        assert (request.step, request.outcome, request.causes) == ("clerk/answer", "done", (f"a-{saga}",))
+        assert [each.id for each in request.inputs] == [f"a-{saga}"]
+        assert [each.id for each in request.outputs] == [f"b-{saga}"]
+        (ended,) = await office.take(fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga))
+        assert json.loads(ended.value or b"")["verdict"] == "compensated"
+
+    at_the_desk(scenario)
+
+
+def test_a_new_desk_goes_on_in_the_middle_of_a_saga() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        await office.take(asked(saga).to_message())
+        office.desk = office.another()
+        assert office.desk.declared == {"clerk"}
+        assert topics(await office.take(answered(saga, "k.refused").to_message())) == ["pavane.ends", "clerk.commands"]
+        office.desk = office.another()
+        (ended,) = await office.take(fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga))
+        assert ended.topic == SagaEnded.event_type
+
+    at_the_desk(scenario)
+
+
+def test_a_failed_undo_parks_the_saga_and_tells_nobody_that_it_ended() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        await office.take(asked(saga).to_message(), answered(saga, "k.refused").to_message())
+        assert await office.take(fact_of(UndoFailed("clerk/answer", (f"a-{saga}",), "x", "y"), saga)) == []
+        assert [key for key, _ in office.lane.state.scan(b"o/")] == [b"o/" + saga.encode()]
+
+    at_the_desk(scenario)
+
+
+def test_an_undo_that_no_command_can_carry_is_an_undo_that_failed() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        large = b'{"n":1,"x":"' + b"x" * 700_000 + b'"}'
+        start, refused = replace(asked(saga), data=large), replace(answered(saga, "k.refused"), data=large)
+        outputs = await office.take(start.to_message(), refused.to_message())
+        assert topics(outputs) == ["pavane.ends", FACTS]
+        assert max(message.size() for message in outputs) <= MAX_RECORD_BYTES
+        fact = read_fact(parse(office.record(outputs[1])))
+        assert isinstance(fact, UndoFailed)
+        assert (fact.step, fact.code) == ("clerk/answer", "undo.too-large")
+
+    at_the_desk(scenario)
+
+
+def test_an_answer_by_fact_is_an_answer() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        failed = Settled("clerk/answer", (f"a-{saga}",), "failed", code="rejected", reason="no", declaration=MANIFEST.version)
+        outputs = await office.take(asked(saga).to_message(), fact_of(failed, saga))
+        assert topics(outputs) == ["pavane.ends", "clerk.commands"]
+        assert read_undo_request(parse(office.record(outputs[1]))).outcome == "unknown"
+
+    at_the_desk(scenario)
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+async def fire(office: Office) -> list[Message]:
+    """What a turn fires by the clock alone."""
+    if office.desk.deadlines.must_ask():
+        office.desk.deadlines.asked({})
+    office.desk.fire(office.desk.deadlines.take({}))
+    return await office.settle()
+
+
+def test_past_its_deadline_a_saga_turns_back_and_the_answers_that_came_are_undone() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        other = Agent("other")
+
+        @other.step(effects=False)
+        def listen(refused: Asked) -> None: ...
+
+        await office.take(fact_of(plan_of(other).manifest.declared(()), None))
+        await office.take(asked(saga).to_message(), answered(saga).to_message())
+        office.now += 299
+        assert await fire(office) == []
+        office.now += 2
+        assert topics(await fire(office)) == [FACTS, "pavane.ends"], "an answer is owed: the undo waits"
+        assert await fire(office) == []
+        skipped = Settled("other/listen", (f"a-{saga}",), "skipped", began=False, declaration=plan_of(other).manifest.version)
+        assert topics(await office.take(fact_of(skipped, saga))) == ["clerk.commands"]
+
+    at_the_desk(scenario)
+
+
+def test_a_deadline_holds_over_a_restart() -> None:
+    async def scenario(office: Office) -> None:
+        await office.take(asked(office.saga_here()).to_message())
+        office.desk = office.another()
+        office.now += 301
+        assert topics(await fire(office)) == [FACTS, "pavane.ends"]
+
+    at_the_desk(scenario)
+
+
+def test_what_was_just_heard_goes_before_the_clock() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        await office.take(asked(saga).to_message())
+        office.now += 301
+        office.desk.take([office.record(answered(saga).to_message())], is_open=True)
+        assert topics(await fire(office)) == [SagaEnded.event_type]
+        assert await fire(office) == []
+
+    at_the_desk(scenario)
+
+
+def test_a_saga_whose_start_event_never_comes_has_failed_after_a_while() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        await office.take(replace(answered(saga, "k.refused"), step=None, causes=()).to_message())
+        office.now += UNKNOWN_AFTER_S - 1
+        assert await fire(office) == []
+        office.now += 2
+        outputs = await fire(office)
+        assert topics(outputs)[:2] == [FACTS, "pavane.ends"]
+        assert SagaEnded.event_type in topics(outputs)
+
+    at_the_desk(scenario)
+
+
+# --- what is no use --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda message: Message(message.topic, None, message.key, message.headers), "value.null"),
+        (lambda message: Message(message.topic, message.value, message.key, message.headers * 2), "undecodable"),
+        (lambda message: Message(message.topic, message.value, b"other", message.headers), "key.mismatch"),
+        (lambda message: Message("k.asked", message.value, message.key, message.headers), "topic.mismatch"),
+        (lambda message: Message(FACTS, message.value, message.key, message.headers), "fact"),
+    ],
+)
+def test_what_is_no_event_of_a_saga_is_a_dead_letter_and_no_fact(change: Callable[[Message], Message], code: str) -> None:
+    async def scenario(office: Office) -> None:
+        outputs = await office.take(change(answered(office.saga_here()).to_message()))
+        assert codes(outputs) == [code]
+        assert len(outputs) == 1
+        assert list(office.lane.state.scan(b"o/")) == []
+
+    at_the_desk(scenario)
+
+
+def test_an_event_in_a_partition_that_is_not_its_sagas_is_a_dead_letter() -> None:
+    async def scenario(office: Office) -> None:
+        misplaced = asked(office.saga_here(elsewhere=True)).to_message()
+        assert codes(await office.take(misplaced)) == ["partition.misplaced"]
+
+    at_the_desk(scenario)
+
+
+def test_events_outside_sagas_are_nobodys_business() -> None:
+    async def scenario(office: Office) -> None:
+        assert await office.take(Envelope(id="1", source="/x", type="k.asked", data=b"{}").to_message()) == []
+        assert list(office.lane.state.scan(b"o/")) == []
+
+    at_the_desk(scenario)
