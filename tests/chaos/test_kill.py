@@ -46,7 +46,7 @@ ZOMBIE_S = 11.0
 NAP_S = 2.0
 SOURCE = "/test/kill"
 INTAKE = decision.intake
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 
 
 @dataclass(slots=True)

@@ -76,7 +76,7 @@ def perform(address: str, scenario: Callable[[Stage, World], Awaitable[None]]) -
 
     async def bounded() -> None:
         world = World()
-        async with asyncio.timeout(60), running(world) as found:
+        async with asyncio.timeout(120), running(world) as found:
             await scenario(found, world)
             assert await found.ended(await found.publish({"n": 2}, name="after")) == "completed"
             assert {1, 2} <= world.standing

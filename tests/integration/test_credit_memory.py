@@ -64,7 +64,7 @@ def decide_all(applications: Sequence[Application], stores: Stores, *, crashes: 
     """Run the choreography until every application's saga has ended, and read what became of them."""
 
     async def scenario() -> Outcome:
-        async with asyncio.timeout(60), MemoryBus(partitions=2) as bus:
+        async with asyncio.timeout(120), MemoryBus(partitions=2) as bus:
             topics = (decision.intake, SagaEnded.event_type, "credit.approved", FACTS, ENDS)
             await bus.create_topics([TopicSpec(topic) for topic in topics])
             stop = asyncio.Event()

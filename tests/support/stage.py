@@ -23,7 +23,7 @@ from pavane_saga.wire import FACTS, read_fact
 
 T = TypeVar("T")
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass

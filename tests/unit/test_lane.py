@@ -93,7 +93,7 @@ def sender() -> Agent:
 
 def perform(scenario: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await scenario()
 
     asyncio.run(bounded())

@@ -92,7 +92,7 @@ def perform(
     """The scenario on running agents, which afterwards still complete a saga."""
 
     async def bounded() -> None:
-        async with asyncio.timeout(60), stage(agents, [saga], bus=bus) as running:
+        async with asyncio.timeout(120), stage(agents, [saga], bus=bus) as running:
             assert await running.ended(await running.publish({"n": 1}, name="before")) == "completed"
             await scenario(running)
             assert await running.ended(await running.publish({"n": 1}, name="after")) == "completed"
@@ -223,7 +223,14 @@ def foreign(saga: str, data: bytes = b'{"n":7}', **changes: Any) -> Envelope:
 
 
 def structured(members: dict[str, object], saga: str) -> Message:
-    likely = {"specversion": "1.0", "id": uuid7(), "source": "/x", "type": "p.half", "sagaid": saga, "data": {}}
+    likely: dict[str, object] = {
+        "specversion": "1.0",
+        "id": uuid7(),
+        "source": "/x",
+        "type": "p.half",
+        "sagaid": saga,
+        "data": {},
+    }
     value = json.dumps({**likely, **members}).encode()
     return Message("p.half", value, saga.encode(), (("content-type", STRUCTURED.encode()),))
 
@@ -267,7 +274,7 @@ def test_an_event_that_is_no_json_fails_its_saga_and_a_new_coordinator_can_still
         bus = MemoryBus(partitions=1)
         undone: list[int] = []
         agents = [first(never, undone), second()]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             async with stage(agents, [SAGA], bus=bus) as running:
                 await running.ended(await running.publish({"n": 1}, name="before"))
             async with stage([agents[1]], [SAGA], bus=bus) as running:  # the first agent is away: nothing can end
