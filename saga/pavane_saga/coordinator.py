@@ -157,6 +157,7 @@ class CoordinatorLane:
         try:
             while not stopping.done():
                 receiving = asyncio.ensure_future(self._lane.receive(_BATCH, self._desk.patience_s()))
+                receiving.add_done_callback(_look_at)  # if this task is cancelled meanwhile, nobody else will
                 try:
                     await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -180,3 +181,8 @@ class CoordinatorLane:
         if decision is not None:
             await commit_patiently(self._lane, decision.done, decision.outputs, decision.state)
             desk.committed()
+
+
+def _look_at(receiving: "asyncio.Future[Sequence[Record]]") -> None:
+    if not receiving.cancelled():
+        receiving.exception()

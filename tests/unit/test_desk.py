@@ -121,7 +121,6 @@ def asked(saga: str) -> Envelope:
 
 def answered(saga: str, kind: str = "k.answered") -> Envelope:
     cause = f"a-{saga}"
-    step = {"step": "clerk/answer", "declaration": MANIFEST.version}
     return Envelope(
         id=f"b-{saga}",
         source="/agents/clerk",
@@ -130,8 +129,9 @@ def answered(saga: str, kind: str = "k.answered") -> Envelope:
         saga=saga,
         causes=(cause,),
         causation=cause,
+        step="clerk/answer",
         depth=1,
-        **step,
+        declaration=MANIFEST.version,
     )
 
 
@@ -330,17 +330,18 @@ def test_past_its_deadline_a_saga_turns_back_and_the_answers_that_came_are_undon
         other = Agent("other")
 
         @other.step(effects=False)
-        def listen(refused: Asked) -> None: ...
+        def listen(asked: Asked) -> None: ...
 
         await office.take(fact_of(plan_of(other).manifest.declared(()), None))
         await office.take(asked(saga).to_message(), answered(saga).to_message())
         office.now += 299
         assert await fire(office) == []
         office.now += 2
-        assert topics(await fire(office)) == [FACTS, "pavane.ends"], "an answer is owed: the undo waits"
+        assert topics(await fire(office)) == [FACTS, "pavane.ends", "clerk.commands"]
         assert await fire(office) == []
+        assert await office.take(fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga)) == [], "an answer is owed"
         skipped = Settled("other/listen", (f"a-{saga}",), "skipped", began=False, declaration=plan_of(other).manifest.version)
-        assert topics(await office.take(fact_of(skipped, saga))) == ["clerk.commands"]
+        assert topics(await office.take(fact_of(skipped, saga))) == [SagaEnded.event_type]
 
     at_the_desk(scenario)
 
@@ -384,14 +385,34 @@ def test_a_saga_whose_start_event_never_comes_has_failed_after_a_while() -> None
 # --- what is no use --------------------------------------------------------------------------------------------------
 
 
+def without_value(message: Message) -> Message:
+    return Message(message.topic, None, message.key, message.headers)
+
+
+def with_doubled_headers(message: Message) -> Message:
+    return Message(message.topic, message.value, message.key, message.headers * 2)
+
+
+def under_another_key(message: Message) -> Message:
+    return Message(message.topic, message.value, b"other", message.headers)
+
+
+def on_another_topic(message: Message) -> Message:
+    return Message("k.asked", message.value, message.key, message.headers)
+
+
+def among_the_facts(message: Message) -> Message:
+    return Message(FACTS, message.value, message.key, message.headers)
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        (lambda message: Message(message.topic, None, message.key, message.headers), "value.null"),
-        (lambda message: Message(message.topic, message.value, message.key, message.headers * 2), "undecodable"),
-        (lambda message: Message(message.topic, message.value, b"other", message.headers), "key.mismatch"),
-        (lambda message: Message("k.asked", message.value, message.key, message.headers), "topic.mismatch"),
-        (lambda message: Message(FACTS, message.value, message.key, message.headers), "fact"),
+        (without_value, "value.null"),
+        (with_doubled_headers, "undecodable"),
+        (under_another_key, "key.mismatch"),
+        (on_another_topic, "topic.mismatch"),
+        (among_the_facts, "fact"),
     ],
 )
 def test_what_is_no_event_of_a_saga_is_a_dead_letter_and_no_fact(change: Callable[[Message], Message], code: str) -> None:
