@@ -57,19 +57,27 @@ class Performer:
         return await self._call(unit, {parameter.name: unit.envelope}, {parameter.name: event}, {})
 
     def _at_tombstone(self, unit: Unit, row: bytes) -> Done:
-        """The saga ended: *skipped* where the step provably never began, else *failed*, so that it is undone."""
+        """The saga ended: *skipped* where the step provably never began, else *failed*, so that it is undone.
+
+        Arms that are still held were those of a join that ran when the end came, and died with its process: they are
+        settled here, with the event that the join had been called for.
+        """
         envelope, step = unit.envelope, unit.step
         saga = envelope.saga or ""
         let_go = decode_tombstone(row)
         name = step.parameter_for(envelope.type).name
-        arms = {**let_go.get(step.wire_name, {}), name: envelope.id}
+        key = arms_key(saga, step.wire_name)
+        held = {each: arm.id for each, arm in decode_arms(self._state.get(key) if step.is_join else None).items()}
+        if name in held:
+            held = {}  # a second event of that arm: not the one that the join was called for
+        arms = {**let_go.get(step.wire_name, {}), **held, name: envelope.id}
         fills = len(arms) == len(step.signature.parameters)
         failed = step.owes_undo and unit.may_have_begun and fills
         work = self._begin(unit)
         message = self._answers.settled(
             step.wire_name,
             saga,
-            sorted(arms.values()) if failed else [envelope.id],
+            list(arms.values()) if failed else [*held.values(), envelope.id],
             work,
             how="failed" if failed else "skipped",
             began=failed,
@@ -80,6 +88,8 @@ class Performer:
         if step.is_join:
             let_go[step.wire_name] = arms
             changes[tombstone_key(saga)] = encode_tombstone(let_go)
+            if held:
+                changes[key] = None
         return self._finished(unit, work, Done([message], changes))
 
     def _refused(self, unit: Unit, code: str, problems: Sequence[Problem]) -> Done:

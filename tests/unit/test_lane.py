@@ -12,6 +12,7 @@ from pavane import Agent, Context, Event, Rejected, Retry, Saga, SagaEnded
 from pavane.runner import Surroundings
 from pavane_events.bus import TopicSpec
 from pavane_events.buses.memory import MemoryBus
+from pavane_events.buses.memory_lanes import MemoryGroup
 from pavane_events.envelope import Envelope
 from pavane_saga.facts import Declared, Settled, UndoFailed, Undone
 from pavane_saga.wire import FACTS, read_fact
@@ -647,6 +648,59 @@ def test_a_saga_past_its_deadline_is_undone() -> None:
             (end,) = await running.events("pavane.ends", saga_id)
             assert b'"deadline"' in end.data
         assert effects.standing == {}
+        await bus.close()
+
+    perform(scenario)
+
+
+def test_a_join_that_ran_when_its_saga_ended_and_died_is_failed_with_all_of_its_events() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus(partitions=1)
+        effects = Effects()
+        running_join, die = asyncio.Event(), asyncio.Event()
+        packer, joiner = Agent("packer"), Agent("joiner")
+
+        @packer.step(effects=False)
+        async def pack(order: Ordered) -> Packed:
+            return Packed()
+
+        @packer.step(effects=False)
+        async def refuse(order: Ordered) -> Refused:
+            await running_join.wait()
+            return Refused()
+
+        @joiner.step
+        async def send(paid: Paid, parcel: Packed, ctx: Context) -> Sent:
+            effects.do(ctx, "send")
+            running_join.set()
+            await die.wait()
+            raise Died
+
+        @send.compensate
+        async def recall(paid: Paid, parcel: Packed, done: Sent | None, ctx: Context) -> None:
+            effects.undo(ctx, f"send {ctx.outcome}")
+
+        agents = [payer(effects), packer, joiner]
+        saga = ""
+        with pytest.raises(BaseExceptionGroup) as raised:  # noqa: PT012
+            async with stage(agents, [saga_of()], bus=bus) as running:
+                saga = await running.publish({})
+                await running_join.wait()
+
+                groups: dict[str, MemoryGroup] = vars(bus)["_groups"]
+
+                async def told() -> bool:
+                    return groups["joiner"].rows[0].offsets.get("pavane.ends", 0) > 0
+
+                await until(told)
+                die.set()
+        assert raised.group_contains(Died)
+        async with stage(agents, [saga_of()], bus=bus) as running:
+            assert await running.ended(saga) == "compensated"
+            failed = [fact for fact in await running.facts(saga) if isinstance(fact, Settled) and fact.how == "failed"]
+            assert [(fact.step, len(fact.causes)) for fact in failed] == [("joiner/send", 2)]
+        assert effects.standing == {}
+        assert ("undo", "send unknown") in effects.log
         await bus.close()
 
     perform(scenario)
