@@ -1,8 +1,10 @@
-"""For all tests: properties are held to what they say and not to how long a busy machine takes over an example."""
+"""For all tests: real servers, and properties held to what they say, not to how long a busy machine takes over an example."""
 
 import os
 
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = ["support.servers", "support.kafka", "support.jaeger"]
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True, print_blob=True)

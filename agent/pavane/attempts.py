@@ -1,15 +1,16 @@
-"""Attempts: call, and call again by policy, until there is an answer, a deadline, an end, or no attempt left."""
+"""Attempts: call, and call again by policy, until there is an answer, a deadline, an end, no attempt left, or a long pause."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pavane.breaker import BreakerOpen
 from pavane.fence import EffectUndone
 from pavane.kit import Kit
 from pavane.retry import Rejected, Retry
 from pavane.step import WrongOutput
+from pavane.tiers import Delay, fits, is_long
 from pavane.units import Abandoned, Interruption, UndoUnit, Unit
 from pavane_tracing.work import Work
 
@@ -33,6 +34,10 @@ class Failure:
     def __post_init__(self) -> None:
         reason = str(self.reason).encode(errors="replace").decode()
         object.__setattr__(self, "reason", reason[:_LONGEST_REASON])
+
+
+ENDED = "saga.ended"
+ENDED_WAITING = Failure(ENDED, "its saga ended while it was waiting to be tried again", 0, dead=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +64,13 @@ async def attempt(
     kit: Kit,
     work: Work,
     aside: Callable[[bool], None],
-) -> object | Failure:
-    """The answer of ``attempted(number)``, or why there is none.
+) -> object | Failure | Delay:
+    """The answer of ``attempted(number)``, or why there is none, or not yet: then the unit waits in a delay tier.
 
-    ``aside(True)`` and ``aside(False)`` bracket each pause, so that others may work meanwhile. Raises
-    :class:`Abandoned` where the lane stops during a pause.
+    Numbers go on from the attempts that the unit has behind it. ``aside(True)`` and ``aside(False)`` bracket each pause,
+    so that others may work meanwhile. Raises :class:`Abandoned` where the lane stops during a pause.
     """
-    number = 0
+    number = unit.attempts
     while True:
         number += 1
         try:
@@ -82,6 +87,7 @@ async def attempt(
             if policy.fallback is not None:
                 return await _fall_back(policy.fallback, number, policy, kit)
             number -= 1
+            name = breaker.code
             pause_s = max(0.001, breaker.retry_at_s - kit.clock())
         except Exception as error:
             name = _name_of(error)
@@ -90,11 +96,23 @@ async def attempt(
                 return Failure("attempts.exhausted", name, number, dead=True)
             pause_s = policy.retry.pause_s(number, kit.chance())
             work.event("retry", {"attempt": number, "error.type": name, "pause_s": pause_s})
-        interruption = await _pause(pause_s, policy, unit, kit, aside)
-        if interruption == "stopping":
-            raise Abandoned
-        if interruption == "ended":
-            return Failure("saga.ended", "its saga ended while it was waiting to be tried again", number, dead=False)
+        no_more = await _wait(Delay(number, pause_s, name), policy, unit, kit, aside)
+        if no_more is not None:
+            return no_more
+
+
+async def _wait(
+    delay: Delay, policy: Policy, unit: Unit | UndoUnit, kit: Kit, aside: Callable[[bool], None]
+) -> Failure | Delay | None:
+    """Pause here, and return None; or say why there is no further attempt now."""
+    if policy.deadline_s is not None:
+        delay = replace(delay, pause_s=min(delay.pause_s, max(0.0, policy.deadline_s - kit.clock())), exact=True)
+    if unit.interrupted != "ended" and is_long(delay.pause_s, kit.limits.in_lane_s) and fits(unit.record):
+        return delay
+    interruption = await _pause(delay.pause_s, unit, aside)
+    if interruption == "stopping":
+        raise Abandoned
+    return replace(ENDED_WAITING, attempt=delay.attempts) if interruption == "ended" else None
 
 
 async def _fall_back(fallback: Callable[[], Awaitable[object]], number: int, policy: Policy, kit: Kit) -> object | Failure:
@@ -137,13 +155,9 @@ async def _in_time(attempted: Callable[[int], Awaitable[object]], number: int, p
         raise
 
 
-async def _pause(
-    pause_s: float, policy: Policy, unit: Unit | UndoUnit, kit: Kit, aside: Callable[[bool], None]
-) -> Interruption | None:
+async def _pause(pause_s: float, unit: Unit | UndoUnit, aside: Callable[[bool], None]) -> Interruption | None:
     if unit.interrupted is not None:
         return unit.interrupted
-    if policy.deadline_s is not None:
-        pause_s = min(pause_s, max(0.0, policy.deadline_s - kit.clock()))
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Interruption | None] = loop.create_future()
     unit.pause = future

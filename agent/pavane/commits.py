@@ -7,6 +7,7 @@ from pavane.marks import Marks
 from pavane.overlay import Overlay
 from pavane.progress import Progress
 from pavane.units import Done
+from pavane.waiting import Index
 from pavane_events.bus import Lane
 from pavane_events.patience import commit_patiently
 from pavane_events.record import Message, Record
@@ -19,6 +20,7 @@ class Commits:
         self,
         lane: Lane,
         state: Overlay,
+        index: Index,
         progress: Progress,
         marks: Marks,
         window: int,
@@ -26,6 +28,7 @@ class Commits:
     ) -> None:
         self._lane = lane
         self._state = state
+        self._index = index
         self._progress = progress
         self._marks = marks
         self._window = window
@@ -40,7 +43,7 @@ class Commits:
         """A unit is finished: input, messages and state go into the next commit together."""
         self._outbox.extend(done.messages)
         if done.state:
-            self._state.change(done.state)
+            self._index.change(done.state)
         self._progress.finish(record.topic, record.offset, name)
         self._dirty.set()
         if self._progress.unsettled < self._window:

@@ -16,7 +16,8 @@ class Limits:
 
     ``batch``: records taken at once. ``concurrency``: handlers running at once per lane. ``window``: inputs taken and not
     yet finished, past which a lane stops receiving. ``mark_window``: how far ahead of what was received the begun mark
-    is written, in offsets. ``drain_s``: how long a graceful stop waits for running work.
+    is written, in offsets. ``drain_s``: how long a graceful stop waits for running work. ``in_lane_s``: a pause between
+    attempts of up to this, and of up to the shortest delay tier in any case, is spent in memory, a longer one in a tier.
     """
 
     batch: int = 256
@@ -24,6 +25,7 @@ class Limits:
     window: int = 4096
     mark_window: int = 10_000
     drain_s: float = 10.0
+    in_lane_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

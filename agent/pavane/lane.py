@@ -13,8 +13,10 @@ from pavane.overlay import Overlay
 from pavane.perform import Performer
 from pavane.progress import PREFIX, Progress
 from pavane.reception import Reception
+from pavane.release import Releases
 from pavane.undoing import Undoer
 from pavane.units import UndoUnit, Unit
+from pavane.waiting import Index
 from pavane.workers import Workers
 from pavane_events.bus import Lane
 from pavane_events.envelope import Envelope
@@ -40,12 +42,16 @@ class LaneAtWork:
         self._progress = Progress(key for key, _ in lane.state.scan(PREFIX))
         with_effects = [topic for topic, steps in plan.listeners.items() if any(step.owes_undo for step in steps)]
         self._marks = Marks(lane, plan.manifest.version, with_effects, limits.mark_window)
-        self._commits = Commits(lane, state, self._progress, self._marks, limits.window, self._breaker_events)
+        self._index = Index(state)
+        self._commits = Commits(lane, state, self._index, self._progress, self._marks, limits.window, self._breaker_events)
         self._workers: Workers[Unit | UndoUnit] = Workers(self._perform, limits.concurrency)
         answers = Answers(kit)
-        self._performer = Performer(kit, state, answers, self._workers.step_aside)
+        self._performer = Performer(kit, state, self._index, answers, self._workers.step_aside)
         self._undoer = Undoer(kit, answers, self._workers.step_aside)
-        self._reception = Reception(kit, state, self._progress, self._marks, self._commits, self._workers, answers)
+        self._reception = Reception(
+            kit, state, self._index, self._progress, self._marks, self._commits, self._workers, answers
+        )
+        self._releases = Releases(kit, lane, self._reception, self._commits, self._workers)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set (running work may then finish, for ``drain_s``) or the lane is lost.
@@ -63,6 +69,7 @@ class LaneAtWork:
                 receiving = group.create_task(self._receive())
                 await stop.wait()
                 receiving.cancel()
+                self._releases.close()
                 if not await self._workers.drain(self._kit.limits.drain_s):
                     log.warning("lane %d of %s: work was given up at the end", self._lane.partition, self._lane.group)
                 self._commits.finish()
@@ -71,18 +78,20 @@ class LaneAtWork:
         except* LaneLost:
             log.info("lane %d of %s is lost: its next holder goes on", self._lane.partition, self._lane.group)
         finally:
+            self._releases.close()
             listeners.discard(self._commits.nudge)
 
     async def _receive(self) -> None:
         while True:
             await self._commits.room()
-            records = await self._lane.receive(self._kit.limits.batch, _RECEIVE_S)
+            self._releases.release()
+            records = await self._lane.receive(self._kit.limits.batch, self._releases.wait_s(_RECEIVE_S))
             if not records:
                 continue
             if not self._marks.cover(records):
                 await self._commits.mark()
             for record in records:
-                if self._progress.is_new(record.topic, record.offset):
+                if not self._releases.hold(record) and self._progress.is_new(record.topic, record.offset):
                     self._reception.take(record)
             self._workers.wake()
 
@@ -93,10 +102,11 @@ class LaneAtWork:
             if running is not None and running.name == unit.request.step:
                 running.interrupt("ended")
                 await self._workers.finished(saga)
+            self._index.drop(unit.envelope.saga or "", unit.request.step, unit.request.causes)
             done = await self._undoer.undo(unit)
         else:
             done = await self._performer.perform(unit)
-        self._commits.settle(unit.record, unit.name, done)
+        self._commits.settle(unit.settles, unit.name, done)
 
     def _declaration(self) -> Message:
         """Which manifest answers in this lane, from which offsets on."""

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pavane.agent import Agent
 from pavane.step import AnyStep
+from pavane.tiers import Tier, tier_topics
 from pavane_events.bus import TopicSpec
 from pavane_events.dead_letter import dead_letters_topic
 from pavane_events.errors import DeclarationError
@@ -26,16 +27,17 @@ class AgentPlan:
     listeners: dict[str, tuple[AnyStep, ...]]
     by_wire_name: dict[str, AnyStep]
     commands: str
+    tiers: Mapping[str, Tier]
 
     @property
     def topics(self) -> Collection[str]:
         """What the agent's lanes read."""
-        return [*self.listeners, self.commands, ENDS]
+        return [*self.listeners, self.commands, ENDS, *self.tiers]
 
     def topic_specs(self) -> list[TopicSpec]:
         """What the agent needs to exist before it starts."""
         names = {*self.listeners, *(kind for step in self.manifest.steps for kind in step.produces)}
-        names |= {self.commands, ENDS, FACTS, BREAKERS, SPANS_TOPIC, dead_letters_topic(self.agent.name)}
+        names |= {self.commands, ENDS, FACTS, BREAKERS, SPANS_TOPIC, dead_letters_topic(self.agent.name), *self.tiers}
         return [*(TopicSpec(name) for name in sorted(names)), TopicSpec(AGENTS, compacted=True)]
 
 
@@ -55,6 +57,7 @@ def plan_of(agent: Agent) -> AgentPlan:
         listeners={topic: tuple(steps) for topic, steps in listeners.items()},
         by_wire_name={step.wire_name: step for step in agent.steps.values()},
         commands=commands_topic(agent.name),
+        tiers=tier_topics(agent.name),
     )
 
 

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 from pavane.answers import Answers
 from pavane.arms import arms_of_saga, encode_tombstone, tombstone_key
+from pavane.attempts import ENDED_WAITING
 from pavane.commits import Commits
 from pavane.kit import Kit
 from pavane.marks import Marks
 from pavane.overlay import Overlay
 from pavane.progress import Progress
+from pavane.tiers import Delayed, from_tier
 from pavane.units import CONTROL_UNIT, UNDO_UNIT, Done, UndoUnit, Unit
+from pavane.waiting import Index, Waiting, place_of
 from pavane.workers import Workers
 from pavane_events.bus import MAX_RECORD_BYTES
 from pavane_events.envelope import Envelope, parse
@@ -27,6 +30,7 @@ class Reception:
 
     kit: Kit
     state: Overlay
+    index: Index
     progress: Progress
     marks: Marks
     commits: Commits
@@ -57,6 +61,51 @@ class Reception:
         else:
             self._event(record, envelope)
 
+    def take_delayed(self, record: Record) -> Unit | UndoUnit | None:
+        """What a record of a delay tier asks for now that it is due, admitted to progress; None where it is settled."""
+        try:
+            delayed = from_tier(record)
+            if self._was_finished(record, delayed.step):
+                return None
+            envelope = parse(delayed.original)
+            problems = misplaced(delayed.original, envelope, self.kit.partitions)
+            if problems:
+                raise UndecodableRecord("no input of this lane", problems)
+            if delayed.step == UNDO_UNIT:
+                undo = self._undo_unit(delayed.original, envelope, delayed)
+                self.progress.admit(record.topic, record.offset, 1)
+                return undo
+        except UndecodableRecord as error:
+            self._refuse(record, error.problems)
+            return None
+        place = place_of(delayed.original, envelope, delayed.step)
+        waiting = self.index.get(place) if place is not None else None
+        if place is not None and waiting is None:  # the end of its saga settled it
+            self.progress.admit(record.topic, record.offset, 0)
+            self.commits.nudge()
+            return None
+        self.progress.admit(record.topic, record.offset, 1)
+        step = self.kit.plan.by_wire_name.get(delayed.step)
+        if step is not None and step in self.kit.plan.listeners.get(delayed.original.topic, ()):
+            return Unit(delayed.original, envelope, step, may_have_begun=True, delayed=delayed)
+        self.commits.settle(record, delayed.step, self._gone(delayed, envelope, place, waiting))
+        return None
+
+    def _gone(self, delayed: Delayed, envelope: Envelope, place: bytes | None, waiting: Waiting | None) -> Done:
+        """This version of the agent no longer has that step for that event: it fails, to the dead letters as well."""
+        code, reason = "step.gone", "the agent has no such step for that event any more"
+        work = self._begin(delayed.original, envelope)
+        messages: list[Message] = []
+        if waiting is not None and envelope.saga is not None:
+            messages.append(
+                self.answers.settled(waiting.step, envelope.saga, waiting.causes, work, how="failed", code=code, reason=reason)
+            )
+        problems = [Problem("", code, reason)]
+        messages.append(self.answers.dead(delayed.original, delayed.step, code, attempt=delayed.attempts, problems=problems))
+        work.end()
+        done = Done(messages, {place: None} if place is not None else {})
+        return self.answers.with_spans(done, work, envelope.saga, delayed.original.partition)
+
     def _event(self, record: Record, envelope: Envelope) -> None:
         steps = [
             step
@@ -74,15 +123,18 @@ class Reception:
         if self._was_finished(record, UNDO_UNIT):
             return
         try:
-            if envelope.type != UNDO or envelope.saga is None:
-                unknown = Problem("ce_type", "command.unknown", f"the only command is {UNDO}, for a saga")
-                raise UndecodableRecord("no command", [unknown])
-            request = read_undo_request(envelope)
+            unit = self._undo_unit(record, envelope)
         except UndecodableRecord as error:
             self._refuse(record, error.problems, self._undo_failed(record, envelope))
             return
         self.progress.admit(record.topic, record.offset, 1)
-        self.workers.submit(UndoUnit(record, envelope, request))
+        self.workers.submit(unit)
+
+    def _undo_unit(self, record: Record, envelope: Envelope, delayed: Delayed | None = None) -> UndoUnit:
+        if envelope.type != UNDO or envelope.saga is None:
+            unknown = Problem("ce_type", "command.unknown", f"the only command is {UNDO}, for a saga")
+            raise UndecodableRecord("no command", [unknown])
+        return UndoUnit(record, envelope, read_undo_request(envelope), delayed=delayed)
 
     def _undo_failed(self, record: Record, envelope: Envelope) -> list[Message]:
         """That the undo failed for good, where the command at least says which: else its saga would wait for ever."""
@@ -97,7 +149,7 @@ class Reception:
         return list(done.messages)
 
     def _end(self, record: Record, envelope: Envelope) -> None:
-        """Raise the tombstone, let go of held arms (skipped), hurry what pauses."""
+        """Raise the tombstone, let go of held arms (skipped), hurry what pauses, give up what waits in a tier (failed)."""
         if self._was_finished(record, CONTROL_UNIT):
             return
         self.progress.admit(record.topic, record.offset, 1)
@@ -122,9 +174,18 @@ class Reception:
             self.answers.settled(step, saga, list(arms.values()), work, how="skipped", began=False, code="saga.ended")
             for step, arms in let_go.items()
         ]
+        for place, waiting in self.index.of_saga(saga):
+            if not self._is_observer(waiting.step) and (running is None or place != _place_of(running)):
+                changes[place] = None
+                messages.append(self._given_up(waiting, saga, work))
         work.end()
         done = self.answers.with_spans(Done(messages, changes), work, saga, record.partition)
         self.commits.settle(record, CONTROL_UNIT, done)
+
+    def _given_up(self, waiting: Waiting, saga: str, work: Work) -> Message:
+        """A step was called, and waits to be tried again: it fails, so that whatever it did is undone."""
+        code, reason = ENDED_WAITING.code, ENDED_WAITING.reason
+        return self.answers.settled(waiting.step, saga, waiting.causes, work, how="failed", code=code, reason=reason)
 
     def _is_observer(self, name: str) -> bool:
         """Whether that step is outside the saga's bookkeeping: then its arms are, too, and wait on."""
@@ -155,3 +216,7 @@ class Reception:
         self.progress.admit(record.topic, record.offset, 0)
         self.commits.nudge()
         return True
+
+
+def _place_of(unit: Unit | UndoUnit) -> bytes | None:
+    return unit.place if isinstance(unit, Unit) else None

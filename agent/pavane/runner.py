@@ -14,9 +14,11 @@ from pavane.plan import AgentPlan, plan_of
 from pavane.settings import Settings
 from pavane_events.bus import Bus, Lane
 from pavane_events.errors import LaneLost
+from pavane_events.required import require_topics
 from pavane_saga.coordinator import run_coordinator
 from pavane_saga.manifest import read_directory
 from pavane_saga.saga import Saga
+from pavane_tracing.conventions import COORDINATOR_SERVICE
 from pavane_tracing.setup import make_tracing
 from pavane_tracing.work import FLUSH_S, Tracing
 
@@ -39,7 +41,9 @@ class Surroundings:
 
     def tracing(self, service: str, bus: Bus) -> Tracing:
         """Tracing under that service name; spans are kept on an embedded bus where no OTLP endpoint takes them."""
-        return make_tracing(service, keep=bus.embedded) if self.trace else Tracing.off()
+        if not self.trace:
+            return Tracing.off()
+        return make_tracing(service, keep=bus.embedded, system="pavane" if bus.embedded else "kafka")
 
 
 async def run(
@@ -59,7 +63,7 @@ async def run(
         for agent in agents:
             group.create_task(run_agent(agent, bus, stop, chosen), name=agent.name)
         if sagas:
-            tracing = chosen.tracing("coordinator", bus)
+            tracing = chosen.tracing(COORDINATOR_SERVICE, bus)
             group.create_task(run_coordinator(sagas, bus, stop, tracing=tracing, clock=chosen.clock), name="coordinator")
 
 
@@ -79,7 +83,7 @@ async def run_agent(agent: Agent, bus: Bus, stop: asyncio.Event, surroundings: S
     )
     try:
         async with agent.alive():
-            await bus.create_topics(plan.topic_specs())
+            await require_topics(bus, plan.topic_specs())
             await _introduce(plan, bus)
             await _run_lanes(kit, bus, stop)
     finally:

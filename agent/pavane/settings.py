@@ -5,22 +5,24 @@ import os
 from typing import Literal
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from pavane.kafka_settings import KafkaSettings
 from pavane_events.errors import ConfigurationError, Problem
 
 _PREFIX = "PAVANE_"
-_OTHERS = frozenset({"PAVANE_REQUIRE", "PAVANE_KAFKA", "PAVANE_JAEGER"})
-"""Variables of the project's own tests."""
+_OTHERS = frozenset({"PAVANE_CACHE", "PAVANE_REQUIRE", "PAVANE_KAFKA", "PAVANE_JAEGER"})
+"""Variables of `pavane dev` and of the project's own tests."""
 
 
-class Settings(BaseSettings):
+class Settings(KafkaSettings):
     """What a process is told from outside. ``OTEL_*`` variables are OpenTelemetry's own."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
 
     bus: str = Field(
-        default="sqlite:///pavane.db", description="the bus: sqlite:///FILE (relative) or sqlite:////FILE (absolute)"
+        default="sqlite:///pavane.db",
+        description="the bus: sqlite:///FILE (relative), sqlite:////FILE (absolute) or kafka://HOST:PORT,HOST:PORT",
     )
     deployment: str = Field(default="pavane", min_length=1, description="part of every idempotency key: one per installation")
     partitions: int | None = Field(
@@ -31,8 +33,16 @@ class Settings(BaseSettings):
         description="FULL survives power loss, NORMAL survives kill -9 and loses the last moments to power loss",
     )
     trace: bool = Field(default=True, description="spans to the OTEL_ endpoint, else into the embedded bus")
+    jaeger_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/]",
+        description="the query address of a Jaeger, as in http://127.0.0.1:16686: links to traces, trees of exported spans",
+    )
     concurrency: int = Field(default=64, ge=1, description="handlers running at once, per lane")
     drain_s: float = Field(default=10.0, ge=0, description="seconds that a graceful stop waits for running work")
+    health_port: int | None = Field(
+        default=None, ge=1, le=65_535, description="serve /live and /ready on this port; unset: not at all"
+    )
     log: Literal["debug", "info", "warning", "error"] = Field(
         default="warning", description="the least severe lines to be logged"
     )
@@ -47,15 +57,15 @@ def load_settings(**overrides: object) -> Settings:
             near = difflib.get_close_matches(name.upper(), known, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
             problems.append(Problem(name, "setting.unknown", f"no such setting; {hint}"))
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        settings = Settings.model_validate(
-            {**Settings().model_dump(), **{name: value for name, value in overrides.items() if value is not None}}
-        )
+        settings = Settings.model_validate({**Settings().model_dump(), **given})
     except ValidationError as error:
         for each in error.errors(include_url=False, include_input=False, include_context=False):
             where = ".".join(str(part) for part in each["loc"])
             problems.append(Problem(_PREFIX + where.upper(), each["type"], each["msg"]))
         raise ConfigurationError("the settings are wrong", problems) from None
+    problems += settings.kafka_problems()
     if problems:
         raise ConfigurationError("the settings are wrong", problems)
     return settings

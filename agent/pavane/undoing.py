@@ -10,7 +10,8 @@ from pavane.context import Context
 from pavane.kit import Kit
 from pavane.perform import read_event
 from pavane.step import AnyStep, Outputs
-from pavane.units import Done, UndoUnit
+from pavane.tiers import Delay, to_tier
+from pavane.units import UNDO_UNIT, Done, UndoUnit
 from pavane_events.envelope import Envelope
 from pavane_events.errors import ContractViolation, Problem
 from pavane_events.event import Event
@@ -22,7 +23,7 @@ log = logging.getLogger("pavane.undo")
 
 
 class Undoer:
-    """Performs undos. Each ends in a fact: *undone*, or *undo-failed*, which parks the saga until somebody decides."""
+    """Performs undos. Each comes to a fact: *undone*, or *undo-failed*, which parks the saga until somebody decides."""
 
     def __init__(self, kit: Kit, answers: Answers, aside: Callable[[bool], None]) -> None:
         self._kit = kit
@@ -30,7 +31,7 @@ class Undoer:
         self._aside = aside
 
     async def undo(self, unit: UndoUnit) -> Done:
-        """Undo one step. Raises :class:`Abandoned` where the lane stops meanwhile."""
+        """Undo one step, or send it to a delay tier to be tried again. Raises :class:`Abandoned` where the lane stops."""
         record, request = unit.record, unit.request
         work = self._kit.tracing.process(
             unit.envelope,
@@ -39,18 +40,21 @@ class Undoer:
             offset=record.offset,
             group=self._kit.plan.agent.name,
             step=request.step,
-            links=tuple(each.trace for each in request.outputs),
+            links=(*(each.trace for each in request.outputs), *unit.came_from),
+            root=unit.delayed is not None,
             undo=True,
         )
         work.attach()
         try:
             result = await self._try(unit, work)
+            if isinstance(result, Delay):
+                return self._delayed(unit, result, work)
             return self._finished(unit, result if isinstance(result, Failure) else None, work)
         finally:
             work.detach()
             work.end()
 
-    async def _try(self, unit: UndoUnit, work: Work) -> object | Failure:
+    async def _try(self, unit: UndoUnit, work: Work) -> object | Failure | Delay:
         request = unit.request
         step = self._kit.plan.by_wire_name.get(request.step)
         if step is None or step.undo is None:
@@ -76,6 +80,11 @@ class Undoer:
             return None
 
         return await attempt(once, Policy(step.undo.retry), unit, self._kit, work, self._aside)
+
+    def _delayed(self, unit: UndoUnit, delay: Delay, work: Work) -> Done:
+        message = to_tier(unit.record, self._kit.plan.agent.name, UNDO_UNIT, delay, work.trace)
+        work.end()
+        return self._answers.with_spans(Done([message]), work, unit.envelope.saga, unit.record.partition)
 
     def _finished(self, unit: UndoUnit, failure: Failure | None, work: Work) -> Done:
         request = unit.request

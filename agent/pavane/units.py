@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pavane.step import AnyStep
-from pavane_events.envelope import Envelope
+from pavane.tiers import Delayed
+from pavane.waiting import place_of
+from pavane_events.envelope import Envelope, Trace
 from pavane_events.record import Message, Record
 from pavane_saga.wire import UndoRequest
 
@@ -18,12 +20,31 @@ CONTROL_UNIT = "control"
 
 @dataclass(slots=True, eq=False)
 class Pausing:
-    """Work that pauses between attempts, and what may end the pause early."""
+    """Work that pauses between attempts, and what may end the pause early.
+
+    ``record`` is the input, as it came; ``delayed`` is there where it waited in a delay tier since, and comes from there.
+    """
 
     record: Record
     envelope: Envelope
+    delayed: Delayed | None = field(default=None, kw_only=True)
     pause: "asyncio.Future[Interruption | None] | None" = field(default=None, init=False)
     interrupted: Interruption | None = field(default=None, init=False)
+
+    @property
+    def settles(self) -> Record:
+        """The record that is done when this is finished: the input, or where it waited."""
+        return self.record if self.delayed is None else self.delayed.record
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts were made before."""
+        return 0 if self.delayed is None else self.delayed.attempts
+
+    @property
+    def came_from(self) -> tuple[Trace, ...]:
+        """What a delayed attempt's span, the root of a trace of its own, is linked to beside its input: the attempt before."""
+        return () if self.delayed is None else (self.delayed.trace,)
 
     def interrupt(self, why: Interruption) -> None:
         """End a pause, now or as soon as one begins."""
@@ -43,6 +64,11 @@ class Unit(Pausing):
     def name(self) -> str:
         """The name under which progress counts it."""
         return self.step.wire_name
+
+    @property
+    def place(self) -> bytes | None:
+        """Its row in the index of what waits; None where it can have none."""
+        return place_of(self.record, self.envelope, self.step.wire_name)
 
     @property
     def key(self) -> tuple[str | bytes | None, str | None]:

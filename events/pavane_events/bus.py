@@ -111,6 +111,28 @@ class Lane(Protocol):
         """
         ...
 
+    def pause(self, topics: Collection[str]) -> None:
+        """Let :meth:`receive` return no record of these topics until they are resumed; all other topics go on.
+
+        It holds from this call on, for a ``receive`` that waits now as well, and for records that the adapter has fetched
+        and not returned yet: they are kept back, or dropped and read again, so that after :meth:`resume` each comes once
+        and in order. ``positions`` of a paused topic stand still (but for a commit that skips records, as ever), its
+        ``committed`` is moved by commits as ever, and ``high_watermarks`` goes on telling of it. What waits in paused
+        topics, however much, costs a bounded amount of memory and never keeps records of other topics back.
+
+        Idempotent, synchronous, local: no call to a server is awaited, nothing is stored, and the lane's next holder
+        begins with nothing paused. A pause outlives a rebalance in which the lane stays. Naming a topic that the lane
+        does not read has no effect. On a lane that is lost it does nothing.
+        """
+        ...
+
+    def resume(self, topics: Collection[str]) -> None:
+        """Receive these topics again, from where they stand: a ``receive`` that waits now wakes for them.
+
+        Topics that are not paused are passed over. On a lane that is lost it does nothing.
+        """
+        ...
+
     async def high_watermarks(self) -> Mapping[str, int]:
         """By topic, an offset above every record that was published before this call. Compare with ``positions``."""
         ...

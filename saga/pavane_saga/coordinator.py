@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pavane_events.bus import Bus, Lane, Lanes, TopicSpec
@@ -11,6 +11,7 @@ from pavane_events.dead_letter import dead_letters_topic
 from pavane_events.errors import BusUnavailable, LaneLost
 from pavane_events.patience import commit_patiently
 from pavane_events.record import Record
+from pavane_events.required import require_topics
 from pavane_saga.desk import Desk
 from pavane_saga.manifest import Directory, SagaPlan, read_directory
 from pavane_saga.saga import Saga, SagaEnded
@@ -81,12 +82,17 @@ async def run_coordinator(
         await asyncio.to_thread(tracing.shutdown, FLUSH_S)
 
 
-async def _prepare(office: Office) -> None:
+def topic_specs(sagas: Iterable[Saga]) -> list[TopicSpec]:
+    """What the coordinator of these sagas needs to exist before it starts."""
     names = {FACTS, ENDS, ADMISSIONS, SPANS_TOPIC, SagaEnded.event_type, dead_letters_topic(COORDINATOR)}
-    for saga in office.sagas.values():
+    for saga in sagas:
         names |= {saga.intake, saga.starts.event_type, saga.completes.event_type}
         names |= {each.event_type for each in saga.fails}
-    await office.bus.create_topics([*(TopicSpec(name) for name in sorted(names)), TopicSpec(AGENTS, compacted=True)])
+    return [*(TopicSpec(name) for name in sorted(names)), TopicSpec(AGENTS, compacted=True)]
+
+
+async def _prepare(office: Office) -> None:
+    await require_topics(office.bus, topic_specs(office.sagas.values()))
     office.directory = await read_directory(office.bus)
     plans = [SagaPlan.of(saga) for saga in office.sagas.values()]
     changed = [plan.to_message() for plan in plans if office.directory.sagas.get(plan.name) != plan]

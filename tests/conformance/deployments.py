@@ -4,12 +4,21 @@ import asyncio
 import functools
 import sqlite3
 import time
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import ParamSpec, Protocol
 
+from aiokafka.client import CoordinationType
+from aiokafka.coordinator.protocol import ConsumerProtocol
+from aiokafka.protocol.admin import DescribeGroupsRequest
+from aiokafka.protocol.group import LeaveGroupRequest
+
 from pavane_events.bus import Bus, Lane, Lanes, TopicSpec
+from pavane_events.buses.kafka.bus import KafkaBus
+from pavane_events.buses.kafka.connecting import connected
+from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.memory import MemoryBus
 from pavane_events.buses.sqlite import SqliteBus
 from pavane_events.record import Message, Record
@@ -64,6 +73,28 @@ class SqliteDeployment:
             connection.execute("UPDATE bus SET epoch = epoch + 1")
 
 
+class KafkaDeployment:
+    """A deployment of its own on brokers that others use as well: under a prefix that nobody else has."""
+
+    def __init__(self, servers: str) -> None:
+        self._servers = servers
+        self._options = KafkaOptions(prefix=f"c{uuid.uuid4().hex[:10]}.", session_ms=6_000, heartbeat_ms=300)
+
+    async def open(self) -> Bus:
+        return await KafkaBus.open(self._servers, PARTITIONS, self._options, max_record_bytes=MAX_RECORD_BYTES)
+
+    async def take_away(self, lane: Lane) -> None:
+        """Put its holder out of the group, as brokers do with a member that has fallen silent."""
+        async with connected(self._servers, self._options) as client:
+            group = self._options.physical(lane.group)
+            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+            response = await client.send(node, DescribeGroupsRequest([group]))
+            for member_id, *_, assignment in response.groups[0][5]:
+                held = ConsumerProtocol.ASSIGNMENT.decode(assignment).partitions()
+                if any(place.partition == lane.partition for place in held):
+                    await client.send(node, LeaveGroupRequest(group, member_id))
+
+
 def scenario(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
     """A test that is a coroutine, run in an event loop of its own, and not for ever."""
 
@@ -91,6 +122,27 @@ async def lanes_of(members: Lanes, count: int = PARTITIONS) -> dict[int, Lane]:
     async with asyncio.timeout(SOON_S):
         lanes = [await anext(members) for _ in range(count)]
     return {lane.partition: lane for lane in lanes}
+
+
+async def shared(*members: Lanes) -> list[dict[int, Lane]]:
+    """What each member holds once they have shared all lanes out among them."""
+    held: list[dict[int, Lane]] = [{} for _ in members]
+
+    async def take(mine: dict[int, Lane], member: Lanes) -> None:
+        async for lane in member:
+            mine[lane.partition] = lane
+
+    def are_out() -> bool:
+        holders = [partition for mine in held for partition, lane in mine.items() if not lane.lost]
+        shares = [sum(not lane.lost for lane in mine.values()) for mine in held]
+        return len(holders) == PARTITIONS and max(shares) - min(shares) <= 1
+
+    tasks = [asyncio.create_task(take(mine, member)) for mine, member in zip(held, members, strict=True)]
+    await until(are_out)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    return [{partition: lane for partition, lane in mine.items() if not lane.lost} for mine in held]
 
 
 async def lane_of(members: Lanes, partition: int) -> Lane:

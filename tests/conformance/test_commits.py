@@ -12,6 +12,7 @@ from conformance.deployments import (
     bus_with,
     content,
     lane_of,
+    lanes_of,
     numbered,
     receive,
     scenario,
@@ -120,10 +121,10 @@ async def test_a_commit_ahead_of_what_was_received_skips_the_records_between(dep
         await bus.publish([*numbered("in", 6), *numbered("more", 1)])
         offsets = [record.offset for record in await content(bus, "in", partition=0)]
         lane = await lane_of(await bus.lanes("group", ["in", "more"]), 0)
-        await receive(lane, 1)
+        (first,) = await receive(lane, 1)
         await lane.commit({"in": offsets[4]})
         assert lane.positions["in"] == offsets[4]
-        rest = await receive(lane, 3)
+        rest = await receive(lane, 3 if first.topic == "in" else 2)
         assert [(record.topic, record.value) for record in rest if record.topic == "in"] == [("in", b"4"), ("in", b"5")]
 
 
@@ -151,7 +152,8 @@ async def test_outputs_reach_lanes_of_this_bus_and_of_others(deployment: Deploym
 async def test_commits_of_several_lanes_and_publishes_at_once_all_happen(deployment: Deployment) -> None:
     async with bus_with(deployment, "in", "out") as bus:
         members = await bus.lanes("group", ["in"])
-        lanes = [await lane_of(members, partition) for partition in range(4)]
+        held = await lanes_of(members)
+        lanes = [held[partition] for partition in range(4)]
         async with asyncio.TaskGroup() as tasks:
             for lane in lanes:
                 tasks.create_task(lane.commit({}, numbered("out", 3, lane.partition), {b"p": b"%d" % lane.partition}))
@@ -165,7 +167,8 @@ async def test_commits_of_several_lanes_and_publishes_at_once_all_happen(deploym
 async def test_state_is_a_lane_s_own_and_comes_in_key_order(deployment: Deployment) -> None:
     async with bus_with(deployment, "in") as bus:
         members = await bus.lanes("group", ["in"])
-        lane, neighbour = await lane_of(members, 0), await lane_of(members, 1)
+        held = await lanes_of(members)
+        lane, neighbour = held[0], held[1]
         pairs = {b"a": b"", b"a\xff": b"1", b"a\xff\xff": b"2", b"b": b"3", b"\xff": b"4", b"\xff\xff": b"5", b"": b"6"}
         await lane.commit({}, (), dict(reversed(pairs.items())))
         assert list(lane.state.scan(b"")) == sorted(pairs.items())
@@ -277,7 +280,8 @@ async def test_what_was_not_committed_comes_again_with_state_as_old_as_the_offse
 async def test_a_cancelled_commit_happens_whole_or_not_and_harms_nobody(deployment: Deployment) -> None:
     async with bus_with(deployment, "in", "out") as bus:
         members = await bus.lanes("group", ["in"])
-        lane, neighbour = await lane_of(members, 0), await lane_of(members, 1)
+        held = await lanes_of(members)
+        lane, neighbour = held[0], held[1]
         happened = 0
         for turn in range(6):
             task = asyncio.create_task(lane.commit({}, numbered("out", 3), {b"turn": b"%d" % turn}))

@@ -18,6 +18,7 @@ from conformance.deployments import (
     numbered,
     receive,
     scenario,
+    shared,
     until,
     values,
 )
@@ -57,9 +58,9 @@ async def test_two_members_share_and_one_inherits_when_the_other_leaves(deployme
 async def test_two_members_of_one_bus_share_as_well(deployment: Deployment) -> None:
     async with bus_with(deployment, "in") as bus:
         first, second = await bus.lanes("group", ["in"]), await bus.lanes("group", ["in"])
-        lanes = {**await lanes_of(first, 2), **await lanes_of(second, 2)}
-        assert set(lanes) == set(range(PARTITIONS))
-        assert not any(lane.lost for lane in lanes.values())
+        ones, others = await shared(first, second)
+        assert (len(ones), len(others)) == (2, 2)
+        assert set(ones) | set(others) == set(range(PARTITIONS))
 
 
 @scenario
@@ -86,8 +87,7 @@ async def test_lanes_that_need_not_move_do_not_move(deployment: Deployment) -> N
 async def test_more_members_than_lanes_leaves_some_waiting_until_a_lane_comes_free(deployment: Deployment) -> None:
     async with bus_with(deployment, "in") as bus:
         members = [await bus.lanes("group", ["in"]) for _ in range(PARTITIONS)]
-        lanes = [await lanes_of(member, 1) for member in members]
-        assert {partition for held in lanes for partition in held} == set(range(PARTITIONS))
+        lanes = await shared(*members)
         spare = await bus.lanes("group", ["in"])
         waiting = asyncio.create_task(anext(spare))
         await asyncio.wait([waiting], timeout=A_MOMENT_S)

@@ -11,12 +11,14 @@ from typing import TypeVar
 
 from pavane import Agent, Saga, SagaEnded
 from pavane.kit import Limits
+from pavane.plan import plan_of
 from pavane.runner import Surroundings, run
 from pavane_events.bus import Bus, TopicSpec
 from pavane_events.buses.memory import MemoryBus
 from pavane_events.dead_letter import reason_headers
 from pavane_events.envelope import Envelope, parse
 from pavane_events.record import Message, Record
+from pavane_saga.coordinator import topic_specs
 from pavane_saga.facts import Fact
 from pavane_saga.intake import saga_id_of
 from pavane_saga.wire import FACTS, read_fact
@@ -106,6 +108,8 @@ async def stage(
     chosen = bus if bus is not None else MemoryBus(partitions=2)
     running = Stage(chosen, sagas)
     await chosen.create_topics([TopicSpec(saga.intake) for saga in sagas])
+    if not chosen.embedded:  # what `pavane topics apply` does
+        await chosen.create_topics([*topic_specs(sagas), *(spec for agent in agents for spec in plan_of(agent).topic_specs())])
     surroundings = surroundings or Surroundings(trace=False, limits=Limits(drain_s=2.0))
     task = asyncio.create_task(run(agents, sagas, chosen, running.stop, surroundings))
     try:

@@ -104,7 +104,8 @@ def test_a_plan_says_who_listens_to_what_and_which_topics_it_takes() -> None:
         "g.one": ["a/fill"],
         "g.two": ["a/fill", "a/watch"],
     }
-    assert set(plan.topics) == {"g.one", "g.two", "a.commands", "pavane.ends"}
+    waits = {"a.retry-1s", "a.retry-5s", "a.retry-30s", "a.retry-5m"}
+    assert set(plan.topics) == {"g.one", "g.two", "a.commands", "pavane.ends", *waits}
     fill, watching = plan.manifest.steps
     assert (fill.name, fill.consumes, fill.produces, fill.effects, fill.within_s) == (
         "a/fill",

@@ -209,7 +209,7 @@ def test_an_end_of_the_saga_ends_a_pause_and_the_step_has_failed() -> None:
         asyncio.get_running_loop().call_later(0.01, world.unit.interrupt, "ended")
         raise ConnectionError
 
-    failure = outcome(fail, Policy(Retry(first_s=1000, most_s=1000)), world)
+    failure = outcome(fail, Policy(Retry(first_s=1.0)), world)
     assert isinstance(failure, Failure)
     assert (failure.code, failure.attempt, failure.dead) == ("saga.ended", 1, False)
 

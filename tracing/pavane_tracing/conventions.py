@@ -6,6 +6,8 @@ spells one. Source: https://opentelemetry.io/docs/specs/semconv/messaging/messag
 
 from dataclasses import dataclass
 
+COORDINATOR_SERVICE = "coordinator"
+"""The service whose spans every saga has. Agents are services by their own names."""
 SAGA_ID = "saga.id"
 SAGA_NAME = "saga.name"
 SAGA_STEP = "saga.step"

@@ -6,16 +6,17 @@ Follows the standard ``OTEL_*`` variables, and no others: where an OTLP endpoint
 
 import atexit
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from os import environ
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.lean import LeanTracer
+from pavane_tracing.losses import Losses
 from pavane_tracing.routing import global_routes
 from pavane_tracing.unit import Service, Strays, unit_in
 from pavane_tracing.work import SCOPE, Tracing
@@ -92,6 +93,42 @@ class _UnitProcessor(SpanProcessor):
             self._strays.ended(context.span_id, span)
 
 
+class _Watched(SpanExporter):
+    """An exporter whose failures are told once, not line by line."""
+
+    def __init__(self, exporter: SpanExporter, losses: Losses) -> None:
+        self._exporter = exporter
+        self._losses = losses
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Called by the SDK's thread, or by the one that flushes."""
+        with self._losses:
+            result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self._losses.arrive()
+        else:
+            self._losses.lose(len(spans))
+        return result
+
+    def shutdown(self) -> None:
+        """Ends the wait for the next try, too. Idempotent."""
+        with self._losses:
+            self._exporter.shutdown()
+
+
+class _Batches(BatchSpanProcessor):
+    """The SDK's queue; a full one is told like any other loss."""
+
+    def __init__(self, exporter: SpanExporter, losses: Losses) -> None:
+        super().__init__(exporter)
+        self._losses = losses
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Called by the SDK."""
+        with self._losses:
+            super().on_end(span)
+
+
 class _Export:
     """One exporter, and its one thread, for all services of the process. The last one to leave shuts it down."""
 
@@ -104,8 +141,9 @@ class _Export:
         """A service has come."""
         with self._lock:
             if self._running is None:
-                exporter = _exporter(environ)
-                self._running = exporter, BatchSpanProcessor(exporter)
+                losses = Losses()
+                exporter = _Watched(_exporter(environ), losses)
+                self._running = exporter, _Batches(exporter, losses)
                 atexit.register(self._running[1].shutdown)
             self._services += 1
             return self._running[1]

@@ -11,7 +11,8 @@ from typing import Annotated, cast
 
 import typer
 
-from pavane.cli import check, dead_letters, graph, publish, run, sagas, tail, trace
+from pavane.cli import check, dead_letters, dev, graph, publish, run, sagas, tail, topics, trace
+from pavane.cli.groups import leaves
 from pavane.cli.options import BUS_HELP
 from pavane.cli.output import safe, say
 from pavane_events.errors import (
@@ -38,7 +39,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "graph": graph.graph,
     "check": check.check,
 }
-_GROUPS = {"sagas": sagas.app, "dead-letters": dead_letters.app}
+_GROUPS = {"sagas": sagas.app, "topics": topics.app, "dead-letters": dead_letters.app, "dev": dev.app}
 _INVALID = (ConfigurationError, DeclarationError, ContractViolation, UndecodableRecord, UnknownTopic, RecordTooLarge)
 _EPILOG = (
     "Exit codes: 0 done; 1 failed, or problems found; 2 wrong usage or invalid input; "
@@ -111,12 +112,12 @@ def main() -> None:
         tell(str(error))
         sys.exit(exit_code(error))
     except BaseExceptionGroup as group:
-        leaves = list(_leaves(group))
-        if not all(isinstance(leaf, PavaneError) for leaf in leaves):
+        errors = list(leaves(group))
+        if not all(isinstance(leaf, PavaneError) for leaf in errors):
             raise
-        for text in dict.fromkeys(str(leaf) for leaf in leaves):
+        for text in dict.fromkeys(str(leaf) for leaf in errors):
             tell(text)
-        sys.exit(max(map(exit_code, leaves)))
+        sys.exit(max(map(exit_code, errors)))
 
 
 def tell(message: str) -> None:
@@ -131,11 +132,3 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, BusUnavailable | BusVersionMismatch):
         return BUS
     return INVALID if isinstance(error, _INVALID) else FAILED
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for each in group.exceptions:
-        if isinstance(each, BaseExceptionGroup):
-            yield from _leaves(cast("BaseExceptionGroup[BaseException]", each))
-        else:
-            yield each

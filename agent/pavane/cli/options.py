@@ -12,7 +12,7 @@ def _or_global(context: typer.Context, value: str | None) -> str | None:
     return value if value is not None else context.find_root().params.get("bus")
 
 
-BUS_HELP = "The bus, as in sqlite:///pavane.db. (default: PAVANE_BUS, else sqlite:///pavane.db)"
+BUS_HELP = "The bus, as in sqlite:///pavane.db or kafka://host:9092. (default: PAVANE_BUS, else sqlite:///pavane.db)"
 
 BusOption = Annotated[str | None, typer.Option("--bus", metavar="URL", help=BUS_HELP, callback=_or_global, show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pavane.cli.documents import Document, read_documents
-from pavane.cli.options import BusOption, JsonOption
+from pavane.cli.options import BusOption, JsonOption, settings_for
 from pavane.cli.output import is_terminal, print_json, say
 from pavane_events.bus import Bus, TopicSpec
 from pavane_events.envelope import Envelope
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pavane_saga.manifest import Directory
 
 SOURCE = "/cli"
+_MOST_LINKS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,19 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What was published, or would be. ``validated``: by which class; None where none was at hand."""
+    """What was published, or would be. ``validated``: by which class; None where none was at hand.
+
+    ``traces``: the ids of the traces that the events begin here; none where no span of theirs is made here. ``kept``:
+    the bus keeps the spans itself.
+    """
 
     topic: str
     type: str
     events: tuple[Envelope, ...]
     sagas: tuple[str, ...]
     validated: str | None
+    traces: tuple[str, ...]
+    kept: bool
 
 
 def publish(
@@ -113,15 +120,34 @@ def publish(
                 "validated_by": done.validated,
                 "events": [event.id for event in done.events],
                 "sagas": list(done.sagas),
+                "traces": list(done.traces),
             }
         )
         return
     many = f"{len(done.events)} {'event' if len(done.events) == 1 else 'events'}"
     checked = f", valid by {done.validated}" if done.validated else ", not validated here (name --app or --event)"
     print(f"{'would publish' if dry_run else 'published'} {many} of type {done.type} to {done.topic}{checked}")
+    if not (dry_run or done.kept):
+        _print_links(done, settings_for(bus).jaeger_url)
     if done.sagas and is_terminal() and not dry_run:
         where = f" --bus {bus}" if bus is not None else ""
         say(f"next: pavane sagas show {done.sagas[0]}{where}")
+
+
+def _print_links(done: Published, jaeger_url: str | None) -> None:
+    """Where each trace is to be seen: by its id if it began here, else by a search for its saga."""
+    from pavane_tracing.conventions import COORDINATOR_SERVICE
+    from pavane_tracing.jaeger import Jaeger
+
+    if jaeger_url is None:
+        return
+    jaeger = Jaeger(jaeger_url)
+    searches = [jaeger.search_link(saga, COORDINATOR_SERVICE) for saga in done.sagas]
+    links = [jaeger.link(trace) for trace in done.traces] or searches
+    for link in links[:_MOST_LINKS]:
+        print(f"trace: {link}")
+    if len(links) > _MOST_LINKS:
+        print(f"... and {len(links) - _MOST_LINKS} more traces")
 
 
 async def _publish(bus: Bus, order: Order) -> Published:
@@ -134,9 +160,12 @@ async def _publish(bus: Bus, order: Order) -> Published:
     contract = order.event or _contract(order, kind)
     events = _envelopes(order, kind, contract)
     named = tuple(saga_id_of(event.source, event.id) for event in events) if intake is not None else ()
-    if not order.dry_run:
-        await bus.publish(await _messages(bus, order.topic, events, named))
-    return Published(order.topic, kind, events, named, contract.__name__ if contract else None)
+    by = contract.__name__ if contract else None
+    if order.dry_run:
+        return Published(order.topic, kind, events, named, by, traces=(), kept=False)
+    messages, traces, kept = await _messages(bus, order.topic, events, named)
+    await bus.publish(messages)
+    return Published(order.topic, kind, events, named, by, traces=traces, kept=kept)
 
 
 async def _directory(bus: Bus, order: Order) -> "Directory":
@@ -238,21 +267,31 @@ def _name(order: Order, document: Document, problems: list[Problem]) -> str | No
     return None
 
 
-async def _messages(bus: Bus, topic: str, events: Sequence[Envelope], sagas: Sequence[str]) -> list[Message]:
-    """The events under a trace of their own each, and on an embedded bus its first span, for one publish."""
+async def _messages(
+    bus: Bus, topic: str, events: Sequence[Envelope], sagas: Sequence[str]
+) -> tuple[list[Message], tuple[str, ...], bool]:
+    """The events under a trace of their own each, and the first span of each where it is kept, for one publish.
+
+    Then the traces' ids, and whether their spans are kept.
+    """
+    from pavane_tracing.propagation import span_context
     from pavane_tracing.setup import make_tracing
     from pavane_tracing.store import SPANS_TOPIC, encode
     from pavane_tracing.work import FLUSH_S
 
-    tracing = make_tracing("cli", keep=bus.embedded)
+    tracing = make_tracing("cli", keep=bus.embedded, system="pavane" if bus.embedded else "kafka")
     if tracing.keep:
         await bus.create_topics([TopicSpec(SPANS_TOPIC)])
     messages: list[Message] = []
+    traces: list[str] = []
     for index, event in enumerate(events):
         saga = sagas[index] if sagas else None
         point = tracing.send_root(topic, event.id, event.type, saga=saga, size=len(event.data))
         messages.append(event.with_trace(point.trace).to_message(topic, key=saga))
         if point.spans:
             messages.append(encode(point.spans, saga))
+        context = span_context(point.trace)
+        if context is not None:
+            traces.append(f"{context.trace_id:032x}")
     tracing.shutdown(FLUSH_S)
-    return messages
+    return messages, tuple(traces), tracing.keep

@@ -3,15 +3,22 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import cast
+from urllib.parse import urlsplit
 
 import typer
 
+from pavane.cli.groups import leaves
 from pavane.cli.options import BusOption, TargetsArgument, settings_for
 from pavane.cli.output import say
+from pavane.health import Board, Telling, serving
+from pavane.settings import Settings
 from pavane_events.bus import Bus, Lanes, Start
+from pavane_events.errors import BusUnavailable
 
+FIRST_PAUSE_S, MOST_PAUSE_S = 1.0, 15.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -25,7 +32,6 @@ def run(targets: TargetsArgument, bus: BusOption = None) -> None:
     """
     from pavane.cli.check import check_start
     from pavane.cli.logs import set_up_logs
-    from pavane.cli.session import open_by
     from pavane.cli.targets import load_targets
     from pavane.runner import Surroundings
     from pavane.runner import run as run_all
@@ -39,20 +45,56 @@ def run(targets: TargetsArgument, bus: BusOption = None) -> None:
 
     async def work() -> None:
         catch_signals(stop, caught)
-        async with await open_by(settings) as opened:
-            groups = [agent.name for agent in found.agents]
-            who = [*groups, *(f"saga {saga.name}" for saga in found.sagas)]
+        board = Board()
+        with serving(board, settings.health_port):
+            await _patiently(settings, stop, board, lambda bus: run_on(bus, board))
 
-            def ready() -> None:
-                lanes = f"{opened.partitions} lanes" if opened.partitions > 1 else "1 lane"
-                say(f"ready: {', '.join(who)} on {settings.bus} ({lanes})")
+    async def run_on(opened: Bus, board: Board) -> None:
+        groups = [agent.name for agent in found.agents]
+        who = [*groups, *(f"saga {saga.name}" for saga in found.sagas)]
 
-            watched = Watched(opened, len(groups) + bool(found.sagas), ready)
-            await run_all(found.agents, found.sagas, cast("Bus", watched), stop, Surroundings.of(settings))
+        def ready() -> None:
+            board.joined(opened if isinstance(opened, Telling) else None)
+            lanes = f"{opened.partitions} lanes" if opened.partitions > 1 else "1 lane"
+            say(f"ready: {', '.join(who)} on {settings.bus} ({lanes})")
+
+        watched = Watched(opened, len(groups) + bool(found.sagas), ready)
+        await run_all(found.agents, found.sagas, cast("Bus", watched), stop, Surroundings.of(settings))
 
     asyncio.run(work())
     if signal.SIGINT in caught:
         raise typer.Exit(130)
+
+
+async def _patiently(settings: Settings, stop: asyncio.Event, board: Board, run_on: Callable[[Bus], Awaitable[None]]) -> None:
+    """Run on the bus; where brokers are away, say so, not be ready, and try again for as long as it takes.
+
+    A file that cannot be opened stays an error: nobody but its owner can mend that.
+    """
+    from pavane.cli.session import open_by
+
+    pause_s = FIRST_PAUSE_S
+    while not stop.is_set():
+        try:
+            async with await open_by(settings) as opened:
+                pause_s = FIRST_PAUSE_S
+                await run_on(opened)
+        except BusUnavailable as error:
+            problem = error
+        except BaseExceptionGroup as group:
+            unavailable, others = group.split(BusUnavailable)
+            if unavailable is None or others is not None:
+                raise
+            problem = next(leaves(unavailable))
+        else:
+            return
+        if urlsplit(settings.bus).scheme != "kafka":
+            raise problem
+        board.waiting(str(problem))
+        say(f"waiting: {problem}; it is tried again in {pause_s:.0f} s")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause_s)
+        pause_s = min(MOST_PAUSE_S, pause_s * 2)
 
 
 def catch_signals(stop: asyncio.Event, caught: list[signal.Signals]) -> None:

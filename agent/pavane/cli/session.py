@@ -19,7 +19,22 @@ async def open_by(settings: Settings) -> Bus:
     """The bus that the settings name; a file that does not exist is made."""
     from pavane_events.buses.address import open_bus
 
-    return await open_bus(settings.bus, partitions=settings.partitions, synchronous=settings.synchronous)
+    kafka = settings.kafka_options()
+    return await open_bus(settings.bus, partitions=settings.partitions, synchronous=settings.synchronous, kafka=kafka)
+
+
+def brokers(settings: Settings) -> str:
+    """The brokers that the settings name, for a command that speaks to them without a bus.
+
+    Raises :class:`ConfigurationError` where the address is wrong or the Kafka client is missing.
+    """
+    from pavane_events.buses.address import servers_of
+    from pavane_events.buses.kafka.client import check_version
+
+    set_up_logs(settings.log)
+    servers = servers_of(settings.bus)
+    check_version()
+    return servers
 
 
 def with_bus(url: str | None, work: Callable[[Bus], Awaitable[T]], *, create: bool = False, dry_run: bool = False) -> T:

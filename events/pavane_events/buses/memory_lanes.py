@@ -155,6 +155,7 @@ class MemoryLane:
         self._logs: dict[str, Log] = {}
         self._next: dict[str, int] = {}
         self._held: dict[str, int] = {}
+        self._paused: set[str] = set()
         self._lost = False
         self._committing = False
         self._bell = Bell()
@@ -268,6 +269,15 @@ class MemoryLane:
         finally:
             self._committing = False
 
+    def pause(self, topics: Collection[str]) -> None:
+        """Return nothing of these topics from now on; see the port."""
+        self._paused.update(topic for topic in topics if topic in self._logs)
+
+    def resume(self, topics: Collection[str]) -> None:
+        """Return these topics again."""
+        self._paused.difference_update(topics)
+        self._bell.ring()
+
     async def high_watermarks(self) -> Mapping[str, int]:
         """By topic, the offset above its last record."""
         self.check()
@@ -295,7 +305,7 @@ class MemoryLane:
         ready: list[tuple[Log, str]] = []
         held_back = False
         for topic, log in self._logs.items():
-            if self._next[topic] < len(log.records):
+            if self._next[topic] < len(log.records) and topic not in self._paused:
                 if self._is_held(topic):
                     held_back = True
                 else:

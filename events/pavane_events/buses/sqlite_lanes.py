@@ -138,6 +138,16 @@ class SqliteLane:
         finally:
             self._committing = False
 
+    def pause(self, topics: Collection[str]) -> None:
+        """Return nothing of these topics from now on; see the port."""
+        if not self._lost:
+            self._inbox.pause(topics)
+
+    def resume(self, topics: Collection[str]) -> None:
+        """Return these topics again."""
+        if not self._lost:
+            self._inbox.resume(topics)
+
     async def high_watermarks(self) -> Mapping[str, int]:
         """By topic, the offset above its last record."""
         if self._lost:

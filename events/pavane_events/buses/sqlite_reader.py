@@ -5,7 +5,7 @@ processes wrote is read from the file first, so that an inbox always grows in or
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from heapq import merge
 
 from pavane_events.buses.placing import unknown_topic
@@ -137,11 +137,12 @@ class Inbox:
         self.positions: dict[str, int] = {}
         self._tail = tail
         self._unread: dict[str, int] = {}
+        self._paused: set[str] = set()
         self._live = False
 
     @property
     def topics(self) -> Collection[str]:
-        """The topics it reads."""
+        """The topics it reads now."""
         return self._unread.keys()
 
     def begin(self, starts: dict[str, int]) -> None:
@@ -169,12 +170,30 @@ class Inbox:
 
     def skip(self, topic: str, offset: int) -> None:
         """Do not return records of a topic below an offset: they were committed unseen."""
-        if topic in self._unread and offset > self.positions[topic]:
+        if topic in self.positions and offset > self.positions[topic]:
             self.positions[topic] = offset
-            self._unread[topic] = max(offset, self._unread[topic])
-            kept = [record for record in self.queue if record.topic != topic or record.offset >= offset]
-            self.queue.clear()
-            self.queue.extend(kept)
+            if topic in self._unread:
+                self._unread[topic] = max(offset, self._unread[topic])
+                self._keep(lambda record: record.topic != topic or record.offset >= offset)
+
+    def pause(self, topics: Collection[str]) -> None:
+        """Read nothing of these topics: what the queue holds of them is dropped, and read again after :meth:`resume`."""
+        pausing = self._unread.keys() & set(topics)
+        if not pausing:
+            return
+        if self._live:
+            self.fall_behind()
+        for topic in pausing:
+            del self._unread[topic]
+        self._paused |= pausing
+        self._keep(lambda record: record.topic not in pausing)
+
+    def resume(self, topics: Collection[str]) -> None:
+        """Read these topics again, from where the lane stands in them."""
+        resuming = self._paused & set(topics)
+        if resuming:
+            self._paused -= resuming
+            self.begin({topic: self.positions[topic] for topic in resuming})
 
     def fall_behind(self) -> None:
         """Stop being fed live; what the queue does not hold is read from the file later."""
@@ -190,6 +209,11 @@ class Inbox:
         self._live = True  # nothing is read any more
         self.queue.clear()
         self.bell.ring()
+
+    def _keep(self, wanted: Callable[[Record], bool]) -> None:
+        kept = [record for record in self.queue if wanted(record)]
+        self.queue.clear()
+        self.queue.extend(kept)
 
     def _read_page(self) -> None:
         """Queue the next page, over all topics in order of id; go live when the file holds no more."""

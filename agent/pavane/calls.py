@@ -1,0 +1,177 @@
+"""Calls: a step is called with its events, and what comes of it: outputs, a failure, or a delay."""
+
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import cast
+
+from pavane.answers import ROOM, Answers, Inputs, UnfitOutput
+from pavane.attempts import Failure, Policy, attempt
+from pavane.context import Context
+from pavane.kit import Kit
+from pavane.step import Outputs, call
+from pavane.tiers import Delay, to_tier
+from pavane.units import Done, Unit
+from pavane.waiting import Waiting
+from pavane_events.envelope import Envelope, Trace
+from pavane_events.errors import Problem
+from pavane_events.event import Event
+from pavane_events.ids import idempotency_key
+from pavane_events.record import Message
+from pavane_tracing.work import Work
+
+Changes = dict[bytes, bytes | None]
+
+
+class Calls:
+    """Calls an agent's steps under their spans, and says what came of it. Keeps nothing."""
+
+    def __init__(self, kit: Kit, answers: Answers, aside: Callable[[bool], None]) -> None:
+        self._kit = kit
+        self._answers = answers
+        self._aside = aside
+
+    async def call(self, unit: Unit, envelopes: dict[str, Envelope], events: dict[str, Event], changes: Changes) -> Done:
+        """Call the step, and again by its policy. ``changes`` go with whatever comes of it.
+
+        Raises :class:`Abandoned` where the lane stops meanwhile.
+        """
+        step = unit.step
+        inputs = Inputs(envelopes, unit.envelope)
+        if step.owes_undo and inputs.size > ROOM:
+            large = f"{inputs.size} bytes in all: {ROOM} fit into the command that would undo the step"
+            return self.refused(unit, "input.too-large", [Problem("data", "input.too-large", large)])
+        work = self.begin(unit, inputs)
+        deadline_s = None
+        if step.options.within is not None:
+            deadline_s = unit.record.timestamp_ms / 1000 + step.options.within.total_seconds()
+
+        async def once(number: int) -> object:
+            return await step.perform(events, self._context(unit, inputs, number, deadline_s))
+
+        policy = Policy(step.options.retry, deadline_s, self._fallback(unit, inputs, events, deadline_s))
+        work.attach()
+        try:
+            result = await attempt(once, policy, unit, self._kit, work, self._aside)
+            if isinstance(result, Delay):
+                return self._delayed(unit, inputs, result, work, changes)
+            if not isinstance(result, Failure):
+                try:
+                    messages = self._answers.outputs(step, inputs, cast("Outputs", result), work)
+                except UnfitOutput as error:
+                    result = Failure(error.code, str(error), 1, dead=True)
+                else:
+                    return self.finished(unit, work, Done(messages, changes))
+            return self._failed(unit, inputs.causes, result, work, changes)
+        finally:
+            work.detach()
+            work.end()
+
+    def refused(self, unit: Unit, code: str, problems: Sequence[Problem]) -> Done:
+        """An input that the step cannot take: it fails, and as it provably was never called it owes no undo."""
+        work = self.begin(unit)
+        work.fail(code, "; ".join(f"{each.where} {each.code}" for each in problems))
+        messages: list[Message] = []
+        saga, step = unit.envelope.saga, unit.step
+        if saga is not None and not step.options.observer:
+            reason = "; ".join(map(str, problems))[:500]
+            messages.append(
+                self._answers.settled(
+                    step.wire_name, saga, [unit.envelope.id], work, how="failed", began=False, code=code, reason=reason
+                )
+            )
+        messages.append(self._answers.dead(unit.record, step.wire_name, code, problems=problems))
+        return self.finished(unit, work, Done(messages))
+
+    def given_up(self, unit: Unit, waiting: Waiting, failure: Failure, changes: Changes | None = None) -> Done:
+        """A step that was called before and is not called again: it fails, and whatever it did is undone."""
+        return self._failed(unit, waiting.causes, failure, self.begin(unit), changes or {})
+
+    def behind(self, unit: Unit, earlier: Waiting) -> Done:
+        """An earlier input of the same saga, step and topic waits: this one waits behind it, however often it has to."""
+        pause_s = max(0.0, earlier.due_ms / 1000 - self._kit.clock())
+        inputs = Inputs({"": unit.envelope}, unit.envelope)
+        return self._delayed(unit, inputs, Delay(unit.attempts, pause_s, "order.behind"), self.begin(unit), {})
+
+    def begin(self, unit: Unit, inputs: Inputs | None = None) -> Work:
+        """Begin a unit's span. A delayed one's is the root of a new trace, linked to its input and its last attempt."""
+        record = unit.record
+        others: tuple[Trace, ...] = ()
+        if inputs is not None and len(inputs.envelopes) > 1:
+            others = tuple(each.trace for each in inputs.envelopes.values() if each is not unit.envelope)
+        return self._kit.tracing.process(
+            unit.envelope,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            group=self._kit.plan.agent.name,
+            step=unit.step.wire_name,
+            links=(*others, *unit.came_from),
+            root=unit.delayed is not None,
+        )
+
+    def finished(self, unit: Unit, work: Work, done: Done) -> Done:
+        """End the span. The unit waits nowhere any more, unless ``done`` says so."""
+        work.end()
+        if unit.delayed is not None and unit.place is not None and unit.place not in done.state:
+            done = Done(done.messages, {**done.state, unit.place: None})
+        return self._answers.with_spans(done, work, unit.envelope.saga, unit.record.partition)
+
+    def _failed(self, unit: Unit, causes: Sequence[str], failure: Failure, work: Work, changes: Changes) -> Done:
+        work.fail(failure.code, failure.reason)
+        messages: list[Message] = []
+        saga, step = unit.envelope.saga, unit.step
+        if saga is not None and not step.options.observer:
+            messages.append(
+                self._answers.settled(
+                    step.wire_name, saga, causes, work, how="failed", code=failure.code, reason=failure.reason
+                )
+            )
+        if failure.dead:
+            problem = Problem("", failure.code, failure.reason)
+            messages.append(
+                self._answers.dead(unit.record, step.wire_name, failure.code, attempt=failure.attempt, problems=[problem])
+            )
+        return self.finished(unit, work, Done(messages, changes))
+
+    def _delayed(self, unit: Unit, inputs: Inputs, delay: Delay, work: Work, changes: Changes) -> Done:
+        """To a delay tier, and into the index: one commit with the settlement of the input, or of where it waited last."""
+        step = unit.step.wire_name
+        message = to_tier(unit.record, self._kit.plan.agent.name, step, delay, work.trace)
+        work.event(
+            "delayed", {"attempts": delay.attempts, "pause_s": delay.pause_s, "messaging.destination.name": message.topic}
+        )
+        place = unit.place
+        if place is not None:
+            due_ms = int((self._kit.clock() + delay.pause_s) * 1000)
+            arms = {name: each for name, each in inputs.envelopes.items() if each is not unit.envelope}
+            changes = {**changes, place: Waiting(step, inputs.causes, delay.attempts, due_ms, arms).encode()}
+        return self.finished(unit, work, Done([message], changes))
+
+    def _context(self, unit: Unit, inputs: Inputs, number: int, deadline_s: float | None) -> Context:
+        saga = unit.envelope.saga
+        name = unit.step.wire_name
+        return Context(
+            saga=saga,
+            step=name,
+            key=functools.partial(idempotency_key, self._kit.deployment, saga or "", name, inputs.causes),
+            breakers=self._kit.breakers,
+            attempt=number,
+            deadline=datetime.fromtimestamp(deadline_s, UTC) if deadline_s is not None else None,
+        )
+
+    def _fallback(
+        self, unit: Unit, inputs: Inputs, events: dict[str, Event], deadline_s: float | None
+    ) -> Callable[[], Awaitable[object]] | None:
+        function = unit.step.options.fallback
+        if function is None:
+            return None
+        step = unit.step
+
+        async def fall_back() -> object:
+            arguments: dict[str, object] = dict(events)
+            if step.signature.context is not None:
+                arguments[step.signature.context] = self._context(unit, inputs, 1, deadline_s)
+            return step.check_outputs(await call(function, arguments))
+
+        return fall_back

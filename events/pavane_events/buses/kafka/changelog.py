@@ -1,0 +1,82 @@
+"""The changelog: a lane's state and its own row, one compacted partition per lane, written in the commit's transaction.
+
+The lane's row says how many commits the lane has seen and where each topic stands; it is written with every commit, so
+state and offsets can never be of different age.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.structs import TopicPartition
+
+from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets, read_to
+from pavane_events.buses.kafka.transactions import Payload
+from pavane_events.buses.memory_log import KeyedState
+
+LANE_ROW = b"lane"
+_STATE = b"s"
+TOPIC = ".state"
+"""What a group's changelog is called: the group's name and this."""
+
+
+@dataclass(slots=True)
+class LaneRow:
+    """What outlives the holder of a lane. ``begins``: how often places to begin at were taken, which is no commit."""
+
+    number: int = 0
+    begins: int = 0
+    offsets: dict[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def stamp(self) -> str:
+        """What the row is known by in the metadata of the lane's offset."""
+        return f"{self.number}.{self.begins}"
+
+    def payload(self) -> Payload:
+        """The row as it is written."""
+        row = {"number": self.number, "begins": self.begins, "offsets": self.offsets}
+        return Payload(LANE_ROW, json.dumps(row, separators=(",", ":")).encode(), ())
+
+
+def read_row(value: bytes) -> LaneRow:
+    """What :meth:`LaneRow.payload` wrote."""
+    row = cast("dict[str, object]", json.loads(value))
+    return LaneRow(cast("int", row["number"]), cast("int", row["begins"]), dict(cast("dict[str, int]", row["offsets"])))
+
+
+def payloads_of(state: Mapping[bytes, bytes | None]) -> list[Payload]:
+    """Changes of state as they are written; a value of None deletes."""
+    return [Payload(_STATE + key, value, ()) for key, value in state.items()]
+
+
+@dataclass(slots=True)
+class Restored:
+    """A lane as its changelog tells it. ``end``: the offset up to which it was read."""
+
+    row: LaneRow
+    state: KeyedState
+    end: int
+
+
+async def restore(client: AIOKafkaClient, place: TopicPartition) -> Restored:
+    """Read a changelog up to where it ends now, transactions that are still open included: it waits for their end.
+
+    To be called after a stable read of the lane's offset: then nothing of a former holder can follow.
+    """
+    end = (await list_offsets(client, [place], LATEST))[place]
+    start = (await list_offsets(client, [place], EARLIEST))[place]
+    row: bytes | None = None
+    values: dict[bytes, bytes | None] = {}
+    async for records, _ in read_to(client, place, start, end):
+        for record in records:
+            key = record.key or b""
+            if key == LANE_ROW:
+                row = record.value
+            elif key.startswith(_STATE):
+                values[key[len(_STATE) :]] = record.value
+    state = KeyedState()
+    state.apply(dict(sorted(values.items())))
+    return Restored(read_row(row) if row is not None else LaneRow(), state, end)

@@ -1,0 +1,113 @@
+"""Connecting: a client that knows the cluster, or an error that says which setting to look at."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.errors import KafkaError
+
+from pavane_events.buses.kafka.client import ClientArguments, client_arguments, quiet
+from pavane_events.buses.kafka.failures import translated
+from pavane_events.buses.kafka.options import KafkaOptions
+from pavane_events.errors import BusUnavailable, ConfigurationError, Problem
+
+_CLOSE_S = 3.0
+_MAX_REASON = 200
+
+
+@asynccontextmanager
+async def connected(servers: str, options: KafkaOptions, *, client_id: str = "pavane") -> AsyncGenerator[AIOKafkaClient]:
+    """A client as :func:`connect` gives it, closed at the end."""
+    client = await connect(servers, options, client_id=client_id)
+    try:
+        yield client
+    finally:
+        await close(client)
+
+
+async def connect(servers: str, options: KafkaOptions, *, client_id: str = "pavane") -> AIOKafkaClient:
+    """A client that has read the cluster's metadata once; whoever gets it closes it with :func:`close`.
+
+    Tries each server once, for at most the request timeout. Raises :class:`BusUnavailable` where none answers, and
+    :class:`ConfigurationError` where one answers and refuses: user, password, mechanism, certificates.
+    """
+    arguments = client_arguments(servers, options, client_id=client_id)
+    await _knock(arguments, options)
+    client = AIOKafkaClient(**arguments)
+    try:
+        with quiet():
+            await client.bootstrap()
+    except (KafkaError, OSError) as error:
+        await close(client)
+        raise _unavailable(servers, options, error) from None
+    except BaseException:
+        await close(client)
+        raise
+    return client
+
+
+async def close(client: AIOKafkaClient) -> None:
+    """Close the client, in bounded time."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(client.close(), _CLOSE_S)
+
+
+async def _knock(arguments: ClientArguments, options: KafkaOptions) -> None:
+    """See that one server lets us in. A client's own bootstrap logs why none does, and raises something else."""
+    servers = arguments["bootstrap_servers"]
+    failure: Exception | None = None
+    for host, port, _ in collect_hosts(servers):
+        try:
+            with quiet():
+                connection = await create_conn(
+                    host,
+                    port,
+                    client_id=arguments["client_id"],
+                    request_timeout_ms=arguments["request_timeout_ms"],
+                    ssl_context=arguments["ssl_context"],
+                    security_protocol=arguments["security_protocol"],
+                    sasl_mechanism=arguments["sasl_mechanism"],
+                    sasl_plain_username=arguments["sasl_plain_username"],
+                    sasl_plain_password=arguments["sasl_plain_password"],
+                )
+        except ssl.SSLError as error:
+            raise _no_tls(servers, options, error) from None
+        except (KafkaError, OSError) as error:
+            found = translated(error, f"the connection to {servers}")
+            if isinstance(found, ConfigurationError):
+                raise found from None
+            failure = error
+        else:
+            await connection.close()
+            return
+    raise _unavailable(servers, options, failure)
+
+
+def _no_tls(servers: str, options: KafkaOptions, error: ssl.SSLError) -> ConfigurationError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        authority = f"the authorities in {options.ca_file}" if options.ca_file else "the system's authorities"
+        message = f"the broker's certificate is not accepted by {authority}: {error.verify_message}"
+        problem = Problem("PAVANE_KAFKA_CA_FILE", "kafka.certificate", message)
+    else:
+        message = f"no TLS with the broker ({error.reason or error}): does its listener speak {options.security}?"
+        problem = Problem("PAVANE_KAFKA_SECURITY", "kafka.security", message)
+    return ConfigurationError(f"Kafka at {servers} cannot be reached securely", [problem])
+
+
+def _unavailable(servers: str, options: KafkaOptions, error: BaseException | None) -> BusUnavailable:
+    reason = (str(error) or type(error).__name__)[:_MAX_REASON]
+    return BusUnavailable(f"Kafka does not answer at {servers} ({options.security}): {reason}; {_hint(options)}")
+
+
+def _hint(options: KafkaOptions) -> str:
+    if options.security == "PLAINTEXT":
+        return "is it running there? Where its listener wants TLS or a password, set PAVANE_KAFKA_SECURITY"
+    if options.encrypted and options.certificate_file is None:
+        return (
+            "is it running there, with that PAVANE_KAFKA_SECURITY? Where it asks for ours, set PAVANE_KAFKA_CERTIFICATE_FILE"
+        )
+    return "is it running there, with a listener of that PAVANE_KAFKA_SECURITY?"

@@ -1,0 +1,145 @@
+"""The fetcher: one long poll per node for all lanes of a member; what comes is handed to the lanes at once.
+
+It replaces aiokafka's: nothing waits in it, so no partition keeps its node from being asked (aiokafka holds back a
+whole node for up to 200 ms), and no partition can fall silent unnoticed after a broker's restart (aio-libs/aiokafka#1154).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from pavane_events.buses.kafka.failures import Refused
+from pavane_events.buses.kafka.fetching import EARLIEST, OFFSET_OUT_OF_RANGE, FetchSession, by_leader, list_offsets
+from pavane_events.buses.waiting import Bell
+from pavane_events.record import Record
+
+log = logging.getLogger("pavane.kafka")
+
+Deliver = Callable[[TopicPartition, list[Record], int], None]
+"""Called with a partition, its next records (none where only markers came), and the offset to go on from."""
+
+_LOOK_S = 0.5
+_BACKOFF_S = 0.1
+
+
+class Fetcher:
+    """Positions and long polls. All methods belong to one event loop; a position changes between two deliveries only."""
+
+    def __init__(self, client: AIOKafkaClient, wait_ms: int, deliver: Deliver) -> None:
+        self._client = client
+        self._wait_ms = wait_ms
+        self._deliver = deliver
+        self._positions: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
+        self._nodes: dict[int, asyncio.Task[None]] = {}
+        self._stale = False
+        self._bell = Bell()
+        self.last_answer = time.monotonic()
+
+    def seek(self, place: TopicPartition, offset: int) -> None:
+        """Fetch a partition from here on; what is under way for another place is dropped."""
+        self._positions[place] = offset
+        self._bell.ring()
+
+    def drop(self, place: TopicPartition) -> None:
+        """Fetch a partition no more."""
+        self._positions.pop(place, None)
+        self._paused.discard(place)
+
+    def pause(self, place: TopicPartition) -> None:
+        """Ask no more for a partition for now. What is under way is still delivered."""
+        self._paused.add(place)
+
+    def resume(self, place: TopicPartition) -> None:
+        """Ask for a partition again."""
+        if place in self._paused:
+            self._paused.discard(place)
+            self._bell.ring()
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since a broker last answered; 0 where nothing is asked for."""
+        return time.monotonic() - self.last_answer if self._wanted() else 0.0
+
+    async def run(self) -> None:
+        """Fetch until cancelled. Brokers that are away are asked again; nothing is lost by it."""
+        try:
+            while True:
+                await self._look_for_leaders()
+                await self._bell.wait(_LOOK_S)
+        finally:
+            for task in self._nodes.values():
+                task.cancel()
+            await asyncio.gather(*self._nodes.values(), return_exceptions=True)
+
+    def _wanted(self) -> list[TopicPartition]:
+        return [place for place in self._positions if place not in self._paused]
+
+    async def _look_for_leaders(self) -> None:
+        nodes = by_leader(self._client, self._wanted())
+        if self._stale or -1 in nodes:
+            self._stale = False
+            await asyncio.wait([self._client.force_metadata_update()], timeout=_LOOK_S)
+            nodes = by_leader(self._client, self._wanted())
+        for node in nodes:
+            task = self._nodes.get(node)
+            if node >= 0 and (task is None or task.done()):
+                if task is not None and not task.cancelled():
+                    task.result()
+                self._nodes[node] = asyncio.create_task(self._follow(node))
+
+    async def _follow(self, node: int) -> None:
+        """Ask one node for as long as it leads something that is wanted."""
+        session = FetchSession(self._client, node, self._wait_ms)
+        while True:
+            places = by_leader(self._client, self._wanted()).get(node)
+            if not places:
+                return
+            try:
+                answers = await session.fetch({each: self._positions[each] for each in places})
+            except KafkaError as error:
+                log.warning("node %d does not answer a fetch, it is asked again: %r", node, error)
+                self._stale = True
+                await asyncio.sleep(_BACKOFF_S)
+                self._bell.ring()
+                return
+            self.last_answer = time.monotonic()
+            moved = False
+            for place, asked, code, records, after in answers:
+                if self._positions.get(place) != asked:
+                    continue  # sought elsewhere meanwhile, or dropped
+                if code == OFFSET_OUT_OF_RANGE:
+                    await self._overtaken(place, asked)
+                elif code:
+                    moved = True
+                elif after != asked:
+                    self._positions[place] = after
+                    self._deliver(place, records, after)
+            if moved:
+                self._stale = True
+                await asyncio.sleep(_BACKOFF_S)
+                self._bell.ring()
+                return
+
+    async def _overtaken(self, place: TopicPartition, asked: int) -> None:
+        """Retention has deleted what was not read yet. It is gone: say so, and go on with what is left."""
+        try:
+            earliest = (await list_offsets(self._client, [place], EARLIEST))[place]
+        except (KafkaError, Refused) as error:
+            log.warning("where %s[%d] begins cannot be found out yet: %r", *place, error)
+            await asyncio.sleep(_BACKOFF_S)
+            return
+        if self._positions.get(place) == asked and earliest != asked:
+            log.error(
+                "records %d to %d of %s[%d] were deleted before they were read: its retention is too short",
+                asked,
+                earliest - 1,
+                *place,
+            )
+            self._positions[place] = earliest
+            self._deliver(place, [], earliest)

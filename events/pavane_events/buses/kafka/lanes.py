@@ -1,0 +1,450 @@
+"""Lanes on Kafka: one membership, which fetches, restores, commits and gives up lanes as the group says."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from pavane_events.bus import Start
+from pavane_events.buses.kafka.changelog import TOPIC, restore
+from pavane_events.buses.kafka.committer import Commit, Committer
+from pavane_events.buses.kafka.connecting import close
+from pavane_events.buses.kafka.failures import Refused, translated
+from pavane_events.buses.kafka.fetcher import Fetcher
+from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets
+from pavane_events.buses.kafka.group import Group
+from pavane_events.buses.kafka.lane import KafkaLane
+from pavane_events.buses.kafka.places import Places
+from pavane_events.buses.kafka.transactions import Member, Payload, Producer
+from pavane_events.buses.waiting import Bell
+from pavane_events.errors import BusError, BusUnavailable, ConfigurationError, LaneLost
+from pavane_events.record import Message, Record
+
+log = logging.getLogger("pavane.kafka")
+
+_RETRY_S = 0.2
+_ABORT_S = 2.0
+_FENCE_S = 3.0
+
+WRITES = "-writes"
+"""What the client id of a member's second connection ends with; the first's is its transactional id."""
+
+Connect = Callable[[str], Awaitable[AIOKafkaClient]]
+"""A connected client of that client id."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneHealth:
+    """How one lane does.
+
+    ``polling``: a broker has answered lately. ``assigned``: it is open. ``last_commit_age_s``: since this process last
+    committed it. ``in_flight``: offsets fetched whose inputs are not done yet.
+    """
+
+    group: str
+    partition: int
+    polling: bool
+    assigned: bool
+    last_commit_age_s: float | None
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a membership is made of, once it is connected. Fetches wait on ``reading``: all else goes by ``writing``."""
+
+    reading: AIOKafkaClient
+    writing: AIOKafkaClient
+    group: Group
+    producer: Producer
+    committer: Committer
+    fetcher: Fetcher
+
+
+class KafkaLanes:
+    """A membership; see :class:`~pavane_events.bus.Lanes`."""
+
+    def __init__(self, places: Places, connect: Connect, group: str, topics: Collection[str], start: Start) -> None:
+        self._places = places
+        self._options = places.options
+        self._connect = connect
+        self._group_name = group
+        self._topics = set(topics)
+        self._start: Start = start
+        self.transactional_id = places.options.physical(f"{group}-{uuid.uuid4().hex[:12]}")
+        self._parts: _Parts | None = None
+        self._lanes: dict[int, KafkaLane] = {}
+        self._assigned: frozenset[int] = frozenset()
+        self._generation = -1
+        self._member_id = ""
+        self._began: set[str] = set()
+        self._granted: deque[KafkaLane] = deque()
+        self._bell = Bell()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._settling: asyncio.Task[None] | None = None
+        self._failure: BusError | ConfigurationError | None = None
+        self._closed = False
+
+    @property
+    def group(self) -> str:
+        """The group's name."""
+        return self._group_name
+
+    @property
+    def settled(self) -> bool:
+        """Whether the group has assigned this member its lanes, and all of them are open."""
+        return self._closed or (self._generation > 0 and self._assigned == frozenset(self._lanes))
+
+    async def open(self) -> None:
+        """Connect, take the transactional id, and join. Raises BusUnavailable, ConfigurationError."""
+        try:
+            self._parts = await self._connect_parts()
+        except (KafkaError, Refused) as error:
+            raise translated(error, f"joining {self._group_name}") from error
+        self._at.group.join([self._options.physical(topic) for topic in self._topics])
+        for work in (self._at.fetcher.run(), self._at.committer.run(), self._at.group.watch()):
+            task = asyncio.create_task(work)
+            task.add_done_callback(self._ended)
+            self._tasks.append(task)
+
+    async def _connect_parts(self) -> "_Parts":
+        options = self._options
+        reading = await self._connect(self.transactional_id)
+        try:
+            writing = await self._connect(self.transactional_id + WRITES)
+        except BaseException:
+            await close(reading)
+            raise
+        try:
+            producer = self._producer(writing, self.transactional_id)
+            await producer.initialise()
+        except BaseException:
+            await close(reading)
+            await close(writing)
+            raise
+        name = options.physical(self._group_name)
+        group = Group(
+            reading,
+            name,
+            self._places.partitions,
+            options,
+            held=lambda: (self._generation, self._assigned),
+            revoked=self._on_revoked,
+            assigned=self._on_assigned,
+        )
+        committer = Committer(
+            name,
+            producer,
+            self._stamps,
+            expelled=self._on_expelled,
+            stale=group.rejoin,
+            most=options.commit_records,
+            pace=options.pace,
+            fenced_s=1.5 * options.heartbeat_ms / 1000,
+        )
+        return _Parts(reading, writing, group, producer, committer, Fetcher(reading, options.fetch_wait_ms, self._deliver))
+
+    def _producer(self, client: AIOKafkaClient, transactional_id: str) -> Producer:
+        options = self._options
+        return Producer(
+            client,
+            transactional_id,
+            timeout_ms=options.transaction_timeout_ms,
+            request_ms=options.request_timeout_ms,
+            backoff_ms=options.retry_backoff_ms,
+        )
+
+    @property
+    def _at(self) -> "_Parts":
+        assert self._parts is not None, "the membership is not open"
+        return self._parts
+
+    def __aiter__(self) -> AsyncIterator[KafkaLane]:
+        return self
+
+    async def __anext__(self) -> KafkaLane:
+        while not self._closed:
+            if self._failure is not None:
+                raise self._failure
+            while self._granted:
+                lane = self._granted.popleft()
+                if not lane.lost:
+                    return lane
+            await self._bell.wait()
+        raise StopAsyncIteration
+
+    async def subscribe(self, topics: Collection[str]) -> None:
+        """Read further topics, too."""
+        await self._places.check(topics)
+        if not set(topics) - self._topics:
+            return
+        self._topics |= set(topics)
+        self._at.group.join([self._options.physical(topic) for topic in self._topics])
+        while not self._closed and not self._topics <= self._began:
+            if self._failure is not None:
+                raise self._failure
+            await self._bell.wait()
+
+    async def close(self) -> None:
+        """Leave the group. Bounded: brokers that do not answer are left waiting."""
+        if self._closed:
+            return
+        self._closed = True
+        self._bell.ring()
+        if self._parts is None:
+            return
+        if self._settling is not None:
+            self._settling.cancel()
+        was_open = self._at.committer.is_open
+        for task in self._tasks:
+            task.cancel()
+        for lane in list(self._lanes.values()):
+            self._drop(lane)
+        self._bell.ring()
+        await asyncio.gather(*self._tasks, *([self._settling] if self._settling else []), return_exceptions=True)
+        if was_open:
+            await self._abort()
+        await self._at.group.close()
+        await close(self._at.reading)
+        await close(self._at.writing)
+
+    async def _abort(self) -> None:
+        """End what is open now and not when it times out: readers and heirs wait for it."""
+        try:
+            async with asyncio.timeout(_ABORT_S):
+                await self._at.producer.initialise()
+        except (KafkaError, Refused, TimeoutError) as error:
+            log.info("the open transaction of %s ends by its timeout: %r", self._group_name, error)
+
+    def health(self) -> list[LaneHealth]:
+        """How every lane that is assigned does."""
+        polling = self._at.fetcher.idle_s < max(5.0, self._options.session_ms / 1000)
+        return [self._health_of(partition, polling=polling) for partition in sorted(self._assigned)]
+
+    def _health_of(self, partition: int, *, polling: bool) -> LaneHealth:
+        lane = self._lanes.get(partition)
+        if lane is None:
+            return LaneHealth(self._group_name, partition, polling, assigned=False, last_commit_age_s=None, in_flight=0)
+        age_s = None if lane.last_commit is None else time.monotonic() - lane.last_commit
+        return LaneHealth(self._group_name, partition, polling, True, age_s, lane.in_flight)
+
+    # What lanes ask for
+
+    async def place(self, messages: Sequence[Message]) -> list[tuple[TopicPartition, Payload]]:
+        """Check messages and find their partitions."""
+        return await self._places.place(messages)
+
+    def check_state(self, state: Mapping[bytes, bytes | None]) -> None:
+        """Raise RecordTooLarge for a state that the bus does not take."""
+        self._places.check_state(self._group_name + TOPIC, state)
+
+    def place_of(self, topic: str, partition: int) -> TopicPartition:
+        """A partition as the brokers name it."""
+        return self._places.of(topic, partition)
+
+    async def commit(self, commit: Commit) -> int:
+        """Let a commit happen. A caller who is cancelled in the middle of it waits until it is decided."""
+        self._at.committer.submit(commit)
+        try:
+            return await asyncio.shield(commit.future)
+        except asyncio.CancelledError:
+            while not self._at.committer.withdraw(commit):
+                await asyncio.wait([commit.future])
+            raise
+
+    def flow(self, lane: KafkaLane, topics: Collection[str], *, on: bool) -> None:
+        """Fetch topics of a lane, or stop to."""
+        act = self._at.fetcher.resume if on else self._at.fetcher.pause
+        for topic in topics:
+            act(self._places.of(topic, lane.partition))
+
+    def seek(self, lane: KafkaLane, topic: str, offset: int) -> None:
+        """Fetch a topic of a lane from there."""
+        self._at.fetcher.seek(self._places.of(topic, lane.partition), offset)
+
+    async def high_watermarks(self, lane: KafkaLane) -> Mapping[str, int]:
+        """By topic, where it ends, what is not committed yet included."""
+        wanted = {self._places.of(topic, lane.partition): topic for topic in lane.committed}
+        try:
+            found = await list_offsets(self._at.writing, wanted, LATEST)
+        except (KafkaError, Refused) as error:
+            raise translated(error, "the ends of topics") from error
+        return {topic: found[place] for place, topic in wanted.items()}
+
+    # What the group says
+
+    async def _on_revoked(self) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
+        await self._at.committer.hold()
+
+    def _on_assigned(self, member: Member, assigned: set[TopicPartition]) -> None:
+        if self._closed:
+            return
+        if member.member_id != self._member_id:
+            self._lose_all()  # it was put out of the group meanwhile: somebody else may have held its lanes
+        self._member_id = member.member_id
+        self._generation = member.generation
+        self._assigned = frozenset(place.partition for place in assigned)
+        for partition in set(self._lanes) - self._assigned:
+            self._drop(self._lanes[partition])
+        topics = {topic for place in assigned if (topic := self._options.logical(place.topic)) is not None}
+        if self._settling is not None:
+            self._settling.cancel()
+        self._settling = asyncio.create_task(self._settle(member, topics or set(self._topics)))
+        self._settling.add_done_callback(self._ended)
+
+    def _on_expelled(self) -> None:
+        self._lose_all()
+        self._assigned = frozenset()
+        self._at.group.expelled()
+
+    def _lose_all(self) -> None:
+        for lane in list(self._lanes.values()):
+            self._drop(lane)
+
+    def _drop(self, lane: KafkaLane) -> None:
+        if self._lanes.get(lane.partition) is lane:
+            del self._lanes[lane.partition]
+        for topic in lane.committed:
+            self._at.fetcher.drop(self._places.of(topic, lane.partition))
+        lane.lose()
+        self._at.committer.forget(lane)
+
+    async def _settle(self, member: Member, topics: set[str]) -> None:
+        """After an assignment: lanes that stayed go on where nobody committed meanwhile, new ones are opened."""
+        kept = dict(self._lanes)
+        if kept:
+            stamps = await self._stamps(list(kept))
+            for partition, lane in kept.items():
+                found = stamps.get(partition, "").split(" ")[0]
+                if found not in ("", lane.row.stamp) and not self._at.committer.is_under_way(lane):
+                    self._drop(lane)  # somebody else has held it meanwhile, and committed
+        self._at.committer.go(member)
+        await asyncio.gather(
+            *(self._patiently(self._begin, lane, topics) for lane in self._lanes.values()),
+            *(self._patiently(self._open_lane, partition, topics) for partition in sorted(self._assigned - set(self._lanes))),
+        )
+        self._began = topics
+        self._bell.ring()
+
+    async def _patiently(self, what: Callable[..., object], *arguments: object) -> None:
+        while True:
+            try:
+                await what(*arguments)  # type: ignore[misc]
+            except LaneLost:
+                return
+            except (KafkaError, Refused, BusUnavailable) as error:
+                problem = error if isinstance(error, BusError) else translated(error, f"a lane of {self._group_name}")
+                if not isinstance(problem, BusUnavailable):
+                    raise problem from error
+                log.warning("a lane of %s is not open yet, it is tried again: %s", self._group_name, problem)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    async def _open_lane(self, partition: int, topics: set[str]) -> None:
+        changelog = self._places.of(self._group_name + TOPIC, partition)
+        places = {self._places.of(topic, partition): topic for topic in topics}
+        await self._fence_the_dead([changelog])
+        found = await self._at.group.offsets([changelog, *places], stable=True)
+        restored = await restore(self._at.writing, changelog)
+        stamp = found.get(changelog, (0, ""))[1].split(" ")[0]
+        if stamp and _order(stamp) > _order(restored.row.stamp):
+            raise BusUnavailable(
+                f"the changelog of lane {partition} ({restored.row.stamp}) is older than its offsets ({stamp})"
+            )
+        lane = KafkaLane(self, partition, changelog, restored)
+        self._lanes[partition] = lane
+        try:
+            committed = {topic: found[place][0] for place, topic in places.items() if place in found}
+            await self._begin(lane, topics, {**committed, **restored.row.offsets})
+        except BaseException:
+            if self._lanes.get(partition) is lane:
+                self._drop(lane)
+            raise
+        if not lane.lost:
+            self._granted.append(lane)
+            self._bell.ring()
+
+    async def _begin(self, lane: KafkaLane, topics: set[str], known: Mapping[str, int] | None = None) -> None:
+        """Read the topics that the lane does not read yet, from where it stands in them or the member starts."""
+        known = lane.row.offsets if known is None else known
+        added = topics - set(lane.committed)
+        starts = {topic: known[topic] for topic in added if topic in known}
+        missing = {self._places.of(topic, lane.partition): topic for topic in added if topic not in starts}
+        if missing:
+            which = EARLIEST if self._start == "earliest" else LATEST
+            places = await list_offsets(self._at.writing, missing, which)
+            new = {topic: places[place] for place, topic in missing.items()}
+            if self._start == "latest":
+                await lane.take_starts(new)
+            starts |= new
+        if lane.lost:
+            return
+        lane.begin(starts)
+        for topic, offset in starts.items():
+            self._at.fetcher.seek(self._places.of(topic, lane.partition), offset)
+
+    async def _fence_the_dead(self, changelogs: Collection[TopicPartition]) -> None:
+        """A former holder that is no member any more may have left a transaction open: end it now, not by its timeout.
+
+        An accelerator only. What must not happen is kept from happening by generations and stable reads.
+        """
+        last = await self._at.group.offsets(changelogs, stable=False)
+        ids = {metadata.partition(" ")[2] for _, metadata in last.values()} - {self.transactional_id, ""}
+        if not ids:
+            return
+        try:
+            dead = ids - await self._at.group.live_clients()
+        except KafkaError as error:
+            log.info("the members of %s cannot be asked for: %r", self._group_name, error)
+            return
+        for each in dead:
+            await self._fence(each)
+
+    async def _fence(self, transactional_id: str) -> None:
+        producer = self._producer(self._at.writing, transactional_id)
+        try:
+            async with asyncio.timeout(_FENCE_S):
+                await producer.initialise()
+        except (KafkaError, Refused, TimeoutError) as error:
+            log.info("what %s left open ends by its timeout: %r", transactional_id, error)
+
+    async def _stamps(self, partitions: Sequence[int]) -> Mapping[int, str]:
+        places = {self._places.of(self._group_name + TOPIC, partition): partition for partition in partitions}
+        found = await self._at.group.offsets(places, stable=True)
+        return {partition: found.get(place, (0, ""))[1] for place, partition in places.items()}
+
+    def _deliver(self, place: TopicPartition, records: list[Record], after: int) -> None:
+        lane = self._lanes.get(place.partition)
+        topic = self._options.logical(place.topic)
+        if lane is None or topic is None:
+            return
+        if self._options.prefix:
+            for record in records:
+                record.topic = topic
+        lane.deliver(topic, records, after)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled() or self._closed:
+            return
+        error = task.exception()
+        if error is None:
+            return
+        log.error("the membership of %s has failed", self._group_name, exc_info=error)
+        known = isinstance(error, BusError | ConfigurationError)
+        self._failure = error if known else translated(error, f"the membership of {self._group_name}")  # type: ignore[assignment]
+        self._lose_all()
+        self._bell.ring()
+
+
+def _order(stamp: str) -> tuple[int, ...]:
+    return tuple(map(int, stamp.split(".")))
