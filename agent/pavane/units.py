@@ -59,6 +59,7 @@ class Unit(Pausing):
 
     step: AnyStep
     may_have_begun: bool
+    _place: bytes | None = field(default=None, init=False)
 
     @property
     def name(self) -> str:
@@ -68,7 +69,9 @@ class Unit(Pausing):
     @property
     def place(self) -> bytes | None:
         """Its row in the index of what waits; None where it can have none."""
-        return place_of(self.record, self.envelope, self.step.wire_name)
+        if self._place is None:
+            self._place = place_of(self.record, self.envelope, self.step.wire_name)
+        return self._place
 
     @property
     def key(self) -> tuple[str | bytes | None, str | None]:

@@ -14,6 +14,7 @@ from typing import NamedTuple, cast
 from pydantic_core import from_json
 
 from pavane_events.errors import Problem, UndecodableRecord
+from pavane_events.plain import causes_of, number_of, plain_attributes
 from pavane_events.record import Headers, Message, Record
 
 JSON = "application/json"
@@ -198,6 +199,32 @@ def parse_structured(data: bytes) -> Envelope:
 
 
 def _parse(record: Record) -> Envelope:
+    plain = plain_attributes(record.headers) if record.value is not None else None
+    return _of_plain(plain, record.value or b"") if plain is not None else _parse_with_care(record)
+
+
+def _of_plain(plain: Mapping[str, str], data: bytes) -> Envelope:
+    get = plain.get
+    traceparent = get("traceparent")
+    return Envelope(
+        id=plain["id"],
+        source=plain["source"],
+        type=plain["type"],
+        data=data,
+        time=get("time"),
+        subject=get("subject") or None,
+        dataschema=get("dataschema") or None,
+        saga=get("sagaid") or None,
+        causation=get("causationid") or None,
+        causes=causes_of(plain),
+        step=get("step") or None,
+        depth=number_of(plain),
+        declaration=get("declaration") or None,
+        trace=Trace(traceparent, get("tracestate")) if traceparent is not None or "tracestate" in plain else NO_TRACE,
+    )
+
+
+def _parse_with_care(record: Record) -> Envelope:
     problems: list[Problem] = []
     headers: dict[str, str] = {}
     if len(record.headers) > _MOST_HEADERS:

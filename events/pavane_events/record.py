@@ -20,10 +20,17 @@ class Message:
     headers: Headers = ()
     partition: int | None = None
     parsed: object = field(default=None, compare=False, repr=False)
+    _size: int = field(default=-1, init=False, compare=False, repr=False)
 
     def size(self) -> int:
-        """Bytes of key, value and headers together: what the size limit of a bus is held against."""
-        return len(self.key or b"") + len(self.value or b"") + sum(len(name) + len(value) for name, value in self.headers)
+        """Bytes of key, value and headers together: what the size limit of a bus is held against. Counted once."""
+        size = self._size
+        if size < 0:
+            size = len(self.key or b"") + len(self.value or b"")
+            for name, value in self.headers:
+                size += len(name) + len(value)
+            self._size = size
+        return size
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """A real Jaeger for tests: one that is named, one in Docker, or one built from source; and what it says of its traces.
 
-``PAVANE_JAEGER=http://HOST:16686,http://HOST:4318`` names a running one by its query address and its OTLP address over
-HTTP. It may hold traces of others: a test looks for its own only.
+``PAVANE_JAEGER=http://HOST:16686,http://HOST:4318,http://HOST:4317`` names a running one: its query address, its OTLP
+addresses over HTTP and (it may be left out) over gRPC. It may hold traces of others: a test looks for its own only.
 """
 
 import json
@@ -136,12 +136,16 @@ def own_jaeger() -> Iterator[JaegerServer]:
 
 
 def _named(named: str) -> JaegerServer:
-    query, _, otlp = (part.strip().rstrip("/") for part in named.partition(","))
-    if not otlp:
-        raise pytest.UsageError(f"{NAMED} is QUERY,OTLP: http://127.0.0.1:{QUERY},http://127.0.0.1:{OTLP_HTTP}")
+    parts = [part.strip().rstrip("/") for part in named.split(",")]
+    if len(parts) not in (2, 3) or not all(part.startswith("http") for part in parts):
+        example = ",".join(f"http://127.0.0.1:{port}" for port in (QUERY, OTLP_HTTP, OTLP_GRPC))
+        raise pytest.UsageError(f"{NAMED} names the addresses of queries, OTLP over HTTP, and OTLP over gRPC: {example}")
+    query, otlp_http, otlp_grpc = [*parts, None][:3]
+    assert query is not None
+    assert otlp_http is not None
     if not is_ready(f"{query}/api/services"):
         unavailable("jaeger", f"{NAMED} names {query}, and no Jaeger answers there")
-    return JaegerServer(query, otlp, None, None)
+    return JaegerServer(query, otlp_http, otlp_grpc, None)
 
 
 @contextmanager
@@ -156,12 +160,21 @@ def _running() -> Generator[JaegerServer]:
             container.stop()
         return
     with tempfile.TemporaryDirectory(prefix="pavane-jaeger-") as folder, ExitStack() as stack:
-        try:
-            binary = jaeger_binary(lambda said: print(said, flush=True))
-            local = stack.enter_context(LocalJaeger(binary, Path(folder), Ports.free()))
-        except (ConfigurationError, JaegerFailed, TimeoutError) as error:
-            unavailable("jaeger", f"{NAMED} names none; {IMAGE} in Docker: {container}; built here: {error}")
+        local = _built(Path(folder), stack)
+        if isinstance(local, str):
+            unavailable("jaeger", f"{NAMED} names none; {IMAGE} in Docker: {container}; built here: {local}")
         yield JaegerServer(local.query, local.otlp_http, local.otlp_grpc, local.kill)
+
+
+def _built(folder: Path, stack: ExitStack) -> LocalJaeger | str:
+    """A running one out of the cache folder, built first if need be; or why there is none."""
+    try:
+        binary = jaeger_binary(lambda said: print(said, flush=True))
+        return stack.enter_context(LocalJaeger(binary, folder, Ports.free()))
+    except ConfigurationError as error:
+        return "; ".join(map(str, error.problems))
+    except (JaegerFailed, TimeoutError) as error:
+        return str(error)
 
 
 def _span(span: Json, service: str) -> TracedSpan:

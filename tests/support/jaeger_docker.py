@@ -60,5 +60,5 @@ def start_container() -> JaegerContainer | str:
         if container is not None:
             with suppress(Exception):
                 container.stop()
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
     return container

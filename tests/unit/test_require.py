@@ -20,7 +20,7 @@ def test_without_a_demand_it_is_skipped_with_the_reason(monkeypatch: pytest.Monk
 
 def test_where_it_is_demanded_it_fails_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(REQUIRE, "jaeger, kafka")
-    with pytest.raises(pytest.fail.Exception, match="PAVANE_REQUIRE demands kafka.*the stage is dark"):
+    with pytest.raises(pytest.fail.Exception, match=r"PAVANE_REQUIRE demands kafka.*the stage is dark"):
         unavailable("kafka", "the stage is dark")
 
 
@@ -81,7 +81,7 @@ def test_it(number, pytestconfig):
     assert once_per_run(pytestconfig, "thing", start)["worker"].startswith("gw")
     assert (folder_of(pytestconfig) / "starts").read_text() == "started\\n"
 """
-    assert "20 passed" in _run_a_test(tmp_path, test, {}, "-n", "2", "-p", "xdist")
+    assert "20 passed" in _run_a_test(tmp_path, test, {}, "-n", "2")
 
 
 def _run_a_test(folder: Path, text: str, environment: dict[str, str], *options: str) -> str:
@@ -91,7 +91,7 @@ def _run_a_test(folder: Path, text: str, environment: dict[str, str], *options: 
     done = subprocess.run(
         [*command, "test_one.py"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(_TESTS), **environment},
+        env={**os.environ, "PAVANE_KAFKA": "", REQUIRE: "", "PYTHONPATH": str(_TESTS), **environment},
         capture_output=True,
         text=True,
         timeout=120,

@@ -14,7 +14,7 @@ from pavane.kit import Kit, Limits
 from pavane.overlay import Overlay
 from pavane.plan import plan_of
 from pavane.tiers import HEADER, ROOM, SPARE, TIERS, Delay, Delayed, fits, from_tier, is_long, tier_for, tier_topics, to_tier
-from pavane.units import Unit
+from pavane.units import Abandoned, Unit
 from pavane.waiting import Index, Waiting, place_of
 from pavane_events.bus import MAX_RECORD_BYTES
 from pavane_events.buses.memory_log import KeyedState
@@ -216,10 +216,14 @@ def test_a_saga_that_has_ended_delays_nothing() -> None:
     assert (failure.code, failure.attempt) == ("saga.ended", 1)
 
 
-def test_what_does_not_fit_into_a_tier_pauses_in_memory() -> None:
-    unit = Unit(replace(INPUT, value=b"x" * ROOM), EVENT, answer, may_have_begun=False)
-    with pytest.raises(TimeoutError):
-        tried(Policy(Retry(first_s=30)), ConnectionError(), unit=unit)
+def test_a_lane_that_stops_sends_a_long_pause_to_its_tier_but_what_does_not_fit_is_left_to_the_next_holder() -> None:
+    small = Unit(INPUT, EVENT, answer, may_have_begun=False)
+    large = Unit(replace(INPUT, value=b"x" * ROOM), EVENT, answer, may_have_begun=False)
+    for unit in (small, large):
+        unit.interrupt("stopping")
+    assert isinstance(tried(Policy(Retry(first_s=30)), ConnectionError(), unit=small), Delay)
+    with pytest.raises(Abandoned):
+        tried(Policy(Retry(first_s=30)), ConnectionError(), unit=large)
 
 
 # --- the index -------------------------------------------------------------------------------------------------------

@@ -155,7 +155,10 @@ def _run(cluster: "KafkaCluster", forget: bool) -> None:
         try:
             _end(cluster, forget)
         except KeyboardInterrupt:  # a second Ctrl-C: at once
-            cluster.kill()
+            if forget:
+                cluster.forget()
+            else:
+                cluster.kill()
             raise
 
 

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -140,7 +140,7 @@ class KafkaCluster:
             shutil.rmtree(self.folder / f"node-{node.number}", ignore_errors=True)
         ClusterCard.remove(self.folder)
         (self.folder / "lock").unlink(missing_ok=True)
-        if self.folder.exists() and not any(self.folder.iterdir()):
+        with suppress(OSError):  # something else is in it, or it is a file system of its own
             self.folder.rmdir()
 
     def __enter__(self) -> Self:

@@ -21,9 +21,7 @@ from pavane_events.buses.kafka.publisher import Publisher
 from pavane_events.buses.placing import check_partition
 from pavane_events.errors import BusUnavailable
 from pavane_events.record import Message, Record
-from pavane_events.topics import state_topic, usual_partitions, wanted_topics
-
-DEFAULT_PARTITIONS = 4
+from pavane_events.topics import DEFAULT_PARTITIONS, state_topic, usual_partitions, wanted_topics
 
 
 class KafkaBus:
@@ -170,8 +168,8 @@ class KafkaBus:
     ) -> None:
         await self.close()
 
-    async def _connect(self, client_id: str) -> AIOKafkaClient:
-        return await connect(self._servers, self._options, client_id=client_id)
+    async def _connect(self, client_id: str, options: KafkaOptions | None = None) -> AIOKafkaClient:
+        return await connect(self._servers, options or self._options, client_id=client_id)
 
     def _check_open(self) -> None:
         if self._closed:

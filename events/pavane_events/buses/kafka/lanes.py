@@ -5,8 +5,9 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
@@ -21,6 +22,7 @@ from pavane_events.buses.kafka.fetcher import Fetcher
 from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets
 from pavane_events.buses.kafka.group import Group
 from pavane_events.buses.kafka.lane import KafkaLane
+from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.kafka.places import Places
 from pavane_events.buses.kafka.transactions import Member, Payload, Producer
 from pavane_events.buses.waiting import Bell
@@ -36,8 +38,13 @@ _FENCE_S = 3.0
 WRITES = "-writes"
 """What the client id of a member's second connection ends with; the first's is its transactional id."""
 
-Connect = Callable[[str], Awaitable[AIOKafkaClient]]
-"""A connected client of that client id."""
+
+class Connect(Protocol):
+    """Gives a connected client."""
+
+    async def __call__(self, client_id: str, options: KafkaOptions | None = None) -> AIOKafkaClient:
+        """With the deployment's own options, unless told otherwise."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,10 @@ class KafkaLanes:
             self._parts = await self._connect_parts()
         except (KafkaError, Refused) as error:
             raise translated(error, f"joining {self._group_name}") from error
-        self._at.group.join([self._options.physical(topic) for topic in self._topics])
+        topics = [self._options.physical(topic) for topic in self._topics]
+        known = [*topics, self._options.physical(self._group_name + TOPIC)]
+        _ = self._at.writing.set_topics(known)  # else: every topic there is
+        self._at.group.join(topics)
         for work in (self._at.fetcher.run(), self._at.committer.run(), self._at.group.watch()):
             task = asyncio.create_task(work)
             task.add_done_callback(self._ended)
@@ -116,7 +126,8 @@ class KafkaLanes:
 
     async def _connect_parts(self) -> "_Parts":
         options = self._options
-        reading = await self._connect(self.transactional_id)
+        patient = replace(options, request_timeout_ms=options.request_timeout_ms + options.session_ms)  # joining takes that
+        reading = await self._connect(self.transactional_id, patient)
         try:
             writing = await self._connect(self.transactional_id + WRITES)
         except BaseException:
@@ -186,6 +197,8 @@ class KafkaLanes:
         if not set(topics) - self._topics:
             return
         self._topics |= set(topics)
+        for topic in topics:
+            _ = self._at.writing.add_topic(self._options.physical(topic))
         self._at.group.join([self._options.physical(topic) for topic in self._topics])
         while not self._closed and not self._topics <= self._began:
             if self._failure is not None:

@@ -50,24 +50,35 @@ async def apply(
 
     Ends when every broker knows every topic and its leaders. Idempotent; several at once come to the same. ``dry_run``:
     the brokers check all of it and do nothing. Raises :class:`ConfigurationError` for topics with another partition
-    count (then nothing was done) or that brokers refuse (then others may have been made), and :class:`BusUnavailable`.
+    count, or that the brokers refuse, before anything is done (but for what others do at this moment), and
+    :class:`BusUnavailable`, in the middle, too: apply again.
     """
     async with connected(servers, options, client_id=options.physical("topics")) as client:
         admin = Admin(client, options)
         before = await _compare(admin, options, wanted, partitions)
         count = before.partitions
-        if before.differences.partitions:
-            raise wrong_partitions(before.differences.partitions, count)
-        created = await admin.create(before.differences.missing, count, validate_only=dry_run)
+        _check(before)
+        created = await admin.create(before.differences.missing, count, validate_only=True)
+        others = [topic.name for topic in before.differences.missing if topic.name not in created]
+        if others:  # made a moment ago; the broker that was asked had not heard of them
+            await admin.wait_for_leaders(others)
+            before = await _compare(admin, options, wanted, count)
+            _check(before)
         left = before.differences
         if not dry_run:
+            created = await admin.create(before.differences.missing, count)
             await admin.wait_for_leaders([topic.name for topic in wanted])
-            left = (await _compare(admin, options, wanted, count)).differences
-            if left.partitions:  # somebody else was faster, and thinks otherwise
-                raise wrong_partitions(left.partitions, count)
+            after = await _compare(admin, options, wanted, count)
+            _check(after)  # somebody else was faster, and thinks otherwise
+            left = after.differences
         changes = {name: {key: should for key, (_, should) in each.items()} for name, each in left.config.items()}
         await admin.alter_configs(changes, validate_only=dry_run)
         return Applied(count, tuple(sorted(created)), left.config, left)
+
+
+def _check(compared: Compared) -> None:
+    if compared.differences.partitions:
+        raise wrong_partitions(compared.differences.partitions, compared.partitions)
 
 
 async def _compare(admin: Admin, options: KafkaOptions, wanted: Collection[WantedTopic], partitions: int | None) -> Compared:

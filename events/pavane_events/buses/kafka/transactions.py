@@ -246,9 +246,12 @@ class Producer:
                         raise problem
             if problem is not None:
                 self._check_patience(problem)
+                for place in homeless:
+                    _ = self._client.add_topic(place.topic)
                 if homeless or problem.code in LEADER_MOVED | {UNKNOWN_TOPIC}:
                     await self._client.force_metadata_update()
-                await asyncio.sleep(_MARKERS_S if problem.code == CONCURRENT_TRANSACTIONS else self._backoff_s)
+                if not homeless:
+                    await asyncio.sleep(_MARKERS_S if problem.code == CONCURRENT_TRANSACTIONS else self._backoff_s)
 
     async def _produce_to(self, node: int, wave: Mapping[TopicPartition, bytes]) -> dict[TopicPartition, tuple[int, int]]:
         answers: dict[TopicPartition, tuple[int, int]] = {}

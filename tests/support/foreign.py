@@ -1,0 +1,158 @@
+"""Foreign clients at a shop on a real Kafka: the agent without Pavane as a process, and records as others see them."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
+from examples import shop
+from support.kafka import Kafka
+from support.require import unavailable
+from support.stage import Stage, stage
+
+from pavane.plan import plan_of
+from pavane_events.buses.kafka.bus import KafkaBus
+from pavane_events.buses.kafka.options import KafkaOptions
+
+ROOT = Path(__file__).parents[2]
+AGENT = ROOT / "examples/foreign_agent.py"
+DOOMED = ROOT / "tests/support/foreign_doomed.py"
+PARTITIONS = 4
+_TOOL_S = 60.0
+_END_S = 20.0
+
+
+@dataclass
+class ForeignAgent:
+    """The agent ``payment`` as processes of its own, one after another, on one ledger."""
+
+    servers: str
+    prefix: str
+    folder: Path
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def log(self) -> Path:
+        """All that its processes said."""
+        return self.folder / "payment.log"
+
+    def start(self, program: Path = AGENT) -> None:
+        """Start it, or start it again."""
+        where = ["--servers", self.servers, "--prefix", self.prefix, "--ledger", str(self.folder / "charges.db")]
+        with self.log.open("ab") as log:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            self.process = subprocess.Popen([sys.executable, str(program), *where], stdout=log, stderr=log, env=environment)
+
+    def stop(self) -> int:
+        """Tell it to stop; how it ended."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end; how it ended."""
+        assert self.process is not None
+        return self.process.wait(_END_S)
+
+    def kill(self) -> None:
+        """End it as ``kill -9`` does, wherever it is; nothing where it has ended."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(_END_S)
+
+    def charges(self) -> list[tuple[int, bool]]:
+        """What its ledger says: cents, and whether they were paid back."""
+        with closing(sqlite3.connect(self.folder / "charges.db")) as ledger:
+            found = cast("list[tuple[int, int]]", ledger.execute("SELECT cents, undone FROM charges ORDER BY rowid").fetchall())
+        return [(cents, undone == 1) for cents, undone in found]
+
+
+@dataclass
+class Shop:
+    """The shop on Kafka: warehouse, shipping and coordinator by Pavane, payment by a foreigner."""
+
+    kafka: Kafka
+    prefix: str
+    stage: Stage
+    payment: ForeignAgent
+    _producers: list[Producer] = field(default_factory=list[Producer])
+
+    def write(
+        self, topic: str, key: str, value: bytes, headers: Sequence[tuple[str, bytes]], partition: int | None = None
+    ) -> None:
+        """A record by librdkafka, partitioned as the protocol says unless told where to lie."""
+        producer = Producer({"bootstrap.servers": self.kafka.servers, "partitioner": "murmur2_random"})
+        producer.produce(self.prefix + topic, value, key, -1 if partition is None else partition, headers=list(headers))
+        assert producer.flush(_TOOL_S) == 0
+
+    def read(self, topic: str, *, committed: bool = True) -> list[Message]:
+        """What lies on a topic, by librdkafka; ``committed=False``: also what no transaction committed."""
+        isolation = "read_committed" if committed else "read_uncommitted"
+        settings = {"group.id": f"{self.prefix}reader", "isolation.level": isolation, "enable.partition.eof": True}
+        consumer = Consumer({"bootstrap.servers": self.kafka.servers, "enable.auto.commit": False, **settings})
+        found: list[Message] = []
+        ends = 0
+        try:
+            consumer.assign([TopicPartition(self.prefix + topic, each, OFFSET_BEGINNING) for each in range(PARTITIONS)])
+            while ends < PARTITIONS:
+                record = consumer.poll(_TOOL_S)
+                assert record is not None, f"{topic} cannot be read"
+                error = record.error()
+                if error is None:
+                    found.append(record)
+                elif error.name() == "_PARTITION_EOF":
+                    ends += 1
+                else:
+                    raise KafkaException(error)
+        finally:
+            consumer.close()
+        return found
+
+    def kcat(self, *arguments: str, stdin: str = "") -> str:
+        """What kcat said to these arguments. Skips the test, or fails it, where there is no kcat."""
+        program = shutil.which("kcat") or shutil.which("kafkacat")
+        if program is None:
+            unavailable("kafka", "kcat is not installed: apt-get install kcat")
+        command = [program, "-q", "-b", self.kafka.servers, *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=_TOOL_S, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@asynccontextmanager
+async def shop_on(kafka: Kafka, prefix: str, folder: Path) -> AsyncGenerator[Shop]:
+    """The shop, open for orders as soon as its payment is; everything of it in this folder."""
+    payment = ForeignAgent(kafka.servers, prefix, folder)
+    try:
+        async with await KafkaBus.open(kafka.servers, PARTITIONS, KafkaOptions(prefix=prefix)) as bus:
+            await bus.create_topics(plan_of(shop.payment).topic_specs())
+            async with stage([shop.warehouse, shop.shipping], [shop.order], bus=bus) as running:
+                yield Shop(kafka, prefix, running, payment)
+    finally:
+        await asyncio.to_thread(payment.kill)
+
+
+def texts(headers: object) -> dict[str, str]:
+    """Headers as text, each once."""
+    pairs = cast("Sequence[tuple[str, bytes]]", headers or ())
+    named = {name: value.decode() for name, value in pairs}
+    assert len(named) == len(pairs), pairs
+    return named
+
+
+def reasons(record: Message) -> Mapping[str, str]:
+    """Why a record is a dead letter."""
+    pairs = cast("Sequence[tuple[str, bytes]]", record.headers() or ())
+    return {name.removeprefix("pavane_"): value.decode() for name, value in pairs if name.startswith("pavane_")}
+
+
+KILLED = -signal.SIGKILL
