@@ -57,8 +57,15 @@ async def run_coordinator(
     opens the intake of a lane when every agent that leads to ``completes`` has declared it.
     """
     office = Office({saga.name: saga for saga in sagas}, bus, tracing, clock, Directory({}, {}))
-    await _prepare(office)
-    lanes = await bus.lanes(COORDINATOR, _topics(office), start="earliest")
+    try:
+        await _prepare(office)
+        await _run_lanes(office, stop)
+    finally:
+        await asyncio.to_thread(tracing.shutdown, FLUSH_S)
+
+
+async def _run_lanes(office: Office, stop: asyncio.Event) -> None:
+    lanes = await office.bus.lanes(COORDINATOR, _topics(office), start="earliest")
     try:
         async with asyncio.TaskGroup() as group:
             desks: list[CoordinatorLane] = []
@@ -79,7 +86,6 @@ async def run_coordinator(
             looking.cancel()
     finally:
         await lanes.close()
-        await asyncio.to_thread(tracing.shutdown, FLUSH_S)
 
 
 def topic_specs(sagas: Iterable[Saga]) -> list[TopicSpec]:

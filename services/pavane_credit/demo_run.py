@@ -5,15 +5,17 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import typer
 
 from pavane.cli.logs import set_up_logs
+from pavane.plan import plan_of
 from pavane.runner import Surroundings
 from pavane.settings import load_settings
 from pavane_credit.applications import Application, read_applications
+from pavane_credit.choreography import AGENTS, SAGAS
 from pavane_credit.events import ApplicationSubmitted, CreditApproved
 from pavane_credit.faults import FaultPlan
 from pavane_credit.outcome import Outcome, Watch, read_outcome
@@ -27,6 +29,7 @@ from pavane_events.envelope import Envelope
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_events.ids import uuid7
 from pavane_events.record import Message
+from pavane_saga.coordinator import topic_specs
 from pavane_saga.intake import saga_id_of
 from pavane_saga.saga import SagaEnded
 from pavane_saga.wire import ENDS, FACTS
@@ -96,7 +99,14 @@ async def _perform(plan: Plan, *, quiet: bool) -> tuple[Outcome, Numbers]:
         raise ConfigurationError(
             "processes cannot share a memory bus", [Problem("--bus", "bus.private", "leave --bus or --processes out")]
         )
-    async with await open_bus(plan.place.bus, partitions=settings.partitions, synchronous=settings.synchronous) as bus:
+    kafka = settings.kafka_options()
+    if plan.place.bus.startswith("kafka:") and not kafka.prefix:
+        kafka = replace(kafka, prefix=f"demo-{uuid7()[-12:]}.")  # topics of its own: the ledgers are new, too
+        environment["PAVANE_KAFKA_PREFIX"] = os.environ["PAVANE_KAFKA_PREFIX"] = kafka.prefix
+    async with await open_bus(
+        plan.place.bus, partitions=settings.partitions, synchronous=settings.synchronous, kafka=kafka
+    ) as bus:
+        await bus.create_topics(_topics(bus))
         surroundings = Surroundings.of(settings)
         stop = asyncio.Event()
         crew = Processes(plan.place.bus, plan.place.log, environment) if plan.processes else None
@@ -118,10 +128,18 @@ async def _perform(plan: Plan, *, quiet: bool) -> tuple[Outcome, Numbers]:
     return outcome, Numbers(seconds, len(watch.verdicts) / seconds, max(peak, peak_rss_mb()), trace)
 
 
+def _topics(bus: Bus) -> list[TopicSpec]:
+    """What the demo itself needs; on brokers what everybody needs, as `pavane topics apply` would create it."""
+    read = (SagaEnded.event_type, CreditApproved.event_type, FACTS, ENDS)
+    own = [TopicSpec(name) for name in (_INTAKE, SPANS_TOPIC, *read)]
+    if bus.embedded:
+        return own
+    needed = [*topic_specs(SAGAS), *(spec for agent in AGENTS for spec in plan_of(agent).topic_specs())]
+    return list(dict.fromkeys([*own, *needed]))
+
+
 async def _publish(bus: Bus, plan: Plan, surroundings: Surroundings) -> Mapping[str, Application]:
     """Every application to the intake, some twice; the sagas they will start, by id."""
-    read = (SagaEnded.event_type, CreditApproved.event_type, FACTS, ENDS)
-    await bus.create_topics([TopicSpec(name) for name in (_INTAKE, SPANS_TOPIC, *read)])
     tracing = surroundings.tracing("applicant", bus)
     source = f"/demo/{uuid7()}"
     twice = [each for each in plan.applications if plan.faults is not None and plan.faults.arrives_twice(each.id)]

@@ -129,6 +129,9 @@ def _print_next(console: Console, outcome: Outcome, place: Place) -> None:
     path = place.bus.removeprefix("sqlite:///")
     bus = f"--bus sqlite:///{os.path.relpath(path)}" if place.bus != path else f"--bus {place.bus}"
     saga = outcome.shown or "SAGA"
+    prefix = os.environ.get("PAVANE_KAFKA_PREFIX")
+    if prefix and place.bus.startswith("kafka:"):
+        console.print(f"  export PAVANE_KAFKA_PREFIX={prefix}")
     for command in (f"sagas list {bus} --state compensated", f"sagas show {saga} {bus}", f"trace {saga} {bus}"):
         console.print(f"  {program} {command}", soft_wrap=True)
     targets = "pavane_credit.choreography:AGENTS pavane_credit.choreography:SAGAS"

@@ -15,13 +15,13 @@ from typing import cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
 from examples import shop
-from support.kafka import Kafka
-from support.require import unavailable
-from support.stage import Stage, stage
 
 from pavane.plan import plan_of
 from pavane_events.buses.kafka.bus import KafkaBus
 from pavane_events.buses.kafka.options import KafkaOptions
+from support.kafka import Kafka
+from support.require import unavailable
+from support.stage import Stage, stage
 
 ROOT = Path(__file__).parents[2]
 AGENT = ROOT / "examples/foreign_agent.py"
@@ -38,7 +38,12 @@ class ForeignAgent:
     servers: str
     prefix: str
     folder: Path
+    instance: str = "0"
     process: "subprocess.Popen[bytes] | None" = None
+
+    def another(self, instance: str) -> "ForeignAgent":
+        """A further member of the same group, on the same ledger."""
+        return ForeignAgent(self.servers, self.prefix, self.folder, instance)
 
     @property
     def log(self) -> Path:
@@ -47,10 +52,12 @@ class ForeignAgent:
 
     def start(self, program: Path = AGENT) -> None:
         """Start it, or start it again."""
-        where = ["--servers", self.servers, "--prefix", self.prefix, "--ledger", str(self.folder / "charges.db")]
+        where = ["--servers", self.servers, "--prefix", self.prefix, "--instance", self.instance]
         with self.log.open("ab") as log:
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-            self.process = subprocess.Popen([sys.executable, str(program), *where], stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen(
+                [sys.executable, str(program), *where], cwd=self.folder, stdout=log, stderr=log, env=environment
+            )
 
     def stop(self) -> int:
         """Tell it to stop; how it ended."""
@@ -72,7 +79,9 @@ class ForeignAgent:
     def charges(self) -> list[tuple[int, bool]]:
         """What its ledger says: cents, and whether they were paid back."""
         with closing(sqlite3.connect(self.folder / "charges.db")) as ledger:
-            found = cast("list[tuple[int, int]]", ledger.execute("SELECT cents, undone FROM charges ORDER BY rowid").fetchall())
+            found = cast(
+                "list[tuple[int, int]]", ledger.execute("SELECT cents, undone FROM charges ORDER BY rowid").fetchall()
+            )
         return [(cents, undone == 1) for cents, undone in found]
 
 
@@ -141,9 +150,14 @@ async def shop_on(kafka: Kafka, prefix: str, folder: Path) -> AsyncGenerator[Sho
         await asyncio.to_thread(payment.kill)
 
 
-def texts(headers: object) -> dict[str, str]:
-    """Headers as text, each once."""
-    pairs = cast("Sequence[tuple[str, bytes]]", headers or ())
+def raw_headers(record: Message) -> list[tuple[str, bytes]]:
+    """A record's headers, in order."""
+    return cast("list[tuple[str, bytes]]", record.headers() or [])
+
+
+def texts(record: Message) -> dict[str, str]:
+    """A record's headers as text, each of which is there once."""
+    pairs = raw_headers(record)
     named = {name: value.decode() for name, value in pairs}
     assert len(named) == len(pairs), pairs
     return named
@@ -151,8 +165,8 @@ def texts(headers: object) -> dict[str, str]:
 
 def reasons(record: Message) -> Mapping[str, str]:
     """Why a record is a dead letter."""
-    pairs = cast("Sequence[tuple[str, bytes]]", record.headers() or ())
-    return {name.removeprefix("pavane_"): value.decode() for name, value in pairs if name.startswith("pavane_")}
+    named = [(name, value.decode()) for name, value in raw_headers(record) if name.startswith("pavane_")]
+    return {name.removeprefix("pavane_"): value for name, value in named}
 
 
 KILLED = -signal.SIGKILL
