@@ -47,7 +47,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
 	@echo "installing pavane into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[kafka]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.runtime

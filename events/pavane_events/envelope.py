@@ -137,7 +137,7 @@ class Envelope:
             if value:
                 headers.append((name, value.encode()))
         if self.causes:
-            headers.append(("ce_causes", _ENCODE(self.causes).encode()))
+            headers.append(("ce_causes", _causes_header(self.causes)))
         if self.depth:
             headers.append(("ce_depth", str(self.depth).encode()))
         if self.step:
@@ -150,6 +150,13 @@ class Envelope:
         if trace.baggage:
             headers.append(("baggage", trace.baggage.encode()))
         return tuple(headers)
+
+
+def _causes_header(causes: tuple[str, ...]) -> bytes:
+    """The causes as a JSON array; the usual one id, of letters, digits and hyphens, needs no encoder."""
+    if len(causes) == 1 and causes[0].isascii() and causes[0].replace("-", "").isalnum():
+        return b'["%s"]' % causes[0].encode()
+    return _ENCODE(causes).encode()
 
 
 def is_event(record: Record) -> bool:

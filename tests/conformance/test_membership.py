@@ -195,3 +195,26 @@ async def test_work_is_done_once_while_members_come_and_go(deployment: Deploymen
             await staying.close()
         for partition in range(PARTITIONS):
             assert values(await content(bus, "out", partition)) == [b"%d" % number for number in range(300)]
+
+
+@scenario
+async def test_members_of_a_rolling_upgrade_may_read_different_topics(deployment: Deployment) -> None:
+    async with bus_with(deployment, "in", "more") as bus, await deployment.open() as other:
+        old, new = await bus.lanes("group", ["in"]), await other.lanes("group", ["in", "more"])
+        olds, news = await shared(old, new)
+        await bus.publish([message for number in range(PARTITIONS) for message in numbered("in", 2, number)])
+        await bus.publish([message for number in range(PARTITIONS) for message in numbered("more", 1, number)])
+        for lane in olds.values():
+            records = await receive(lane, 2)
+            assert {record.topic for record in records} == {"in"}
+            await lane.commit({"in": records[0].offset + 1}, (), {b"who": b"old"})
+        for lane in news.values():
+            records = await receive(lane, 3)
+            assert sorted(record.topic for record in records) == ["in", "in", "more"]
+            await lane.commit(after(records), (), {b"who": b"new"})
+        await old.close()
+        for partition, lane in (await lanes_of(new, len(olds))).items():
+            assert partition in olds
+            assert lane.state.get(b"who") == b"old"
+            assert sorted(record.topic for record in await receive(lane, 2)) == ["in", "more"]
+        assert not any(lane.lost for lane in news.values())

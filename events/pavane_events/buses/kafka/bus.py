@@ -148,6 +148,8 @@ class KafkaBus:
 
     def unready(self) -> str:
         """Why not every group has its lanes yet; empty where all have."""
+        if not self._members:
+            return "no group has been joined yet"
         waiting = [member.group for member in self._members if not member.settled]
         return f"the lanes of {', '.join(waiting)} are not open yet" if waiting else ""
 

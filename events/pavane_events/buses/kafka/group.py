@@ -81,6 +81,11 @@ class Group:
         )
 
     @property
+    def is_member(self) -> bool:
+        """Whether this group was joined and not closed."""
+        return self._coordinator is not None
+
+    @property
     def member(self) -> Member:
         """This member as the coordinator knows it now."""
         assert self._coordinator is not None
@@ -205,4 +210,5 @@ class _Listener(ConsumerRebalanceListener):
         await self._revoked()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self._assigned(self._group.member, assigned)
+        if self._group.is_member:  # else it was closed while it joined
+            self._assigned(self._group.member, assigned)

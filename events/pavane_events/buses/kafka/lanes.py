@@ -238,6 +238,8 @@ class KafkaLanes:
 
     def health(self) -> list[LaneHealth]:
         """How every lane that is assigned does."""
+        if self._parts is None or self._closed:
+            return []
         polling = self._at.fetcher.idle_s < max(5.0, self._options.session_ms / 1000)
         return [self._health_of(partition, polling=polling) for partition in sorted(self._assigned)]
 
