@@ -46,11 +46,15 @@ class Inputs:
     @property
     def causes(self) -> tuple[str, ...]:
         """The ids of all inputs, sorted."""
+        if len(self.envelopes) == 1:
+            return (self.completing.id,)
         return tuple(sorted(envelope.id for envelope in self.envelopes.values()))
 
     @property
     def depth(self) -> int:
         """How deep an answer to them lies."""
+        if len(self.envelopes) == 1:
+            return 1 + self.completing.depth
         return 1 + max(envelope.depth for envelope in self.envelopes.values())
 
     @property
@@ -102,11 +106,12 @@ class Answers:
                 trace=work.send(event.event_type, identity, event.event_type, saga=saga, size=len(data)),
             )
             message = envelope.to_message()
-            together += message.size()
-            if max(message.size(), together if step.owes_undo else 0) > ROOM:
+            size = message.size()
+            together += size
+            if size > ROOM or (step.owes_undo and together > ROOM):
                 raise UnfitOutput(
                     "output.too-large",
-                    f"{event.event_type} has {message.size()} bytes, {together} with the step's other events: {ROOM} fit",
+                    f"{event.event_type} has {size} bytes, {together} with the step's other events: {ROOM} fit",
                 )
             messages.append(message)
         return messages

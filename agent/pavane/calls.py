@@ -47,7 +47,8 @@ class Calls:
             deadline_s = unit.record.timestamp_ms / 1000 + step.options.within.total_seconds()
 
         async def once(number: int) -> object:
-            return await step.perform(events, self._context(unit, inputs, number, deadline_s))
+            wants = step.signature.context is not None
+            return await step.perform(events, self._context(unit, inputs, number, deadline_s) if wants else None)
 
         policy = Policy(step.options.retry, deadline_s, self._fallback(unit, inputs, events, deadline_s))
         work.attach()

@@ -81,7 +81,7 @@ class Step(Generic[P, R_co]):
     def parameter_for(self, event_type: str) -> Parameter:
         """The parameter that an event of that type fills. KeyError where none does."""
         for parameter in self.signature.parameters:
-            if event_type in parameter.types:
+            if parameter.view(event_type) is not None:
                 return parameter
         raise KeyError(event_type)
 
@@ -112,9 +112,10 @@ class Step(Generic[P, R_co]):
         self.undo = Undo(function, context, retry)
         return function
 
-    async def perform(self, inputs: Mapping[str, Event], context: Context) -> Outputs:
+    async def perform(self, inputs: Mapping[str, Event], context: Context | None) -> Outputs:
         """Call the function with its events; its outputs, checked against its signature (:class:`WrongOutput`).
 
+        ``context`` may be None where the signature asks for none.
         A plain ``def`` runs in a thread, with the caller's context variables.
         """
         arguments: dict[str, object] = dict(inputs)
@@ -138,7 +139,6 @@ class Step(Generic[P, R_co]):
     def check_outputs(self, returned: object) -> Outputs:
         """What a function returned, as a tuple of the events that its signature names."""
         signature = self.signature
-        given = type(returned).__name__
         if returned is None:
             if signature.nothing or self.options.observer:
                 return ()
@@ -149,6 +149,7 @@ class Step(Generic[P, R_co]):
                     return cast("Outputs", events)
         elif any(_is_one_of(returned, kind) for kind in signature.produces):
             return (cast("Event", returned),)
+        given = type(returned).__name__
         promised = ", ".join(kind.__name__ for kind in signature.produces) or "nothing"
         raise WrongOutput(f"{self.wire_name} returned {given}, its signature promises {promised}")
 
@@ -172,7 +173,7 @@ def _in_thread(function: Callable[..., object], arguments: dict[str, object]) ->
 
 def _is_one_of(event: object, kind: type[Event]) -> bool:
     """Whether an event is what was promised: a class of its own type that merely derives from it is another event."""
-    return isinstance(event, kind) and event.event_type == kind.event_type
+    return type(event) is kind or (isinstance(event, kind) and event.event_type == kind.event_type)
 
 
 AnyStep = Step[..., object]

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 from pavane_events.bus import Bus
@@ -11,6 +13,8 @@ from pavane_events.record import Message
 from pavane_saga.facts import Declared, StepPlan, fact_from_json
 from pavane_saga.saga import Saga
 from pavane_saga.wire import AGENTS
+
+log = logging.getLogger("pavane.coordinator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class Directory:
 
 
 async def read_directory(bus: Bus) -> Directory:
-    """The table of agents as it is now; empty where nobody has started yet."""
+    """The table of agents as it is now; empty where nobody has started yet. What nobody can read is passed over."""
     agents: dict[str, Manifest] = {}
     sagas: dict[str, SagaPlan] = {}
     if AGENTS not in await bus.topics():
@@ -123,18 +127,30 @@ async def read_directory(bus: Bus) -> Directory:
         kind, _, name = key.decode(errors="replace").partition(":")
         if record.value is None:
             continue
-        if kind == "agent":
-            declared = fact_from_json(record.value)
-            if isinstance(declared, Declared):
-                agents[name] = Manifest(declared.agent, declared.version, declared.steps)
-        elif kind == "saga":
-            members = cast("dict[str, object]", json.loads(record.value))
-            sagas[name] = SagaPlan(
-                name=str(members["name"]),
-                starts=str(members["starts"]),
-                completes=str(members["completes"]),
-                fails=tuple(str(each) for each in cast("Collection[object]", members["fails"])),
-                intake=str(members["intake"]),
-                deadline_s=float(cast("float", members["deadline_s"])),
-            )
+        try:
+            if kind == "agent":
+                declared = fact_from_json(record.value)
+                if isinstance(declared, Declared):
+                    agents[name] = Manifest(declared.agent, declared.version, declared.steps)
+            elif kind == "saga":
+                sagas[name] = _saga_plan(record.value)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            _pass_over(key, record.partition, record.offset, type(error).__name__)
     return Directory(agents, sagas)
+
+
+def _saga_plan(value: bytes) -> SagaPlan:
+    members = cast("dict[str, object]", json.loads(value))
+    return SagaPlan(
+        name=str(members["name"]),
+        starts=str(members["starts"]),
+        completes=str(members["completes"]),
+        fails=tuple(str(each) for each in cast("Collection[object]", members["fails"])),
+        intake=str(members["intake"]),
+        deadline_s=float(cast("float", members["deadline_s"])),
+    )
+
+
+@lru_cache(maxsize=256)  # the table is read again and again: each such record is worth one line
+def _pass_over(key: bytes, partition: int, offset: int, why: str) -> None:
+    log.warning("%r on %s[%d] at %d is no manifest (%s): it counts for nothing", key, AGENTS, partition, offset, why)

@@ -33,7 +33,8 @@ def commands_topic(agent: str) -> str:
 def timestamp(seconds: float) -> str:
     """A time as CloudEvents writes it, to the microsecond."""
     whole = int(seconds)
-    return f"{_to_the_second(whole)}.{int((seconds - whole) * 1_000_000):06d}+00:00"
+    fraction = int((seconds - whole) * 1_000_000)
+    return f"{_to_the_second(whole)}.{fraction:06d}+00:00" if fraction else f"{_to_the_second(whole)}+00:00"
 
 
 @lru_cache(maxsize=64)

@@ -82,6 +82,7 @@ class Commit:
         """It has not happened and will not."""
         if not self.future.done():
             self.future.set_exception(error)
+            self.future.exception()  # who waited for it may have been cancelled: that is no unheard error
 
 
 class Committer:

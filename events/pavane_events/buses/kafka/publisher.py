@@ -39,6 +39,7 @@ class _Call:
             self.future.set_result(None)
         else:
             self.future.set_exception(error)
+            self.future.exception()  # whoever waited may have been cancelled
 
 
 class Publisher:
