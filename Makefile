@@ -27,8 +27,8 @@ check: $(VENV)/.dev ## formatting, lint, both type checkers, import contracts, c
 	$(BIN)/lint-imports
 	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.choreography:SAGAS --schemas events/schemas
 
-bench: $(VENV)/.dev ## events/s and sagas/s on the SQLite bus, with and without tracing, beside a bare loop
-	$(BIN)/python bench/run.py $(ARGS)
+bench: $(VENV)/.dev ## speed on SQLite and on a real Kafka, beside bare loops (ARGS='--quick --only throughput')
+	$(BIN)/python -m bench.both $(ARGS)
 
 schemas: $(VENV)/.runtime ## write events/schemas from the event classes
 	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.choreography:SAGAS --schemas events/schemas --write

@@ -21,6 +21,7 @@ from pavane.runner import Surroundings
 from pavane.tiers import HEADER, TIERS, from_tier
 from pavane_events.bus import Bus
 from pavane_events.buses.memory import Faults, MemoryBus
+from pavane_events.buses.memory_lanes import MemoryGroup
 from pavane_events.buses.sqlite import SqliteBus
 from pavane_events.envelope import Envelope, parse
 from pavane_events.record import Message, Record
@@ -149,6 +150,16 @@ async def declared(running: Stage, lanes: int = PARTITIONS) -> None:
         return len(await running.events(FACTS)) >= lanes
 
     await until(enough)
+
+
+async def end_heard(bus: MemoryBus, agent: str) -> None:
+    """Wait until a lane of that agent has committed the end of a saga."""
+    groups: dict[str, MemoryGroup] = vars(bus)["_groups"]
+
+    async def heard() -> bool:
+        return any(row.offsets.get("pavane.ends", 0) > 0 for row in groups[agent].rows)
+
+    await until(heard)
 
 
 def flaky(world: World, fails: int, *, retry: Retry = HALF_A_MINUTE, within: timedelta | None = None) -> Agent:
@@ -372,7 +383,7 @@ def test_the_end_of_a_saga_settles_at_once_what_waits_and_it_is_undone_and_never
             await go.wait()
             return Declined() if start.n == 1 else Other()
 
-        agents = [flaky(world, 1), finisher(), refuser]
+        agents = [flaky(world, 1, retry=Retry(first_s=300, most_s=300, jitter=0)), finisher(), refuser]
         async with stage(agents, [saga_of()], bus=world.bus, surroundings=world.surroundings) as running:
             saga, other = await running.publish({"n": 1}), await running.publish({"n": 2})
             await sent_to_tiers(running, "flaky", 2)
@@ -381,7 +392,7 @@ def test_the_end_of_a_saga_settles_at_once_what_waits_and_it_is_undone_and_never
             settled = [fact for fact in await running.facts(saga) if isinstance(fact, Settled) and fact.step == "flaky/work"]
             assert [(fact.how, fact.began, fact.code) for fact in settled] == [("failed", True, "saga.ended")]
             assert world.standing == ["work 2"]
-            world.clock.ahead_s += 30
+            world.clock.ahead_s += 300
             assert await running.ended(other) == "completed"
         assert [call for call in world.calls if call[1] == 1] == [("work", 1, 1), ("undo unknown", 1, 1)]
 
@@ -426,6 +437,103 @@ def test_a_join_that_waits_keeps_its_arms_and_refuses_a_second_event_on_one(play
         assert Counter(call[1] for call in world.calls) == {3: 2, 11: 1}
 
     play(scenario)
+
+
+def test_a_delayed_step_that_is_being_tried_when_its_saga_ends_answers_for_itself_and_is_undone() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        bus = MemoryBus(PARTITIONS, clock=clock)
+        world = World(bus, clock)
+        begun, leave = asyncio.Event(), asyncio.Event()
+        agent, refuser = Agent("payer"), Agent("refuser")
+
+        @agent.step(retry=Retry(first_s=300, most_s=300, jitter=0))
+        async def pay(start: Start, ctx: Context) -> Middle:
+            world.do(ctx, "pay")
+            if ctx.attempt == 1:
+                raise ConnectionError("down")
+            begun.set()
+            await leave.wait()
+            return Middle()
+
+        @pay.compensate
+        async def refund(start: Start, done: Middle | None, ctx: Context) -> None:
+            world.called(f"refund {ctx.outcome}", start.n, ctx)
+            world.undo(ctx, "pay")
+
+        @refuser.step(effects=False)
+        async def refuse(start: Start) -> Declined:
+            await begun.wait()
+            return Declined()
+
+        agents = [agent, refuser, finisher()]
+        async with stage(agents, [saga_of()], bus=bus, surroundings=world.surroundings) as running:
+            saga = await running.publish({})
+            await sent_to_tiers(running, "payer", 1)
+            clock.ahead_s += 300
+            await begun.wait()
+            await end_heard(bus, "payer")
+            leave.set()
+            assert await running.ended(saga) == "compensated"
+            assert len(await running.events("w.middle", saga)) == 1
+            assert not [fact for fact in await running.facts(saga) if isinstance(fact, Settled) and fact.step == "payer/pay"]
+        assert world.calls == [("refund done", 0, 1)]
+        assert world.standing == []
+
+    asyncio.run(scenario())
+
+
+def test_a_delayed_join_that_was_tried_again_when_its_saga_ended_and_died_is_failed_with_all_its_events() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        bus = MemoryBus(PARTITIONS, clock=clock)
+        world = World(bus, clock, limits=Limits(drain_s=0.0))
+        left, right, join, refuser = Agent("left"), Agent("right"), Agent("join"), Agent("refuser")
+        begun = asyncio.Event()
+
+        @left.step(effects=False)
+        async def go_left(start: Start) -> Middle:
+            return Middle()
+
+        @right.step(effects=False)
+        async def go_right(start: Start) -> Other:
+            return Other()
+
+        @join.step(retry=Retry(first_s=300, most_s=300, jitter=0))
+        async def meet(a: Middle, b: Other, ctx: Context) -> Finished:
+            world.called("meet", 0, ctx)
+            world.do(ctx, "meet")
+            if ctx.attempt == 1:
+                raise ConnectionError("down")
+            begun.set()
+            await asyncio.Event().wait()
+            return Finished()
+
+        @meet.compensate
+        async def part(a: Middle, b: Other, done: Finished | None, ctx: Context) -> None:
+            world.undo(ctx, "meet")
+
+        @refuser.step(effects=False)
+        async def refuse(start: Start) -> Declined:
+            await begun.wait()
+            return Declined()
+
+        agents = [left, right, join, refuser]
+        async with stage(agents, [saga_of()], bus=bus, surroundings=world.surroundings) as running:
+            saga = await running.publish({})
+            await sent_to_tiers(running, "join", 1)
+            world.clock.ahead_s += 300
+            await begun.wait()
+
+            await end_heard(bus, "join")
+        async with stage(agents, [saga_of()], bus=bus, surroundings=world.surroundings) as running:
+            assert await running.ended(saga) == "compensated"
+            settled = [fact for fact in await running.facts(saga) if isinstance(fact, Settled) and fact.step == "join/meet"]
+            assert [(fact.how, fact.began, len(fact.causes)) for fact in settled] == [("failed", True, 2)]
+        assert [call[2] for call in world.calls] == [1, 2]
+        assert world.standing == []
+
+    asyncio.run(scenario())
 
 
 def test_a_deadline_runs_from_the_original_input(play: Callable[[Scenario], None]) -> None:

@@ -7,15 +7,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
 from examples import shop
 
+from pavane import Agent
 from pavane.plan import plan_of
 from pavane_events.buses.kafka.bus import KafkaBus
 from pavane_events.buses.kafka.options import KafkaOptions
@@ -29,6 +31,7 @@ DOOMED = ROOT / "tests/support/foreign_doomed.py"
 PARTITIONS = 4
 _TOOL_S = 60.0
 _END_S = 20.0
+_STOP_S = 60.0
 
 
 @dataclass
@@ -48,15 +51,16 @@ class ForeignAgent:
     @property
     def log(self) -> Path:
         """All that its processes said."""
-        return self.folder / "payment.log"
+        return self.folder / f"payment-{self.instance}.log"
 
-    def start(self, program: Path = AGENT) -> None:
-        """Start it, or start it again."""
-        where = ["--servers", self.servers, "--prefix", self.prefix, "--instance", self.instance]
+    def start(self, *, doom: Literal["KILL", "STOP"] | None = None) -> None:
+        """Start it, or start it again. ``doom``: the signal that strikes it between its first answer and the commit."""
+        settings = {"SERVERS": self.servers, "PREFIX": self.prefix, "INSTANCE": self.instance, "PYTHONPATH": str(ROOT)}
+        settings |= {"DOOM": doom} if doom is not None else {}
+        program = AGENT if doom is None else DOOMED
         with self.log.open("ab") as log:
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             self.process = subprocess.Popen(
-                [sys.executable, str(program), *where], cwd=self.folder, stdout=log, stderr=log, env=environment
+                [sys.executable, str(program)], cwd=self.folder, stdout=log, stderr=log, env={**os.environ, **settings}
             )
 
     def stop(self) -> int:
@@ -70,19 +74,31 @@ class ForeignAgent:
         assert self.process is not None
         return self.process.wait(_END_S)
 
+    def wait_for_stop(self) -> None:
+        """Wait until it is stopped, as by SIGSTOP."""
+        assert self.process is not None
+        state = Path(f"/proc/{self.process.pid}/stat")
+        give_up = time.monotonic() + _STOP_S
+        while state.read_text().rpartition(") ")[2][0] != "T":
+            assert time.monotonic() < give_up, "it was not stopped"
+            time.sleep(0.02)
+
+    def go_on(self) -> None:
+        """Wake it up, as by SIGCONT."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """End it as ``kill -9`` does, wherever it is; nothing where it has ended."""
         if self.process is not None:
             self.process.kill()
             self.process.wait(_END_S)
 
-    def charges(self) -> list[tuple[int, bool]]:
-        """What its ledger says: cents, and whether they were paid back."""
+    def charges(self) -> list[int]:
+        """The cents of each charge that stands, as its ledger says; none before its first start."""
         with closing(sqlite3.connect(self.folder / "charges.db")) as ledger:
-            found = cast(
-                "list[tuple[int, int]]", ledger.execute("SELECT cents, undone FROM charges ORDER BY rowid").fetchall()
-            )
-        return [(cents, undone == 1) for cents, undone in found]
+            found = cast("list[tuple[int]]", ledger.execute("SELECT cents FROM charges WHERE NOT undone").fetchall())
+        return [cents for (cents,) in found]
 
 
 @dataclass
@@ -107,6 +123,7 @@ class Shop:
         """What lies on a topic, by librdkafka; ``committed=False``: also what no transaction committed."""
         isolation = "read_committed" if committed else "read_uncommitted"
         settings = {"group.id": f"{self.prefix}reader", "isolation.level": isolation, "enable.partition.eof": True}
+        settings |= {"fetch.wait.max.ms": 20}
         consumer = Consumer({"bootstrap.servers": self.kafka.servers, "enable.auto.commit": False, **settings})
         found: list[Message] = []
         ends = 0
@@ -138,13 +155,15 @@ class Shop:
 
 
 @asynccontextmanager
-async def shop_on(kafka: Kafka, prefix: str, folder: Path) -> AsyncGenerator[Shop]:
+async def shop_on(
+    kafka: Kafka, prefix: str, folder: Path, agents: Sequence[Agent] = (shop.warehouse, shop.shipping)
+) -> AsyncGenerator[Shop]:
     """The shop, open for orders as soon as its payment is; everything of it in this folder."""
     payment = ForeignAgent(kafka.servers, prefix, folder)
     try:
         async with await KafkaBus.open(kafka.servers, PARTITIONS, KafkaOptions(prefix=prefix)) as bus:
             await bus.create_topics(plan_of(shop.payment).topic_specs())
-            async with stage([shop.warehouse, shop.shipping], [shop.order], bus=bus) as running:
+            async with stage(agents, [shop.order], bus=bus) as running:
                 yield Shop(kafka, prefix, running, payment)
     finally:
         await asyncio.to_thread(payment.kill)

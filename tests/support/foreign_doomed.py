@@ -1,4 +1,7 @@
-"""The agent without Pavane, which dies by ``kill -9`` when its first event is on the broker and not yet committed."""
+"""The agent without Pavane, which is struck when its first event is on the broker and not yet committed.
+
+``DOOM`` names the signal: KILL, and it is gone; STOP, and it is a zombie that knows nothing of it when it goes on.
+"""
 
 import os
 import signal
@@ -9,20 +12,21 @@ from examples import foreign_agent
 
 
 class DoomedProducer(Producer):
-    """Kills its process between produce and commit."""
+    """Strikes its process between produce and commit, once."""
 
-    has_answered = False
+    has_answered = was_struck = False
 
     def produce(self, topic: str, *args: Any, **kwargs: Any) -> None:
         super().produce(topic, *args, **kwargs)
         self.has_answered = self.has_answered or topic.endswith(foreign_agent.GIVES)
 
     def commit_transaction(self, timeout: float = -1) -> None:
-        if self.has_answered:
+        if self.has_answered and not DoomedProducer.was_struck:
+            DoomedProducer.was_struck = True
             assert self.flush(timeout) == 0
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.Signals[f"SIG{os.environ['DOOM']}"])
         super().commit_transaction(timeout)
 
 
-vars(foreign_agent)["Producer"] = DoomedProducer  # the agent knows nothing of its doom
+foreign_agent.__dict__["Producer"] = DoomedProducer  # the agent knows nothing of its doom
 foreign_agent.main()

@@ -1,13 +1,12 @@
 """The page for participants without Pavane is true: its vectors, and its examples against the records of a real run."""
 
 import ast
-import asyncio
 import json
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
-from examples import shop
 
 from pavane.answers import ROOM
 from pavane_events.bus import MAX_RECORD_BYTES
@@ -19,10 +18,9 @@ from pavane_events.partition import murmur2
 from pavane_events.record import Headers, Record
 from pavane_saga.facts import UndoFailed, fact_from_json
 from pavane_saga.wire import FACTS
-from support.stage import Stage, stage
+from support.foreign_records import Said, records_of, said, said_by
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/protocol.md").read_text(encoding="utf-8")
-TILL = "/till/7"
 
 
 def example(name: str) -> str:
@@ -31,64 +29,24 @@ def example(name: str) -> str:
     return found[1]
 
 
-def shown(name: str) -> tuple[str, str | None, Headers, object]:
-    """Topic, key, headers and data of a record on the page."""
-    head, _, data = example(name).partition("\n\n")
+def shown(name: str) -> Said:
+    """A record on the page."""
+    head, _, value = example(name).partition("\n\n")
     topic, *lines = head.splitlines()
-    pairs = [(each.partition(": ")[0], each.partition(": ")[2]) for each in lines]
+    pairs = [(each.partition(": ")[0], each.partition(": ")[2].encode()) for each in lines]
     key = pairs.pop(0)[1] if pairs[0][0] == "key" else None
-    return topic, key, tuple((header, value.encode()) for header, value in pairs), json.loads(data)
-
-
-def told(record: Record) -> tuple[str, str | None, Headers, object]:
-    """The same of a real record; times and versions, which differ from run to run, as the page has them."""
-    return (
-        record.topic,
-        record.key.decode() if record.key is not None else None,
-        tuple((name, plain(value.decode()).encode()) for name, value in record.headers),
-        json.loads(plain((record.value or b"").decode())),
-    )
-
-
-def plain(text: str) -> str:
-    text = re.sub(r"\b(payment|warehouse|shipping)@[0-9a-f]{12}\b", r"\1@1", text)
-    return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", "2026-11-23T00:00:00.000000+00:00", text)
-
-
-def timeless(record: tuple[str, str | None, Headers, object]) -> tuple[str, str | None, Headers, object]:
-    topic, key, headers, data = record
-    return (
-        topic,
-        key,
-        tuple((name, plain(value.decode()).encode()) for name, value in headers),
-        json.loads(plain(json.dumps(data))),
-    )
+    return said(topic, key, tuple(pairs), value.encode())
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
-    """Everything that the shop wrote about the order of a unicorn."""
-
-    async def told_by(running: Stage) -> list[Record]:
-        saga = await running.publish({"order": "o-2", "cents": 900, "item": "unicorn"}, name="o-2", source=TILL)
-        assert await running.ended(saga) == "compensated"
-        return [record for topic in await running.bus.topics() for record in await running.records(topic)]
-
-    async def run() -> list[Record]:
-        async with stage(shop.AGENTS, [shop.order]) as running:
-            return await told_by(running)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("shop"))
-        return asyncio.run(run())
+    return records_of("unicorn", "compensated", tmp_path_factory.mktemp("shop"))
 
 
 @pytest.mark.parametrize("name", ["event", "failed", "skipped", "ended", "undo", "undone"])
 def test_the_page_shows_records_as_they_are(name: str, records: list[Record]) -> None:
-    wanted = timeless(shown(name))
-    identity = dict(wanted[2])["ce_id"]
-    (record,) = [each for each in records if ("ce_id", identity) in each.headers]
-    assert told(record) == wanted
+    wanted = shown(name)
+    assert wanted in [said_by(record) for record in records]
 
 
 @pytest.mark.parametrize("name", ["declared", "done", "undofailed"])
@@ -98,9 +56,9 @@ def test_a_fact_on_the_page_is_what_the_code_writes_of_it(name: str) -> None:
 
 
 def test_a_declaration_lies_in_its_lane_without_a_key(records: list[Record]) -> None:
-    topic, key, headers, data = timeless(shown("declared"))
-    told_of = [told(record) for record in records if record.topic == FACTS and record.key is None]
-    found = [each for each in told_of if dict(each[2])["ce_source"] == b"/agents/payment"]
+    topic, key, headers, data = shown("declared")
+    declarations = [said_by(record) for record in records if record.topic == FACTS and record.key is None]
+    found = [each for each in declarations if dict(each[2])["ce_source"] == b"/agents/payment"]
     assert len(found) == 2  # one in each lane
     for each in found:
         assert (each[0], each[1], each[3]) == (topic, key, data)
@@ -113,9 +71,8 @@ def without_id(headers: Headers) -> Headers:
 
 def test_a_manifest_is_a_declaration_without_offsets(records: list[Record]) -> None:
     (record,) = [each for each in records if (each.topic, each.key) == ("pavane.agents", b"agent:payment")]
-    topic, key, headers, data = told(record)
-    declared = shown("declared")[3]
-    assert isinstance(declared, dict)
+    _, _, headers, data = said_by(record)
+    declared = cast("dict[str, object]", shown("declared")[3])
     assert (headers, data) == ((), {**declared, "since": {}})
 
 
@@ -150,14 +107,14 @@ def test_a_fact_is_identified_as_the_page_says(records: list[Record]) -> None:
         }
         assert each.id == derived("fact", each.saga or "", data["fact"], recipes[data["fact"]])
         assert fact_from_json(each.data).identity == recipes[data["fact"]]
-    failed = UndoFailed("payment/charge", ("b", "a"), "undo.no-step")
-    assert failed.identity == "v:payment/charge|undo.no-step|b,a"
+    failed = UndoFailed("payment/charge", ("a", "b"), "undo.no-step")
+    assert failed.identity == "v:payment/charge|undo.no-step|a,b"
 
 
 def test_a_dead_letter_says_why_in_the_headers_of_the_page() -> None:
     record = Record("shop.order-placed", 0, 7, b"k", b"v", (("ce_id", b"1"), ("ce_id", b"2")), 0)
     problem = Problem("ce_id", "header.doubled", "the header is there more than once: send it once")
-    reason = Reason("header.doubled", step="", version="payment@1", problems=(problem,))
+    reason = Reason("header.doubled", step="payment/charge", version="payment@1", problems=(problem,))
     lines = [line.partition(": ") for line in example("dead").splitlines()]
-    added = tuple((name.rstrip(":"), value.encode()) for name, _, value in lines)
+    added = tuple((name, value.encode()) for name, _, value in lines)
     assert dead_letter(record, "payment", reason).headers == (*record.headers, *added)

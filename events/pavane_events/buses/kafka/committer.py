@@ -62,6 +62,8 @@ class Commit:
     outputs: Sequence[tuple[TopicPartition, Payload]]
     state: Mapping[bytes, bytes | None]
     future: "asyncio.Future[int]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    alone: bool = False
+    """Whether it needs a transaction of its own: one that it shared was refused, and it may be somebody else's fault."""
 
     @property
     def weight(self) -> int:
@@ -188,11 +190,14 @@ class Committer:
     def _take(self) -> list[Commit]:
         taken: list[Commit] = []
         weight = 0
-        while self._queue and (not taken or weight + self._queue[0].weight <= self._most):
+        while self._queue and (not taken or self._goes_with(self._queue[0], taken[0], weight)):
             commit = self._queue.popleft()
             weight += commit.weight
             taken.append(commit)
         return taken
+
+    def _goes_with(self, commit: Commit, first: Commit, weight: int) -> bool:
+        return not (commit.alone or first.alone) and weight + commit.weight <= self._most
 
     async def _transact(self, member: Member) -> None:
         outputs: dict[TopicPartition, list[Payload]] = defaultdict(list)
@@ -249,9 +254,10 @@ class Committer:
                 commit.failed(_lost(commit.lane))
             else:
                 refusal = _refusal(commit, error)
-                if refusal is not None:
+                if refusal is not None and len(self._under_way) == 1:
                     commit.failed(refusal)
                 else:
+                    commit.alone = refusal is not None
                     self._queue.appendleft(commit)
 
     async def settle_producer(self) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -262,28 +262,29 @@ class KafkaLane:
             moved = {topic: offset for topic, offset in done.items() if offset > self._committed[topic]}
             row = LaneRow(self.row.number + 1, self.row.begins, {**self.row.offsets, **self._committed, **moved})
             commit = Commit(self, self.row.stamp, row, self._places_of(moved), placed, changes)
-            try:
-                self.changelog_end = await self._holder.commit(commit)
-            except asyncio.CancelledError:
-                if commit.has_happened:
-                    self.changelog_end = commit.future.result()
-                    self._happened(row, moved, changes)
-                raise
-            self._happened(row, moved, changes)
+            await self._make(commit, lambda: self._happened(moved, changes))
 
     async def take_starts(self, starts: Mapping[str, int]) -> None:
         """Make places to begin at the lane's own, durably, before it begins there."""
         async with self._turn:
             self.check()
             row = LaneRow(self.row.number, self.row.begins + 1, {**self.row.offsets, **self._committed, **starts})
-            self.changelog_end = await self._holder.commit(Commit(self, self.row.stamp, row, self._places_of(starts), (), {}))
-            self.row = row
+            await self._make(Commit(self, self.row.stamp, row, self._places_of(starts), (), {}), lambda: None)
+
+    async def _make(self, commit: Commit, happened: Callable[[], None]) -> None:
+        """Let a commit happen, and take note of it, also where the caller is cancelled in the middle of it."""
+        try:
+            await self._holder.commit(commit)
+        finally:
+            if commit.has_happened:
+                self.changelog_end = commit.future.result()
+                self.row = commit.row
+                happened()
 
     def _places_of(self, offsets: Mapping[str, int]) -> dict[TopicPartition, int]:
         return {self._holder.place_of(topic, self._partition): offset for topic, offset in offsets.items()}
 
-    def _happened(self, row: LaneRow, moved: Mapping[str, int], state: Mapping[bytes, bytes | None]) -> None:
-        self.row = row
+    def _happened(self, moved: Mapping[str, int], state: Mapping[bytes, bytes | None]) -> None:
         self.last_commit = time.monotonic()
         self._committed = {**self._committed, **moved}
         self._state.apply(state)

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,14 +15,15 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from pavane_events.bus import Start
-from pavane_events.buses.kafka.changelog import TOPIC, restore
+from pavane_events.buses.kafka.changelog import TOPIC
 from pavane_events.buses.kafka.committer import Commit, Committer
 from pavane_events.buses.kafka.connecting import close
 from pavane_events.buses.kafka.failures import Refused, translated
 from pavane_events.buses.kafka.fetcher import Fetcher
-from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets
+from pavane_events.buses.kafka.fetching import LATEST, list_offsets
 from pavane_events.buses.kafka.group import Group
 from pavane_events.buses.kafka.lane import KafkaLane
+from pavane_events.buses.kafka.opening import Opening
 from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.kafka.places import Places
 from pavane_events.buses.kafka.transactions import Member, Payload, Producer
@@ -33,7 +35,6 @@ log = logging.getLogger("pavane.kafka")
 
 _RETRY_S = 0.2
 _ABORT_S = 2.0
-_FENCE_S = 3.0
 
 WRITES = "-writes"
 """What the client id of a member's second connection ends with; the first's is its transactional id."""
@@ -70,6 +71,7 @@ class _Parts:
     reading: AIOKafkaClient
     writing: AIOKafkaClient
     group: Group
+    opening: Opening
     producer: Producer
     committer: Committer
     fetcher: Fetcher
@@ -127,50 +129,36 @@ class KafkaLanes:
     async def _connect_parts(self) -> "_Parts":
         options = self._options
         patient = replace(options, request_timeout_ms=options.request_timeout_ms + options.session_ms)  # joining takes that
-        reading = await self._connect(self.transactional_id, patient)
-        try:
+        async with AsyncExitStack() as undo:
+            reading = await self._connect(self.transactional_id, patient)
+            undo.push_async_callback(close, reading)
             writing = await self._connect(self.transactional_id + WRITES)
-        except BaseException:
-            await close(reading)
-            raise
-        try:
-            producer = self._producer(writing, self.transactional_id)
+            undo.push_async_callback(close, writing)
+            group = Group(
+                reading,
+                options.physical(self._group_name),
+                self._places.partitions,
+                options,
+                held=lambda: (self._generation, self._assigned),
+                revoked=self._on_revoked,
+                assigned=self._on_assigned,
+            )
+            opening = Opening(self._places, self._group_name, self._start, group, writing, self.transactional_id)
+            producer = opening.producer(self.transactional_id)
             await producer.initialise()
-        except BaseException:
-            await close(reading)
-            await close(writing)
-            raise
-        name = options.physical(self._group_name)
-        group = Group(
-            reading,
-            name,
-            self._places.partitions,
-            options,
-            held=lambda: (self._generation, self._assigned),
-            revoked=self._on_revoked,
-            assigned=self._on_assigned,
-        )
+            undo.pop_all()
         committer = Committer(
-            name,
+            group.name,
             producer,
-            self._stamps,
+            opening.stamps,
             expelled=self._on_expelled,
             stale=group.rejoin,
             most=options.commit_records,
             pace=options.pace,
             fenced_s=1.5 * options.heartbeat_ms / 1000,
         )
-        return _Parts(reading, writing, group, producer, committer, Fetcher(reading, options.fetch_wait_ms, self._deliver))
-
-    def _producer(self, client: AIOKafkaClient, transactional_id: str) -> Producer:
-        options = self._options
-        return Producer(
-            client,
-            transactional_id,
-            timeout_ms=options.transaction_timeout_ms,
-            request_ms=options.request_timeout_ms,
-            backoff_ms=options.retry_backoff_ms,
-        )
+        fetcher = Fetcher(reading, options.fetch_wait_ms, self._deliver)
+        return _Parts(reading, writing, group, opening, producer, committer, fetcher)
 
     @property
     def _at(self) -> "_Parts":
@@ -337,7 +325,7 @@ class KafkaLanes:
         """After an assignment: lanes that stayed go on where nobody committed meanwhile, new ones are opened."""
         kept = dict(self._lanes)
         if kept:
-            stamps = await self._stamps(list(kept))
+            stamps = await self._at.opening.stamps(kept)
             for partition, lane in kept.items():
                 found = stamps.get(partition, "").split(" ")[0]
                 if found not in ("", lane.row.stamp) and not self._at.committer.is_under_way(lane):
@@ -366,21 +354,11 @@ class KafkaLanes:
                 return
 
     async def _open_lane(self, partition: int, topics: set[str]) -> None:
-        changelog = self._places.of(self._group_name + TOPIC, partition)
-        places = {self._places.of(topic, partition): topic for topic in topics}
-        await self._fence_the_dead([changelog])
-        found = await self._at.group.offsets([changelog, *places], stable=True)
-        restored = await restore(self._at.writing, changelog)
-        stamp = found.get(changelog, (0, ""))[1].split(" ")[0]
-        if stamp and _order(stamp) > _order(restored.row.stamp):
-            raise BusUnavailable(
-                f"the changelog of lane {partition} ({restored.row.stamp}) is older than its offsets ({stamp})"
-            )
-        lane = KafkaLane(self, partition, changelog, restored)
+        restored, known = await self._at.opening.read(partition, topics)
+        lane = KafkaLane(self, partition, self._at.opening.changelog(partition), restored)
         self._lanes[partition] = lane
         try:
-            committed = {topic: found[place][0] for place, topic in places.items() if place in found}
-            await self._begin(lane, topics, {**committed, **restored.row.offsets})
+            await self._begin(lane, topics, known)
         except BaseException:
             if self._lanes.get(partition) is lane:
                 self._drop(lane)
@@ -393,50 +371,15 @@ class KafkaLanes:
         """Read the topics that the lane does not read yet, from where it stands in them or the member starts."""
         known = lane.row.offsets if known is None else known
         added = topics - set(lane.committed)
-        starts = {topic: known[topic] for topic in added if topic in known}
-        missing = {self._places.of(topic, lane.partition): topic for topic in added if topic not in starts}
-        if missing:
-            which = EARLIEST if self._start == "earliest" else LATEST
-            places = await list_offsets(self._at.writing, missing, which)
-            new = {topic: places[place] for place, topic in missing.items()}
-            if self._start == "latest":
-                await lane.take_starts(new)
-            starts |= new
+        new = await self._at.opening.starts(lane.partition, [topic for topic in added if topic not in known])
+        if new and self._start == "latest":
+            await lane.take_starts(new)
         if lane.lost:
             return
+        starts = {**new, **{topic: known[topic] for topic in added if topic in known}}
         lane.begin(starts)
         for topic, offset in starts.items():
-            self._at.fetcher.seek(self._places.of(topic, lane.partition), offset)
-
-    async def _fence_the_dead(self, changelogs: Collection[TopicPartition]) -> None:
-        """A former holder that is no member any more may have left a transaction open: end it now, not by its timeout.
-
-        An accelerator only. What must not happen is kept from happening by generations and stable reads.
-        """
-        last = await self._at.group.offsets(changelogs, stable=False)
-        ids = {metadata.partition(" ")[2] for _, metadata in last.values()} - {self.transactional_id, ""}
-        if not ids:
-            return
-        try:
-            dead = ids - await self._at.group.live_clients()
-        except KafkaError as error:
-            log.info("the members of %s cannot be asked for: %r", self._group_name, error)
-            return
-        for each in dead:
-            await self._fence(each)
-
-    async def _fence(self, transactional_id: str) -> None:
-        producer = self._producer(self._at.writing, transactional_id)
-        try:
-            async with asyncio.timeout(_FENCE_S):
-                await producer.initialise()
-        except (KafkaError, Refused, TimeoutError) as error:
-            log.info("what %s left open ends by its timeout: %r", transactional_id, error)
-
-    async def _stamps(self, partitions: Sequence[int]) -> Mapping[int, str]:
-        places = {self._places.of(self._group_name + TOPIC, partition): partition for partition in partitions}
-        found = await self._at.group.offsets(places, stable=True)
-        return {partition: found.get(place, (0, ""))[1] for place, partition in places.items()}
+            self.seek(lane, topic, offset)
 
     def _deliver(self, place: TopicPartition, records: list[Record], after: int) -> None:
         lane = self._lanes.get(place.partition)
@@ -459,7 +402,3 @@ class KafkaLanes:
         self._failure = error if known else translated(error, f"the membership of {self._group_name}")  # type: ignore[assignment]
         self._lose_all()
         self._bell.ring()
-
-
-def _order(stamp: str) -> tuple[int, ...]:
-    return tuple(map(int, stamp.split(".")))

@@ -1,0 +1,169 @@
+"""The agent without Pavane says what Pavane's own says: on the same records, but for time and version."""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Message
+from examples import foreign_agent
+from examples.foreign_agent import Ledger, Out, Payment
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pavane_events.dead_letter import reason_headers
+from pavane_events.ids import derived
+from pavane_events.partition import murmur2, partition_of
+from pavane_events.record import Headers, Record
+from pavane_saga.facts import Declared, Fact, Settled, UndoFailed, fact_from_json
+from pavane_saga.wire import FACTS
+from support.foreign_records import records_of, said, said_by
+
+PARTITIONS = 2
+ORDER = b'{"order":"o-1","cents":500,"item":"tea"}'
+STEP = "payment/charge"
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+    return records_of("unicorn", "compensated", tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture
+def payment(tmp_path: Path) -> Payment:
+    return Payment(PARTITIONS, "pavane", Ledger(str(tmp_path / "charges.db")))
+
+
+def message(record: Record) -> Message:
+    """A record as librdkafka hands it out."""
+    return Message(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        headers=list(record.headers),
+    )
+
+
+def order(
+    value: bytes = ORDER, saga: str = "s", identity: str = "e", extra: Headers = (), partition: int | None = None
+) -> Message:
+    """An order of a saga, where it belongs unless said otherwise."""
+    named = {"specversion": "1.0", "id": identity, "source": "/sagas/order", "type": "shop.order-placed", "sagaid": saga}
+    headers = (*((f"ce_{name}", text.encode()) for name, text in named.items()), *extra)
+    place = partition_of(saga.encode(), PARTITIONS) if partition is None else partition
+    return message(Record("shop.order-placed", place, 7, saga.encode(), value, headers, 0))
+
+
+def answer(payment: Payment, record: Message, *, maybe_begun: bool = False) -> list[Out]:
+    return payment.answer(record.topic() or "", record, maybe_begun)
+
+
+def facts(outs: Sequence[Out]) -> list[Fact]:
+    return [fact_from_json(out.value or b"") for out in outs if out.topic == FACTS]
+
+
+def test_it_knows_nothing_of_pavane_but_the_page() -> None:
+    imported = re.findall(r"^(?:from|import) (\w+)", Path(foreign_agent.__file__).read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name for name in imported if name not in sys.stdlib_module_names} == {"confluent_kafka"}
+
+
+def test_it_charges_and_takes_back_in_the_same_words(payment: Payment, records: list[Record]) -> None:
+    for topic in ("shop.order-placed", "payment.commands"):
+        (given_record,) = [each for each in records if each.topic == topic]
+        (out,) = answer(payment, message(given_record))
+        same = [
+            said_by(each)
+            for each in records
+            if each.topic == out.topic and dict(each.headers)["ce_source"] == b"/agents/payment"
+        ]
+        found = said(out.topic, out.key, tuple(sorted(out.headers)), out.value)
+        assert found in [(topic, key, tuple(sorted(headers)), data) for topic, key, headers, data in same]
+
+
+def test_it_declares_itself_as_it_would_be_declared(records: list[Record]) -> None:
+    (manifest,) = [each for each in records if each.key == b"agent:payment"]
+    own, theirs = fact_from_json(json.dumps(foreign_agent.declared({})).encode()), fact_from_json(manifest.value or b"")
+    assert isinstance(own, Declared)
+    assert isinstance(theirs, Declared)
+    assert (own.agent, own.steps, own.since) == (theirs.agent, theirs.steps, theirs.since)
+
+
+def test_what_meets_a_tombstone_is_skipped_where_it_never_began_and_failed_where_it_may_have(payment: Payment) -> None:
+    payment.ended.add("s")
+    skipped, failed = (facts(answer(payment, order(), maybe_begun=maybe)) for maybe in (False, True))
+    assert skipped == [Settled(STEP, ("e",), "skipped", began=False, code="saga.ended", declaration="payment@1")]
+    assert failed == [Settled(STEP, ("e",), "failed", began=True, code="saga.ended", declaration="payment@1")]
+
+
+def test_every_fact_has_the_id_that_is_derived_from_what_it_says(payment: Payment) -> None:
+    command: dict[str, object] = {
+        "step": "payment/gone",
+        "causes": ["b", "a"],
+        "outcome": "unknown",
+        "inputs": [],
+        "outputs": [],
+    }
+    outs = [
+        *answer(payment, order(b"{}")),
+        *answer(payment, order(identity="dear", value=b'{"order":"o","cents":9999999}')),
+        payment.undo(command, {"ce_sagaid": "s", "ce_id": "u"}),
+        payment.undo({**command, "step": STEP, "causes": ["e"]}, {"ce_sagaid": "s", "ce_id": "u"}),
+        *answer(payment, order()),
+    ]
+    said_so = [out for out in outs if out.topic == FACTS]
+    assert [type(fact).__name__ for fact in facts(outs)] == ["Settled", "Settled", "UndoFailed", "Undone", "Settled"]
+    for out in said_so:
+        fact = fact_from_json(out.value or b"")
+        kind = type(fact).__name__.lower()
+        named = dict(out.headers)
+        assert named["ce_id"].decode() == derived("fact", "s", kind, fact.identity)
+        assert named["ce_type"].decode() == f"pavane.fact.{kind}"
+    assert facts(outs)[2] == UndoFailed("payment/gone", ("a", "b"), "undo.no-step", "this agent has no such step")
+
+
+def test_an_undo_leaves_a_fence_and_may_come_twice(payment: Payment) -> None:
+    for _ in range(2):
+        payment.undo({"step": STEP, "causes": ["e"]}, {"ce_sagaid": "s", "ce_id": "u"})
+    (refused,) = facts(answer(payment, order()))
+    assert isinstance(refused, Settled)
+    assert (refused.how, refused.began, refused.code) == ("failed", True, "effect.undone")
+
+
+@pytest.mark.parametrize(
+    ("record", "code", "where"),
+    [
+        (order(extra=(("ce_id", b"f"),)), "header.doubled", "ce_id"),
+        (order(saga=""), "attribute.missing", "ce_sagaid"),
+        (order(partition=1 - partition_of(b"s", PARTITIONS)), "partition.misplaced", "partition"),
+        (order(b"no JSON"), "value.json", "value"),
+    ],
+)
+def test_what_it_cannot_take_is_a_dead_letter_with_its_bytes_untouched(
+    payment: Payment, record: Message, code: str, where: str
+) -> None:
+    (out,) = answer(payment, record)
+    assert (out.topic, out.key, out.value, out.partition) == (
+        "payment.dead-letters",
+        record.key(),
+        record.value(),
+        record.partition(),
+    )
+    assert out.headers[: len(record.headers() or ())] == record.headers()
+    reason = reason_headers(out.headers)
+    assert reason["error_code"] == code
+    assert [each["where"] for each in json.loads(reason["error_problems"])] == [where]
+    assert (reason["source_topic"], reason["source_offset"]) == ("shop.order-placed", "7")
+
+
+@given(st.binary(max_size=40))
+def test_its_murmur2_is_kafkas(key: bytes) -> None:
+    assert foreign_agent.murmur2(key) == murmur2(key) & 0x7FFFFFFF
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1, max_size=5))
+def test_its_ids_are_derived_as_ours_are(parts: list[str]) -> None:
+    assert foreign_agent.derived(*parts) == derived(*parts)
