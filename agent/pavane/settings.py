@@ -11,7 +11,7 @@ from pavane.kafka_settings import KafkaSettings
 from pavane_events.errors import ConfigurationError, Problem
 
 _PREFIX = "PAVANE_"
-_OTHERS = frozenset({"PAVANE_CACHE", "PAVANE_REQUIRE", "PAVANE_KAFKA", "PAVANE_JAEGER"})
+_OTHERS = frozenset({"PAVANE_CACHE", "PAVANE_REQUIRE", "PAVANE_KAFKA", "PAVANE_JAEGER", "PAVANE_CHAOS"})
 """Variables of `pavane dev` and of the project's own tests."""
 
 

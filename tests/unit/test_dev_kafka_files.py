@@ -144,3 +144,7 @@ def test_what_never_ran_can_be_stopped_and_forgotten(tmp_path: Path) -> None:
 
 def properties_of(brokers: int, node: int = 1) -> dict[str, str]:
     return server_properties(Wanted(Layout(brokers, 9092), new_cluster_id()), node, Path("/data"))
+
+
+def test_no_cluster_id_looks_like_an_option_to_kafkas_own_tools() -> None:
+    assert not [each for each in (new_cluster_id() for _ in range(2_000)) if each.startswith("-") or len(each) != 22]

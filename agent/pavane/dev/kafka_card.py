@@ -41,5 +41,7 @@ class ClusterCard:
 
 
 def new_cluster_id() -> str:
-    """An id as Kafka makes them: 22 characters."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    """An id as Kafka makes them: 22 characters, and the first is no dash, or its own tools would take it for an option."""
+    while (made := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return made

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pavane_events.bus import LaneState, Start
 from pavane_events.buses.faults import Faults
+from pavane_events.buses.lane_state import StateOfLane
 from pavane_events.buses.memory_log import KeyedState, Log, Logs
 from pavane_events.buses.sharing import share
 from pavane_events.buses.waiting import Bell
@@ -190,7 +191,7 @@ class MemoryLane:
     @property
     def state(self) -> LaneState:
         """The lane's keyed state."""
-        return _StateOfLane(self, self._row.state)
+        return StateOfLane(self.check, self._row.state)
 
     @property
     def lost(self) -> bool:
@@ -354,23 +355,3 @@ class MemoryLane:
                 if self._next[topic] > floor:
                     back = self._group.faults.rewind(self._name, topic)
                     self._next[topic] = max(floor, self._next[topic] - back)
-
-
-class _StateOfLane:
-    """The state of a lane for as long as this holder has it."""
-
-    __slots__ = ("_lane", "_state")
-
-    def __init__(self, lane: MemoryLane, state: KeyedState) -> None:
-        self._lane = lane
-        self._state = state
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value of a key, or None."""
-        self._lane.check()
-        return self._state.get(key)
-
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Every pair whose key begins with the prefix, in key order, as of this call."""
-        self._lane.check()
-        return self._state.scan(prefix)

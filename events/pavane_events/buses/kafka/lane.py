@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from pavane_events.bus import LaneState
 from pavane_events.buses.kafka.changelog import LaneRow, Restored
 from pavane_events.buses.kafka.committer import Commit
 from pavane_events.buses.kafka.transactions import Payload
-from pavane_events.buses.memory_log import KeyedState
+from pavane_events.buses.lane_state import StateOfLane
 from pavane_events.buses.waiting import Bell
 from pavane_events.errors import LaneLost, UnknownTopic
 from pavane_events.record import Message, Record
@@ -162,7 +162,7 @@ class KafkaLane:
     @property
     def state(self) -> LaneState:
         """The lane's keyed state."""
-        return _StateOfLane(self, self._state)
+        return StateOfLane(self.check, self._state)
 
     @property
     def lost(self) -> bool:
@@ -303,22 +303,6 @@ class KafkaLane:
         marks = await self._holder.high_watermarks(self)
         self.check()
         return marks
-
-
-class _StateOfLane:
-    def __init__(self, lane: KafkaLane, state: KeyedState) -> None:
-        self._lane = lane
-        self._state = state
-
-    def get(self, key: bytes) -> bytes | None:
-        """The value of a key, or None."""
-        self._lane.check()
-        return self._state.get(key)
-
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Every pair whose key begins with the prefix, in key order, as of this call."""
-        self._lane.check()
-        return self._state.scan(prefix)
 
 
 def _size_of(record: Record) -> int:
