@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench schemas format clean
+.PHONY: help install demo test chaos check bench schemas format clean
 
 help: ## these lines
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,9 @@ demo: $(VENV)/.runtime ## five agents decide 1,000 real applications as sagas (A
 
 test: $(VENV)/.dev ## everything the tests need, then all tests (ARGS='-k engine')
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.dev ## processes and brokers killed for most of an hour, with the story as it goes (ARGS='-k copy'); `make test` has a short form
+	PAVANE_CHAOS=long $(BIN)/python -m pytest tests/chaos -s $(ARGS)
 
 check: $(VENV)/.dev ## formatting, lint, both type checkers, import contracts, contracts and declarations
 	$(BIN)/ruff format --check .

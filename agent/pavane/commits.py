@@ -12,6 +12,9 @@ from pavane_events.bus import Lane
 from pavane_events.patience import commit_patiently
 from pavane_events.record import Message, Record
 
+OUTBOX = 500
+"""While so many messages wait for the next commit, the lane takes in no more: it bounds commits and memory."""
+
 
 class Commits:
     """A lane's one committer. Work settles at any time; commits follow one another, each with all that has settled."""
@@ -46,7 +49,7 @@ class Commits:
             self._index.change(done.state)
         self._progress.finish(record.topic, record.offset, name)
         self._dirty.set()
-        if self._progress.unsettled < self._window:
+        if self._has_room:
             self._roomy.set()
 
     def nudge(self) -> None:
@@ -54,10 +57,14 @@ class Commits:
         self._dirty.set()
 
     async def room(self) -> None:
-        """Wait until fewer inputs than the window are unsettled: back-pressure."""
-        while self._progress.unsettled >= self._window:
+        """Wait until fewer inputs than the window are unsettled, and what waits for its commit is little: back-pressure."""
+        while not self._has_room:
             self._roomy.clear()
             await self._roomy.wait()
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._outbox) < OUTBOX and self._progress.unsettled < self._window
 
     async def declare(self, message: Message) -> None:
         """The lane's first commit under a version: the declaration, and the begun mark with it."""
@@ -94,6 +101,8 @@ class Commits:
         if refreshed:
             self._state.change(refreshed)
         outputs, self._outbox = self._outbox, []
+        if self._has_room:
+            self._roomy.set()
         waiting, self._waiting = self._waiting, []
         await commit_patiently(self._lane, done, outputs, self._state.begin_commit())
         self._state.end_commit()

@@ -139,6 +139,7 @@ class Step(Generic[P, R_co]):
     def check_outputs(self, returned: object) -> Outputs:
         """What a function returned, as a tuple of the events that its signature names."""
         signature = self.signature
+        given = type(returned).__name__
         if returned is None:
             if signature.nothing or self.options.observer:
                 return ()
@@ -149,7 +150,6 @@ class Step(Generic[P, R_co]):
                     return cast("Outputs", events)
         elif any(_is_one_of(returned, kind) for kind in signature.produces):
             return (cast("Event", returned),)
-        given = type(returned).__name__
         promised = ", ".join(kind.__name__ for kind in signature.produces) or "nothing"
         raise WrongOutput(f"{self.wire_name} returned {given}, its signature promises {promised}")
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pavane_events.record import Headers
 
-_USUAL = {
+USUAL = {
     "content-type": "content-type",
     "traceparent": "traceparent",
     "tracestate": "tracestate",
@@ -34,6 +34,8 @@ _USUAL = {
         )
     },
 }
+"""The headers of an event as lanes write them, with the names of their attributes."""
+
 _TOGETHER = 2048
 """Characters of all attributes together: then none is too long by itself."""
 
@@ -47,7 +49,7 @@ def plain_attributes(headers: Headers) -> Mapping[str, str] | None:
     too much of it; a time with a zone; a saga id without a slash; ``depth`` a number, one part of one; at most one cause.
     """
     given = dict(headers)
-    if len(given) != len(headers) or not given.keys() <= _USUAL.keys():
+    if len(given) != len(headers) or not given.keys() <= USUAL.keys():
         return None
     if given.get("content-type") != b"application/json" or given.get("ce_specversion") != b"1.0":
         return None
@@ -58,7 +60,7 @@ def plain_attributes(headers: Headers) -> Mapping[str, str] | None:
     texts = together.split("\x00")
     if len(texts) != len(given) or len(together) > _TOGETHER or not "".join(texts).isprintable():
         return None
-    attributes = dict(zip([_USUAL[name] for name in given], texts, strict=True))
+    attributes = dict(zip([USUAL[name] for name in given], texts, strict=True))
     get = attributes.get
     if not (get("id") and get("source") and get("type")) or "/" in get("sagaid", ""):
         return None

@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 
@@ -170,8 +171,7 @@ async def test_health_tells_of_each_lane_and_is_red_until_all_are_open(kafka: Ka
 
                 await until(ready)
                 status, told = await asyncio.to_thread(get, "/ready")
-                lanes = told["lanes"]
-                assert isinstance(lanes, list)
+                lanes = cast("list[dict[str, object]]", told["lanes"])
                 assert status == 200
                 assert len(lanes) == 4
                 assert set(lanes[0]) == {"group", "partition", "polling", "assigned", "last_commit_age_s", "in_flight"}

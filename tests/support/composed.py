@@ -25,7 +25,7 @@ IMAGES = ("python:3.12-slim", "apache/kafka:4.1.1", "jaegertracing/jaeger:2.13.0
 AGENTS = ("credit-score", "income-verification", "fraud-detection", "risk-assessment", "approval")
 WORKERS = ("coordinator", *AGENTS)
 INTAKE = "credit.applications"
-_BUILD_S, _UP_S, _COMMAND_S, _LOOK_S = 600.0, 240.0, 120.0, 0.5
+_BUILD_S, _UP_S, _COMMAND_S, _LOOK_S = 600.0, 300.0, 120.0, 0.5
 _IN_CONTAINER = "/opt/pavane/healthy.py"
 
 
@@ -140,7 +140,7 @@ class Deployment:
         os.kill(container.pid, signal.SIGKILL)
         return container.id
 
-    def wait_healthy(self, service: str, timeout_s: float = 90.0) -> None:
+    def wait_healthy(self, service: str, timeout_s: float = 180.0) -> None:
         """Until every container of a service is healthy by Docker's own health checks."""
         self.wait(lambda: all(each.healthy for each in self.containers(service)), f"{service} is healthy", timeout_s)
 

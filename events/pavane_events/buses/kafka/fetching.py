@@ -1,6 +1,7 @@
 """Fetching: records of a partition as they lie on a broker, committed ones only; and where a partition ends."""
 
 import asyncio
+import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import NamedTuple, cast
@@ -15,6 +16,7 @@ from aiokafka.structs import TopicPartition
 from pavane_events.buses.kafka.failures import LEADER_MOVED, PASSING, Refused
 from pavane_events.buses.kafka.fetch_protocol import NEW_SESSION, NO_SESSION, Fetch, Fetched, SessionResponse
 from pavane_events.errors import BusUnavailable
+from pavane_events.plain import USUAL
 from pavane_events.record import Headers, Record
 
 UNCOMMITTED, COMMITTED = 0, 1
@@ -67,9 +69,13 @@ def unpack(
     return records, offset
 
 
+_NAMES = {name: name for name in map(sys.intern, USUAL)}
+
+
 def _present(headers: list[tuple[str, bytes | None]]) -> Headers:
-    """Kafka knows headers without a value; here they are empty."""
-    return tuple([(name, b"" if value is None else value) for name, value in headers])
+    """Kafka knows headers without a value; here they are empty. Names are few: every record shares them."""
+    shared = _NAMES
+    return tuple([(shared.get(name, name), b"" if value is None else value) for name, value in headers])
 
 
 class Answer(NamedTuple):

@@ -18,7 +18,7 @@ from pavane_events.buses.waiting import Bell
 from pavane_events.errors import LaneLost, UnknownTopic
 from pavane_events.record import Message, Record
 
-QUEUE_RECORDS = 1024
+QUEUE_RECORDS = 512
 """Past so many records received and not yet taken, a lane is fetched no more; it is again when half of them are gone."""
 
 QUEUE_BYTES = 2 * 1024 * 1024

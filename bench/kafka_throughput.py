@@ -1,0 +1,78 @@
+"""Throughput: consume, validate, publish, exactly once, by the agent runtime and by the bare loop; and how it grows."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from bench.kafka_child import a_child, declare, fill
+from bench.kafka_place import Broker, Place
+from bench.kafka_relay import data_of, hop, message_of, relay
+from bench.kafka_worker import Figures
+
+
+async def drained(
+    broker: Broker,
+    *,
+    bare: bool,
+    records: int,
+    size: int = 300,
+    partitions: int = 4,
+    agents: int = 1,
+    pace: float = 0.0,
+    profile: str | None = None,
+) -> Figures:
+    """What one process makes of a topic that is full when it comes: all agents of a chain in it."""
+    place = Place.fresh(broker, partitions).paced(pace)
+    crew = [relay(number) for number in range(agents)]
+    await place.create(crew)
+    await declare(place, crew)
+    data = data_of(size)
+    await fill(place, hop(0).event_type, records, lambda: message_of(data))
+    names = [agent.name for agent in crew]
+    async with a_child(place, () if bare else names, bare=bare, until=records * agents, profile=profile) as child:
+        await child.until("ended")
+        figures = child.window() | child.memory()
+    await check(place, agents, records)
+    return figures
+
+
+async def check(place: Place, agents: int, records: int) -> None:
+    """What came out is what went in: else the figures are worth nothing."""
+    async with await place.open() as bus:
+        found = len([None async for _ in bus.read(hop(agents).event_type)])
+    if found != records:
+        raise SystemExit(f"{found} records came out of {records}: the figures are worth nothing")
+
+
+def medians(rounds: Sequence[Figures]) -> Figures:
+    """Of each figure."""
+    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+
+
+async def throughput(broker: Broker, *, records: int, rounds: int, pace: float = 0.0) -> Mapping[str, Figures]:
+    """The bare loop and the agent take turns."""
+    found: dict[str, list[Figures]] = {"bare loop": [], "agent": []}
+    for _ in range(rounds):
+        for name, runs in found.items():
+            runs.append(await drained(broker, bare=name == "bare loop", records=records, pace=pace))
+    result = {name: medians(runs) for name, runs in found.items()}
+    pairs = zip(found["agent"], found["bare loop"], strict=True)
+    result["agent"]["of_bare"] = statistics.median(ours["msg_per_s"] / bare["msg_per_s"] for ours, bare in pairs)
+    return result
+
+
+async def growth(broker: Broker, *, records: int) -> Mapping[str, Figures]:
+    """By partitions, by agents of a chain in one process (per delivery), by size."""
+    found: dict[str, Figures] = {}
+    for partitions in (2, 4, 12):
+        found[f"{partitions} partitions"] = await _beside_bare(broker, records=records, partitions=partitions)
+    for agents in (2, 5):
+        found[f"{agents} agents"] = await drained(broker, bare=False, records=records // agents, agents=agents)
+    for size, share in ((3_000, 4), (30_000, 20)):
+        found[f"{size} bytes"] = await _beside_bare(broker, records=records // share, size=size)
+    return found
+
+
+async def _beside_bare(broker: Broker, *, records: int, size: int = 300, partitions: int = 4) -> Figures:
+    bare = await drained(broker, bare=True, records=records, size=size, partitions=partitions)
+    ours = await drained(broker, bare=False, records=records, size=size, partitions=partitions)
+    return ours | {"of_bare": ours["msg_per_s"] / bare["msg_per_s"]}
