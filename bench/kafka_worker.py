@@ -7,7 +7,6 @@ are committed, and ``figures`` whenever it is asked, by a line.
 """
 
 import asyncio
-import gc
 import json
 import logging
 import sys
@@ -22,6 +21,7 @@ from bench.kafka_relay import bare_loop, relay
 from bench.kafka_sampler import sampled
 
 from pavane.agent import Agent
+from pavane.memory import settle_memory
 from pavane.runner import Surroundings, run
 from pavane_events.bus import Bus, Lane, Start
 from pavane_events.buses.kafka.bus import KafkaBus
@@ -214,9 +214,7 @@ def main() -> None:
     """As ``pavane run`` does: the collector leaves alone what is there for good."""
     logging.basicConfig(level=logging.WARNING)
     order = cast("Order", json.loads(sys.argv[1]))
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    settle_memory()
     if order["profile"] is None:
         asyncio.run(work(order))
         return

@@ -1,7 +1,9 @@
 """The credit application under fire on three brokers: agents, coordinator and brokers die while applications come in."""
 
 import asyncio
+import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ from pavane_events.errors import BusUnavailable
 from pavane_events.record import Message
 from pavane_saga.intake import saga_id_of
 from pavane_saga.saga import SagaEnded
+from pavane_saga.wire import ENDS
 
 GROUP = 4
 """Applications published at a time, paced by the kills: there is work under way whenever somebody dies."""
@@ -92,7 +95,9 @@ class Fire:
         assert len(approved) == len(completed) > 0
         report = await asyncio.to_thread(check_ledgers, Where(ledgers=str(self.ledgers)), approved)
         assert report.problems == ()
+        reasons = Counter([str(json.loads(envelope.data)["code"]) async for envelope in events_of(self.bus, ENDS)])
         print(f"{len(approved)} of {len(ends)} approved, {report.crashes} crashes and {report.refusals} late effects refused")
+        print(f"ended early: {dict(reasons)}")
 
     @property
     def total_kills(self) -> int:

@@ -1,7 +1,6 @@
 """``pavane run``: agents and sagas at work until they are told to stop."""
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Collection
@@ -15,6 +14,7 @@ from pavane.cli.groups import leaves
 from pavane.cli.options import BusOption, TargetsArgument, settings_for
 from pavane.cli.output import say
 from pavane.health import Board, Telling, serving
+from pavane.memory import settle_memory
 from pavane.settings import Settings
 from pavane_events.bus import Bus, Lanes, Start
 from pavane_events.errors import BusUnavailable
@@ -62,20 +62,10 @@ def run(targets: TargetsArgument, bus: BusOption = None) -> None:
         watched = Watched(opened, len(groups) + bool(found.sagas), ready)
         await run_all(found.agents, found.sagas, cast("Bus", watched), stop, Surroundings.of(settings))
 
-    _settle_memory()
+    settle_memory()
     asyncio.run(work())
     if signal.SIGINT in caught:
         raise typer.Exit(130)
-
-
-def _settle_memory() -> None:
-    """Let the collector leave alone what is there for good, and look for cycles less often: records make none.
-
-    A tenth less CPU per delivery (`make bench`); what it holds back is bounded by the threshold.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
 
 
 async def _patiently(settings: Settings, stop: asyncio.Event, board: Board, run_on: Callable[[Bus], Awaitable[None]]) -> None:

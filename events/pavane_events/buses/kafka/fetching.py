@@ -113,7 +113,7 @@ class FetchSession:
         self._said = dict(wanted) if response.session_id else {}
         for answer in answers:
             if answer.code:
-                del self._said[answer.place]
+                self._said.pop(answer.place, None)  # not there where the broker gave no session
         return answers
 
 
