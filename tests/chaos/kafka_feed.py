@@ -46,7 +46,7 @@ class Feed:
     def flush(self) -> None:
         """Wait until all have arrived. AssertionError where one has not."""
         assert self._producer.flush(_FLUSH_S) == 0, "the brokers do not take the test's own events"
-        assert self._failures == []
+        assert not self._failures, f"{len(self._failures)} of the test's own events failed, the first: {self._failures[0]}"
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

@@ -10,6 +10,7 @@ from testcontainers.core.container import DockerContainer
 from pavane.dev.jaeger import JaegerFailed, is_ready
 from pavane.dev.jaeger_build import VERSION
 from pavane.dev.ports import HOST
+from support.docker_cli import daemon_problem
 
 IMAGE = f"jaegertracing/jaeger:{VERSION}"
 QUERY, OTLP_GRPC, OTLP_HTTP = 16686, 4317, 4318
@@ -52,6 +53,8 @@ class JaegerContainer:
 
 def start_container() -> JaegerContainer | str:
     """A running container, or why there is none: no Docker here, no such image to be had, or it does not answer."""
+    if (problem := daemon_problem()) is not None:
+        return problem
     container: JaegerContainer | None = None
     try:
         container = JaegerContainer()

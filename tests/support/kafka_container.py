@@ -1,8 +1,6 @@
 """Kafka by Docker, for tests: the image ``apache/kafka``, which testcontainers' own Kafka container does not know."""
 
 import socket
-import subprocess
-from subprocess import CompletedProcess
 from typing import cast
 
 from testcontainers.core.config import testcontainers_config
@@ -11,6 +9,7 @@ from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
 from pavane.dev.kafka_jars import kafka_version
 from pavane.dev.ports import HOST
+from support.docker_cli import daemon_problem, docker, last_line
 
 IMAGE = f"apache/kafka:{kafka_version()}"
 _PORT = 9092
@@ -79,13 +78,12 @@ class ApacheKafkaContainer(DockerContainer):
 
 def start_container() -> tuple[str, str]:
     """A broker in a container: its id, and its servers. Raises :class:`NoContainer` where that cannot be."""
-    answer = _docker("version", "--format", "{{.Server.Version}}", timeout_s=_ANSWER_S)
-    if answer.returncode != 0:
-        raise NoContainer(f"no Docker daemon answers ({_last_line(answer)})")
-    if _docker("image", "inspect", IMAGE, timeout_s=_ANSWER_S).returncode != 0:
-        pulled = _docker("pull", "--quiet", IMAGE, timeout_s=_PULL_S)
+    if (problem := daemon_problem()) is not None:
+        raise NoContainer(problem)
+    if docker("image", "inspect", IMAGE).returncode != 0:
+        pulled = docker("pull", "--quiet", IMAGE, timeout_s=_PULL_S)
         if pulled.returncode != 0:
-            raise NoContainer(f"the image {IMAGE} is not there and cannot be pulled ({_last_line(pulled)})")
+            raise NoContainer(f"the image {IMAGE} is not there and cannot be pulled ({last_line(pulled)})")
     # Its reaper would end the container with the worker that started it, and the others still need it.
     testcontainers_config.ryuk_disabled = True
     try:
@@ -104,7 +102,7 @@ def start_container() -> tuple[str, str]:
 
 def remove_container(container: str) -> None:
     """End it, whoever started it."""
-    _docker("rm", "--force", "--volumes", container, timeout_s=60.0)
+    docker("rm", "--force", "--volumes", container, timeout_s=60.0)
 
 
 def _check(container: ApacheKafkaContainer) -> None:
@@ -114,17 +112,3 @@ def _check(container: ApacheKafkaContainer) -> None:
     except OSError as error:
         message = f"nobody answers at {container.servers} ({error}); is the Docker daemon on another machine?"
         raise NoContainer(message) from error
-
-
-def _docker(*arguments: str, timeout_s: float) -> "CompletedProcess[str]":
-    command = ["docker", *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-    except FileNotFoundError:
-        return CompletedProcess(command, 127, "", "there is no docker on the PATH")
-    except subprocess.TimeoutExpired:
-        return CompletedProcess(command, 124, "", f"no answer within {timeout_s:.0f} s")
-
-
-def _last_line(said: "CompletedProcess[str]") -> str:
-    return (said.stderr or said.stdout).strip().rpartition("\n")[2] or f"exit code {said.returncode}"

@@ -10,7 +10,7 @@ from pavane_events.buses.kafka.failures import translated
 from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.kafka.transactions import Payload
 from pavane_events.buses.placing import Placing, unknown_topic
-from pavane_events.errors import RecordTooLarge
+from pavane_events.errors import BusUnavailable, RecordTooLarge
 from pavane_events.record import Message
 from pavane_events.topics import wrong_partitions
 
@@ -66,19 +66,22 @@ class Places:
         self._known.update(new)
 
     async def _counts(self, names: Collection[str]) -> Mapping[str, int]:
-        """How many partitions topics have, of those that exist."""
+        """How many partitions topics have, of those that exist. Raises BusUnavailable where no broker says so."""
         for name in names:
             _ = self._client.add_topic(name)
         found: dict[str, int] = {}
+        answered = False
         for _ in range(2):  # the update that was under way when we asked may be too old
             try:
-                await self._client.force_metadata_update()
+                answered = await self._client.force_metadata_update()
             except KafkaError as error:
                 raise translated(error, "the list of topics") from error
             cluster = self._client.cluster
             found = {name: len(parts) for name in names if (parts := cluster.partitions_for_topic(name))}
             if len(found) == len(names):
-                break
+                return found
+        if not answered:  # what is not known is not missing
+            raise BusUnavailable("Kafka cannot be reached for the list of topics: no broker answers")
         return found
 
     def check_state(self, topic: str, state: Mapping[bytes, bytes | None]) -> None:
