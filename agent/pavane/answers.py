@@ -14,6 +14,7 @@ from pavane_events.errors import Problem
 from pavane_events.event import Event
 from pavane_events.ids import output_id
 from pavane_events.record import Message, Record
+from pavane_events.stamp import Stamp
 from pavane_saga.facts import Fact, Settled
 from pavane_saga.wire import fact_envelope, fact_message, timestamp
 from pavane_tracing.store import encode
@@ -36,7 +37,7 @@ class UnfitOutput(ValueError):
         super().__init__(message)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inputs:
     """What a step was called with: events' envelopes by parameter name, and the one that completed them."""
 
@@ -70,6 +71,7 @@ class Answers:
         self._kit = kit
         self._source = f"/agents/{kit.plan.agent.name}"
         self._version = kit.plan.manifest.version
+        self._stamps: dict[tuple[str, str, int, int], Stamp] = {}
 
     def outputs(self, step: AnyStep, inputs: Inputs, events: Outputs, work: Work) -> list[Message]:
         """A step's events, or the fact that it is done where it gives none. Raises :class:`UnfitOutput`."""
@@ -82,33 +84,41 @@ class Answers:
             return [self.settled(step.wire_name, saga, causes, work, how="done")]
         now = timestamp(self._kit.clock())
         depth = inputs.depth
+        name = step.wire_name
+        owes_undo = step.owes_undo
+        parts = len(events)
         messages: list[Message] = []
-        together = inputs.size if step.owes_undo else 0
+        together = inputs.size if owes_undo else 0
         for part, event in enumerate(events, 1):
             data = _written(event)
-            identity = output_id(saga or "", step.wire_name, causes, part)
+            identity = output_id(saga or "", name, causes, part)
+            kind = event.event_type
+            schema = event.dataschema()
             envelope = Envelope(
                 id=identity,
                 source=self._source,
-                type=event.event_type,
+                type=kind,
                 data=data,
                 time=now,
                 subject=completing.subject,
-                dataschema=event.dataschema(),
+                dataschema=schema,
                 saga=saga,
                 causation=completing.id,
                 causes=causes,
-                step=step.wire_name,
+                step=name,
                 depth=depth,
                 part=part,
-                parts=len(events),
+                parts=parts,
                 declaration=self._version,
-                trace=work.send(event.event_type, identity, event.event_type, saga=saga, size=len(data)),
+                trace=work.send(kind, identity, kind, saga=saga, size=len(data)),
             )
-            message = envelope.to_message()
+            stamp = self._stamps.get((name, schema, part, parts))
+            if stamp is None:
+                stamp = self._stamps[name, schema, part, parts] = Stamp(envelope)
+            message = stamp.message(envelope)
             size = message.size()
             together += size
-            if size > ROOM or (step.owes_undo and together > ROOM):
+            if size > ROOM or (owes_undo and together > ROOM):
                 raise UnfitOutput(
                     "output.too-large",
                     f"{event.event_type} has {size} bytes, {together} with the step's other events: {ROOM} fit",

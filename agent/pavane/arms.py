@@ -1,10 +1,10 @@
 """Arms: what a join holds while it waits, and what a tombstone remembers of those it let go. Rows of lane state."""
 
-import json
 from collections.abc import Iterator
 from typing import cast
 
 from pavane.overlay import Overlay
+from pavane_events.compact import read_json, write_json
 from pavane_events.envelope import Envelope, parse_structured
 
 Held = dict[str, Envelope]
@@ -19,25 +19,25 @@ def arms_key(saga: str, step: str) -> bytes:
 
 def encode_arms(arms: Held) -> bytes:
     """Arms by parameter name, each a structured-mode event with the trace it came under."""
-    return json.dumps({name: envelope.to_structured().decode() for name, envelope in arms.items()}).encode()
+    return write_json({name: envelope.to_structured().decode() for name, envelope in arms.items()})
 
 
 def decode_arms(row: bytes | None) -> Held:
     """The arms that wait in a row; none where there is no row, or the join was called."""
     if row is None or row.startswith(_FILLED):
         return {}
-    stored = cast("dict[str, str]", json.loads(row))
+    stored = cast("dict[str, str]", read_json(row))
     return {name: parse_structured(text.encode()) for name, text in stored.items()}
 
 
 def encode_filled(arms: Held) -> bytes:
     """The row of a join that was called: which event filled which arm, so that a second one is known for what it is."""
-    return _FILLED + json.dumps({name: envelope.id for name, envelope in arms.items()}).encode()
+    return _FILLED + write_json({name: envelope.id for name, envelope in arms.items()})
 
 
 def filled_arms(row: bytes | None) -> dict[str, str]:
     """By parameter, the events that a join was called with; nothing where it still waits."""
-    return cast("dict[str, str]", json.loads(row[1:])) if row is not None and row.startswith(_FILLED) else {}
+    return cast("dict[str, str]", read_json(row[1:])) if row is not None and row.startswith(_FILLED) else {}
 
 
 def arms_of_saga(state: Overlay, saga: str) -> Iterator[tuple[bytes, str, Held]]:
@@ -54,9 +54,9 @@ def tombstone_key(saga: str) -> bytes:
 
 def encode_tombstone(let_go: dict[str, dict[str, str]]) -> bytes:
     """By step, the arms let go: parameter name to event id."""
-    return json.dumps(let_go, separators=(",", ":")).encode()
+    return write_json(let_go)
 
 
 def decode_tombstone(row: bytes) -> dict[str, dict[str, str]]:
     """What :func:`encode_tombstone` wrote."""
-    return cast("dict[str, dict[str, str]]", json.loads(row))
+    return cast("dict[str, dict[str, str]]", read_json(row))

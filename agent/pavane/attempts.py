@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 from pavane.breaker import BreakerOpen
 from pavane.fence import EffectUndone
@@ -15,6 +16,8 @@ from pavane.units import Abandoned, Interruption, UndoUnit, Unit
 from pavane_tracing.work import Work
 
 log = logging.getLogger("pavane.attempts")
+
+T = TypeVar("T")
 
 _LONGEST_REASON = 500
 
@@ -40,13 +43,11 @@ ENDED = "saga.ended"
 ENDED_WAITING = Failure(ENDED, "its saga ended while it was waiting to be tried again", 0, dead=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How one call is tried: its retries, its deadline (seconds since the epoch), what stands in while a breaker is open."""
+class Policy(NamedTuple):
+    """How one call is tried: its retries, and its deadline in seconds since the epoch."""
 
     retry: Retry
     deadline_s: float | None = None
-    fallback: Callable[[], Awaitable[object]] | None = None
 
 
 class DeadlineExpired(Exception):
@@ -58,23 +59,30 @@ class CancelledWithin(Exception):
 
 
 async def attempt(
-    attempted: Callable[[int], Awaitable[object]],
+    attempted: Callable[[int], Awaitable[T]],
     policy: Policy,
     unit: Unit | UndoUnit,
     kit: Kit,
     work: Work,
     aside: Callable[[bool], None],
-) -> object | Failure | Delay:
+    fallback: Callable[[], Awaitable[T]] | None = None,
+) -> T | Failure | Delay:
     """The answer of ``attempted(number)``, or why there is none, or not yet: then the unit waits in a delay tier.
 
     Numbers go on from the attempts that the unit has behind it. ``aside(True)`` and ``aside(False)`` bracket each pause,
-    so that others may work meanwhile. Raises :class:`Abandoned` where the lane stops during a pause.
+    so that others may work meanwhile. ``fallback`` stands in while a breaker is open. Raises :class:`Abandoned` where the
+    lane stops during a pause.
     """
     number = unit.attempts
     while True:
         number += 1
         try:
-            return await _once(attempted, number, policy, kit)
+            try:
+                return await (
+                    attempted(number) if policy.deadline_s is None else _in_time(attempted, number, policy.deadline_s, kit)
+                )
+            except asyncio.CancelledError as error:
+                raise _within(error) from error
         except Rejected as rejected:
             return Failure("rejected", rejected.reason, number, dead=False)
         except EffectUndone:
@@ -84,8 +92,8 @@ async def attempt(
         except WrongOutput as wrong:
             return Failure("output.wrong-type", str(wrong), number, dead=True)
         except BreakerOpen as breaker:
-            if policy.fallback is not None:
-                return await _fall_back(policy.fallback, number, policy, kit)
+            if fallback is not None:
+                return await _fall_back(fallback, number, policy, kit)
             number -= 1
             name = breaker.code
             pause_s = max(0.001, breaker.retry_at_s - kit.clock())
@@ -115,9 +123,14 @@ async def _wait(
     return replace(ENDED_WAITING, attempt=delay.attempts) if interruption == "ended" else None
 
 
-async def _fall_back(fallback: Callable[[], Awaitable[object]], number: int, policy: Policy, kit: Kit) -> object | Failure:
+async def _fall_back(fallback: Callable[[], Awaitable[T]], number: int, policy: Policy, kit: Kit) -> T | Failure:
     try:
-        return await _once(lambda _: fallback(), number, policy, kit)
+        try:
+            return await (
+                fallback() if policy.deadline_s is None else _in_time(lambda _: fallback(), number, policy.deadline_s, kit)
+            )
+        except asyncio.CancelledError as error:
+            raise _within(error) from error
     except Rejected as rejected:
         return Failure("rejected", rejected.reason, number, dead=False)
     except Exception as error:
@@ -129,20 +142,14 @@ def _name_of(error: Exception) -> str:
     return f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
 
 
-async def _once(attempted: Callable[[int], Awaitable[object]], number: int, policy: Policy, kit: Kit) -> object:
-    try:
-        return await _in_time(attempted, number, policy, kit)
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise CancelledWithin from error
+def _within(error: asyncio.CancelledError) -> BaseException:
+    """What a call that ended as cancelled is to raise: the same where somebody did cancel it."""
+    task = asyncio.current_task()
+    return error if task is None or task.cancelling() else CancelledWithin()
 
 
-async def _in_time(attempted: Callable[[int], Awaitable[object]], number: int, policy: Policy, kit: Kit) -> object:
-    if policy.deadline_s is None:
-        return await attempted(number)
-    remaining = policy.deadline_s - kit.clock()
+async def _in_time(attempted: Callable[[int], Awaitable[T]], number: int, deadline_s: float, kit: Kit) -> T:
+    remaining = deadline_s - kit.clock()
     if remaining <= 0:
         raise DeadlineExpired
     bound = asyncio.timeout(remaining)

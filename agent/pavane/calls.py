@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import cast
 
 from pavane.answers import ROOM, Answers, Inputs, UnfitOutput
 from pavane.attempts import Failure, Policy, attempt
@@ -46,19 +45,20 @@ class Calls:
         if step.options.within is not None:
             deadline_s = unit.record.timestamp_ms / 1000 + step.options.within.total_seconds()
 
-        async def once(number: int) -> object:
+        def once(number: int) -> Awaitable[Outputs]:
             wants = step.signature.context is not None
-            return await step.perform(events, self._context(unit, inputs, number, deadline_s) if wants else None)
+            return step.perform(events, self._context(unit, inputs, number, deadline_s) if wants else None)
 
-        policy = Policy(step.options.retry, deadline_s, self._fallback(unit, inputs, events, deadline_s))
+        fallback = self._fallback(unit, inputs, events, deadline_s) if step.options.fallback is not None else None
+        policy = Policy(step.options.retry, deadline_s)
         work.attach()
         try:
-            result = await attempt(once, policy, unit, self._kit, work, self._aside)
+            result = await attempt(once, policy, unit, self._kit, work, self._aside, fallback)
             if isinstance(result, Delay):
                 return self._delayed(unit, inputs, result, work, changes)
             if not isinstance(result, Failure):
                 try:
-                    messages = self._answers.outputs(step, inputs, cast("Outputs", result), work)
+                    messages = self._answers.outputs(step, inputs, result, work)
                 except UnfitOutput as error:
                     result = Failure(error.code, str(error), 1, dead=True)
                 else:
@@ -163,13 +163,13 @@ class Calls:
 
     def _fallback(
         self, unit: Unit, inputs: Inputs, events: dict[str, Event], deadline_s: float | None
-    ) -> Callable[[], Awaitable[object]] | None:
+    ) -> Callable[[], Awaitable[Outputs]] | None:
         function = unit.step.options.fallback
         if function is None:
             return None
         step = unit.step
 
-        async def fall_back() -> object:
+        async def fall_back() -> Outputs:
             arguments: dict[str, object] = dict(events)
             if step.signature.context is not None:
                 arguments[step.signature.context] = self._context(unit, inputs, 1, deadline_s)

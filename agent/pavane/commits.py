@@ -40,6 +40,7 @@ class Commits:
         self._waiting: list[asyncio.Future[None]] = []
         self._dirty = asyncio.Event()
         self._roomy = asyncio.Event()
+        self._crowded = False
         self._finishing = False
 
     def settle(self, record: Record, name: str, done: Done) -> None:
@@ -48,8 +49,9 @@ class Commits:
         if done.state:
             self._index.change(done.state)
         self._progress.finish(record.topic, record.offset, name)
-        self._dirty.set()
-        if self._has_room:
+        if not self._dirty.is_set():
+            self._dirty.set()
+        if self._crowded and self._has_room:
             self._roomy.set()
 
     def nudge(self) -> None:
@@ -59,8 +61,10 @@ class Commits:
     async def room(self) -> None:
         """Wait until fewer inputs than the window are unsettled, and what waits for its commit is little: back-pressure."""
         while not self._has_room:
+            self._crowded = True
             self._roomy.clear()
             await self._roomy.wait()
+        self._crowded = False
 
     @property
     def _has_room(self) -> bool:

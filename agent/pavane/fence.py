@@ -40,6 +40,7 @@ class Fence:
             f"INSERT INTO {table} (key, state) VALUES ({placeholder}, 'done') ON CONFLICT (key) DO NOTHING RETURNING 1"
         )
         self._state = f"SELECT state FROM {table} WHERE key = {placeholder}"
+        self._take_back = f"UPDATE {table} SET state = 'undone' WHERE key = {placeholder} AND state = 'done' RETURNING 1"
         self._mark = (
             f"INSERT INTO {table} (key, state) VALUES ({placeholder}, 'undone')"
             f" ON CONFLICT (key) DO UPDATE SET state = 'undone'"
@@ -62,9 +63,10 @@ class Fence:
 
     def undo(self, connection: _Connection, key: str) -> bool:
         """Mark the effect undone, for ever. True: it stood, take it back now. False: there is nothing to take back."""
-        stood = self._find(connection, key) == "done"
+        if connection.execute(self._take_back, (key,)).fetchone() is not None:
+            return True
         connection.execute(self._mark, (key,))
-        return stood
+        return False
 
     def _find(self, connection: _Connection, key: str) -> str | None:
         row = connection.execute(self._state, (key,)).fetchone()

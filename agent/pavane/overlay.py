@@ -19,10 +19,11 @@ class Overlay:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key, or None."""
-        for layer in (self._changes, self._under_way):
-            if key in layer.values:
-                return layer.values[key]
-        return self._state.get(key)
+        changes = self._changes.values
+        if key in changes:
+            return changes[key]
+        under_way = self._under_way.values
+        return under_way[key] if key in under_way else self._state.get(key)
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Every pair whose key begins with the prefix, in key order."""

@@ -148,10 +148,11 @@ def read_event(envelope: Envelope, parameter: Parameter) -> Event:
     view = parameter.view(envelope.type)
     if view is None:
         raise ContractViolation(envelope.type, [Problem("ce_type", "contract.type", "the step does not take that type")])
-    version = envelope.version()
-    if version is not None and version > view.event_version:
-        found = f"version {version}, and this agent knows version {view.event_version}: upgrade it before its producers"
-        raise ContractViolation(envelope.type, [Problem("ce_dataschema", "contract.future-version", found)])
+    if envelope.dataschema != view.dataschema():
+        version = envelope.version()
+        if version is not None and version > view.event_version:
+            found = f"version {version}, and this agent knows version {view.event_version}: upgrade it before its producers"
+            raise ContractViolation(envelope.type, [Problem("ce_dataschema", "contract.future-version", found)])
     return view.from_json(envelope.data)
 
 

@@ -27,6 +27,11 @@ class Progress:
         """How many inputs are not finished, or finished behind one that is not."""
         return sum(map(len, self._inputs.values()))
 
+    @property
+    def remembers(self) -> bool:
+        """Whether an earlier holder of the lane finished any unit beyond its offsets that has not come by yet."""
+        return bool(self._skip)
+
     def finished_before(self, topic: str, offset: int, step: str) -> bool:
         """Whether an earlier holder of the lane finished that unit."""
         return bool(self._skip) and (topic, offset, step) in self._skip

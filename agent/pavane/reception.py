@@ -107,11 +107,10 @@ class Reception:
         return self.answers.with_spans(done, work, envelope.saga, delayed.original.partition)
 
     def _event(self, record: Record, envelope: Envelope) -> None:
-        steps = [
-            step
-            for step in self.kit.plan.listeners[record.topic]
-            if not self.progress.finished_before(record.topic, record.offset, step.wire_name)
-        ]
+        steps = self.kit.plan.listeners[record.topic]
+        if self.progress.remembers:
+            finished = self.progress.finished_before
+            steps = tuple(step for step in steps if not finished(record.topic, record.offset, step.wire_name))
         self.progress.admit(record.topic, record.offset, len(steps))
         if not steps:
             self.commits.nudge()

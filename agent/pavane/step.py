@@ -59,7 +59,12 @@ class Step(Generic[P, R_co]):
         self.signature = signature
         self.options = options
         self.undo: Undo | None = None
+        self.is_join = len(signature.parameters) > 1
+        """Whether it waits for more than one event of a saga."""
+
+        self._by_type = {kind: each for each in reversed(signature.parameters) for kind in each.types}
         self._is_async = inspect.iscoroutinefunction(function)
+        self._coroutine = cast("Callable[..., Awaitable[object]]", function)
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
@@ -69,21 +74,13 @@ class Step(Generic[P, R_co]):
         return f"<Step {self.wire_name}>"
 
     @property
-    def is_join(self) -> bool:
-        """Whether it waits for more than one event of a saga."""
-        return len(self.signature.parameters) > 1
-
-    @property
     def owes_undo(self) -> bool:
         """Whether a failed saga must have it undone."""
         return self.undo is not None
 
     def parameter_for(self, event_type: str) -> Parameter:
         """The parameter that an event of that type fills. KeyError where none does."""
-        for parameter in self.signature.parameters:
-            if parameter.view(event_type) is not None:
-                return parameter
-        raise KeyError(event_type)
+        return self._by_type[event_type]
 
     @overload
     def compensate(self, function: F, /, *, retry: Retry = ...) -> F: ...
@@ -121,7 +118,9 @@ class Step(Generic[P, R_co]):
         arguments: dict[str, object] = dict(inputs)
         if self.signature.context is not None:
             arguments[self.signature.context] = context
-        return self.check_outputs(await call(self.function, arguments, is_async=self._is_async))
+        if self._is_async:
+            return self.check_outputs(await self._coroutine(**arguments))
+        return self.check_outputs(await call(self.function, arguments, is_async=False))
 
     async def perform_undo(self, inputs: Mapping[str, Event], done: Outputs | None, context: Context) -> None:
         """Call the undo with the step's inputs and what it returned (None: unknown)."""
@@ -139,7 +138,7 @@ class Step(Generic[P, R_co]):
     def check_outputs(self, returned: object) -> Outputs:
         """What a function returned, as a tuple of the events that its signature names."""
         signature = self.signature
-        given = type(returned).__name__
+        kind_given = type(returned)
         if returned is None:
             if signature.nothing or self.options.observer:
                 return ()
@@ -148,10 +147,10 @@ class Step(Generic[P, R_co]):
                 events = cast("tuple[object, ...]", returned)
                 if len(events) == len(signature.produces) and all(map(_is_one_of, events, signature.produces)):
                     return cast("Outputs", events)
-        elif any(_is_one_of(returned, kind) for kind in signature.produces):
+        elif kind_given in signature.produces or any(_is_one_of(returned, kind) for kind in signature.produces):
             return (cast("Event", returned),)
         promised = ", ".join(kind.__name__ for kind in signature.produces) or "nothing"
-        raise WrongOutput(f"{self.wire_name} returned {given}, its signature promises {promised}")
+        raise WrongOutput(f"{self.wire_name} returned {kind_given.__name__}, its signature promises {promised}")
 
 
 async def call(function: Callable[..., object], arguments: dict[str, object], *, is_async: bool | None = None) -> object:

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from pavane.step import AnyStep
 from pavane.tiers import Delayed
@@ -59,7 +60,15 @@ class Unit(Pausing):
 
     step: AnyStep
     may_have_begun: bool
+    key: tuple[str | bytes | None, str | None] = field(init=False)
+    """What it queues behind: the saga (else the record's key); an observer's queue is its own, it holds up nobody."""
+
     _place: bytes | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        saga = self.envelope.saga
+        observer = self.step.wire_name if self.step.options.observer else None
+        self.key = (saga if saga is not None else self.record.key, observer)
 
     @property
     def name(self) -> str:
@@ -72,15 +81,6 @@ class Unit(Pausing):
         if self._place is None:
             self._place = place_of(self.record, self.envelope, self.step.wire_name)
         return self._place
-
-    @property
-    def key(self) -> tuple[str | bytes | None, str | None]:
-        """What it queues behind: the saga (else the record's key); an observer's queue is its own, it holds up nobody."""
-        saga = self.envelope.saga
-        return (
-            saga if saga is not None else self.record.key,
-            self.step.wire_name if self.step.options.observer else None,
-        )
 
 
 @dataclass(slots=True, eq=False)
@@ -100,12 +100,14 @@ class UndoUnit(Pausing):
         return
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+_NO_CHANGES: Mapping[bytes, bytes | None] = MappingProxyType({})
+
+
+class Done(NamedTuple):
     """A unit is finished: what is published and what changes in the lane's state, in one commit with its input."""
 
     messages: Sequence[Message] = ()
-    state: Mapping[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
+    state: Mapping[bytes, bytes | None] = _NO_CHANGES
 
 
 class Abandoned(Exception):

@@ -35,7 +35,7 @@ class Workers(Generic[W]):
         self._perform = perform
         self._concurrency = concurrency
         self._ready: deque[W] = deque()
-        self._queues: dict[object, deque[W]] = {}
+        self._queues: dict[object, deque[W] | None] = {}
         self._running: dict[object, W] = {}
         self._unkeyed: set[W] = set()
         self._waiters: dict[object, list[asyncio.Future[None]]] = {}
@@ -58,10 +58,13 @@ class Workers(Generic[W]):
         if key is None:
             self._ready.appendleft(work)
             return
-        queue = self._queues.get(key)
-        if queue is None:
-            self._queues[key] = deque()
+        if key not in self._queues:
+            self._queues[key] = None
             self._ready.append(work)
+            return
+        queue = self._queues[key]
+        if queue is None:
+            self._queues[key] = deque([work])
         else:
             queue.append(work)
 
@@ -123,8 +126,21 @@ class Workers(Generic[W]):
             count = 0
             while self._ready and self._active < self._concurrency:
                 work = self._ready.popleft()
-                self.wake()
-                await self._do(work)
+                if self._ready and not self._waking:
+                    self.wake()
+                key = work.key
+                if key is None:
+                    self._unkeyed.add(work)
+                else:
+                    self._running[key] = work
+                self._active += 1
+                try:
+                    await self._perform(work)
+                except Abandoned:
+                    pass
+                finally:
+                    self._active -= 1
+                    self._has_ended(work, key)
                 count += 1
                 if count % FAIR == 0:
                     await asyncio.sleep(0)
@@ -132,33 +148,20 @@ class Workers(Generic[W]):
             self._idle.append(idle)
             await idle
 
-    async def _do(self, work: W) -> None:
-        key = work.key
+    def _has_ended(self, work: W, key: object) -> None:
         if key is None:
-            self._unkeyed.add(work)
-        else:
-            self._running[key] = work
-        self._active += 1
-        try:
-            await self._perform(work)
-        except Abandoned:
-            pass
-        finally:
-            self._active -= 1
             self._unkeyed.discard(work)
-            if key is not None:
-                self._next_of(key)
-            self._note_quiet()
-
-    def _next_of(self, key: object) -> None:
-        del self._running[key]
-        for future in self._waiters.pop(key, ()):
-            if not future.done():
-                future.set_result(None)
-        queue = self._queues[key]
-        if self._stopping:
-            return  # nothing more begins: what waits stays uncommitted, for the lane's next holder
-        if queue:
-            self._ready.append(queue.popleft())
         else:
-            del self._queues[key]
+            del self._running[key]
+            if self._waiters:
+                for future in self._waiters.pop(key, ()):
+                    if not future.done():
+                        future.set_result(None)
+        if self._stopping:
+            self._note_quiet()  # nothing more begins: what waits stays uncommitted, for the lane's next holder
+        elif key is not None:
+            queue = self._queues[key]
+            if queue:
+                self._ready.append(queue.popleft())
+            else:
+                del self._queues[key]

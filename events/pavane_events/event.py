@@ -29,6 +29,7 @@ class Event(BaseModel):
 
     event_type: ClassVar[str] = ""
     event_version: ClassVar[int] = 0
+    _dataschema: ClassVar[str] = ""
 
     def __init_subclass__(cls, *, type: str | None = None, version: int | None = None, **kwargs: Any) -> None:  # noqa: A002
         super().__init_subclass__(**kwargs)
@@ -40,11 +41,12 @@ class Event(BaseModel):
             cls.event_version = version if version is not None else 1
         elif version is not None:
             cls.event_version = version
+        cls._dataschema = f"urn:pavane:{cls.event_type}:{cls.event_version}"
 
     @classmethod
     def dataschema(cls) -> str:
         """The contract's name on the wire (``ce_dataschema``): ``urn:pavane:credit.score-computed:1``."""
-        return f"urn:pavane:{cls.event_type}:{cls.event_version}"
+        return cls._dataschema
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Self:
@@ -54,11 +56,12 @@ class Event(BaseModel):
         code, without the data; also where a validator of the class fails by any other exception than those it should.
         """
         try:
-            return cls.model_validate_json(data)
+            read: Self = cls.__pydantic_validator__.validate_json(data)
         except ValidationError as error:
             raise violation(cls, error) from None
         except Exception as error:
             raise _broken_validator(cls, error) from error
+        return read
 
     @classmethod
     def from_json_strictly(cls, data: bytes | str) -> Self:

@@ -7,6 +7,8 @@ from hashlib import sha1
 from uuid import UUID
 
 NAMESPACE = UUID("8f2d9c1e-6b7a-5d43-9e0f-7061766e6521")
+_NAMESPACE = NAMESPACE.bytes
+_VARIANT = {f"{digit:x}": f"{digit & 0x3 | 0x8:x}" for digit in range(16)}
 
 
 def uuid7(unix_ms: int | None = None) -> str:
@@ -23,10 +25,8 @@ def derived(*parts: str) -> str:
 
     Parts are joined by a byte that no name contains, so ``("a", "bc")`` and ``("ab", "c")`` differ.
     """
-    digest = bytearray(sha1(NAMESPACE.bytes + "\x1f".join(parts).encode(), usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    return _text(digest.hex())
+    h = sha1(_NAMESPACE + "\x1f".join(parts).encode(), usedforsecurity=False).hexdigest()
+    return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
 
 
 def output_id(saga: str, step: str, causes: Iterable[str], part: int) -> str:

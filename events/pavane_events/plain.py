@@ -5,36 +5,44 @@ headers at once; where anything is unusual there is no answer, and :mod:`pavane_
 what is wrong. Both ways give the same (``tests/unit/test_envelope_plain.py``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import datetime
+from operator import itemgetter
+from typing import cast
 
 from pavane_events.record import Headers
 
-USUAL = {
-    "content-type": "content-type",
-    "traceparent": "traceparent",
-    "tracestate": "tracestate",
-    **{
-        f"ce_{name}": name
-        for name in (
-            "specversion",
-            "id",
-            "source",
-            "type",
-            "time",
-            "subject",
-            "dataschema",
-            "sagaid",
-            "causationid",
-            "causes",
-            "step",
-            "depth",
-            "part",
-            "declaration",
-        )
-    },
-}
-"""The headers of an event as lanes write them, with the names of their attributes."""
+_ATTRIBUTES = (
+    "id",
+    "source",
+    "type",
+    "time",
+    "subject",
+    "dataschema",
+    "sagaid",
+    "causationid",
+    "causes",
+    "step",
+    "depth",
+    "declaration",
+)
+_CHECKED = ("specversion", "part")
+USUAL = ("content-type", *(f"ce_{name}" for name in _ATTRIBUTES + _CHECKED), "traceparent", "tracestate")
+"""The headers of an event as lanes write them."""
+
+Text = str | None
+Plain = tuple[str, str, str, Text, Text, Text, Text, Text, tuple[str, ...], Text, int, Text, Text, Text]
+"""An event's id, source, type, time, subject, dataschema, saga, causation, causes, step, depth and declaration, and its
+``traceparent`` and ``tracestate``; None for what it does not have."""
+
+_Texts = tuple[Text, Text, Text, Text, Text, Text, Text, Text, Text, Text, Text, Text, Text, Text, Text, Text, Text]
+_Sort = Callable[[list[Text]], _Texts]
+"""Puts the texts of headers, and None after them, into the order of :data:`_ORDER`, and None where there is none."""
+
+_ORDER = [*(f"ce_{name}" for name in _ATTRIBUTES), "traceparent", "tracestate", "content-type", "ce_specversion", "ce_part"]
+_MOST_SORTS = 256
+_SORTS: dict[tuple[str, ...], _Sort] = {}
+"""By names of headers as they came: lanes write theirs in one order, so they are few."""
 
 _TOGETHER = 2048
 """Characters of all attributes together: then none is too long by itself."""
@@ -42,56 +50,96 @@ _TOGETHER = 2048
 _NUMBERS = {str(number): number for number in range(100)}
 
 
-def plain_attributes(headers: Headers) -> Mapping[str, str] | None:
-    """The attributes of an event by name, ``traceparent`` and ``tracestate`` with them; None where anything is unusual.
+def plain(headers: Headers) -> Plain | None:
+    """What the headers of an event say; None where anything is unusual.
 
     What is given is sure: known names, each once; ``id``, ``source`` and ``type``; text that can be printed, and not
     too much of it; a time with a zone; a saga id without a slash; ``depth`` a number, one part of one; at most one cause.
     """
-    given = dict(headers)
-    if len(given) != len(headers) or not given.keys() <= USUAL.keys():
+    if not headers:
         return None
-    if given.get("content-type") != b"application/json" or given.get("ce_specversion") != b"1.0":
+    names, values = zip(*headers, strict=True)
+    sort = _SORTS.get(names) or _sort_of(names)
+    if sort is None:
         return None
     try:
-        together = b"\x00".join(given.values()).decode()
+        together = b"\x00".join(values).decode()
     except UnicodeDecodeError:
         return None
-    texts = together.split("\x00")
-    if len(texts) != len(given) or len(together) > _TOGETHER or not "".join(texts).isprintable():
+    texts: list[Text] = [*together.split("\x00")]
+    if len(texts) != len(values) or len(together) > _TOGETHER or not together.replace("\x00", "").isprintable():
         return None
-    attributes = dict(zip([USUAL[name] for name in given], texts, strict=True))
-    get = attributes.get
-    if not (get("id") and get("source") and get("type")) or "/" in get("sagaid", ""):
+    texts.append(None)
+    (
+        identity,
+        source,
+        kind,
+        time,
+        subject,
+        schema,
+        saga,
+        causation,
+        causes,
+        step,
+        depth,
+        declaration,
+        parent,
+        state,
+        content,
+        specification,
+        part,
+    ) = sort(texts)
+    if content != "application/json" or specification != "1.0" or (part is not None and part != "1/1"):
         return None
-    if get("part", "1/1") != "1/1" or get("depth", "0") not in _NUMBERS or not _is_time(get("time")):
+    if not (identity and source and kind) or (saga is not None and "/" in saga):
         return None
-    trace = get("traceparent", "") + get("tracestate", "")
-    return attributes if trace.isascii() and _is_one_cause(get("causes")) else None
+    number = _NUMBERS.get(depth) if depth is not None else 0
+    if number is None or (time is not None and not _is_time(time)):
+        return None
+    if not together.isascii() and not ((parent or "") + (state or "")).isascii():
+        return None
+    if causes is None:
+        all_causes: tuple[str, ...] = ()
+    elif _is_one_cause(causes):
+        all_causes = (causes[2:-2],)
+    else:
+        return None
+    return (
+        identity,
+        source,
+        kind,
+        time,
+        subject or None,
+        schema or None,
+        saga or None,
+        causation or None,
+        all_causes,
+        step or None,
+        number,
+        declaration or None,
+        parent,
+        state,
+    )
 
 
-def number_of(attributes: Mapping[str, str]) -> int:
-    """The depth of plain attributes."""
-    return _NUMBERS[attributes.get("depth", "0")]
+def _sort_of(names: tuple[str, ...]) -> _Sort | None:
+    """How texts of these headers are sorted; None where a header is unusual, or there twice."""
+    if len(set(names)) != len(names) or not set(names) <= set(USUAL):
+        return None
+    places = {name: place for place, name in enumerate(names)}
+    sort = cast("_Sort", itemgetter(*(places.get(name, -1) for name in _ORDER)))
+    if len(_SORTS) < _MOST_SORTS:
+        _SORTS[names] = sort
+    return sort
 
 
-def causes_of(attributes: Mapping[str, str]) -> tuple[str, ...]:
-    """The causes of plain attributes: none or one."""
-    causes = attributes.get("causes")
-    return (causes[2:-2],) if causes else ()
-
-
-def _is_time(time: str | None) -> bool:
-    if time is None:
-        return True
+def _is_time(time: str) -> bool:
     try:
         return datetime.fromisoformat(time).tzinfo is not None
     except ValueError:
         return False
 
 
-def _is_one_cause(causes: str | None) -> bool:
+def _is_one_cause(causes: str) -> bool:
     """Whether it is a JSON array of one string in which nothing is escaped."""
-    if causes is None:
-        return True
     return len(causes) > 4 and causes[:2] == '["' and causes[-2:] == '"]' and causes.count('"') == 2 and "\\" not in causes

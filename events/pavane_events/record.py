@@ -1,5 +1,6 @@
 """What lies on a topic: a message on its way in, a record once it has its place."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -26,11 +27,20 @@ class Message:
         """Bytes of key, value and headers together: what the size limit of a bus is held against. Counted once."""
         size = self._size
         if size < 0:
-            size = len(self.key or b"") + len(self.value or b"")
-            for name, value in self.headers:
-                size += len(name) + len(value)
-            self._size = size
+            size = self._size = len(self.key or b"") + len(self.value or b"") + size_of(self.headers)
         return size
+
+    def size_is(self, size: int) -> None:
+        """Whoever made it has counted already."""
+        self._size = size
+
+
+def size_of(headers: Iterable[tuple[str, bytes]]) -> int:
+    """Bytes of headers, names and values."""
+    size = 0
+    for name, value in headers:
+        size += len(name) + len(value)
+    return size
 
 
 @dataclass(slots=True)

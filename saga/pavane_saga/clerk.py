@@ -12,7 +12,17 @@ from pavane_saga.engine import Command, End, Halt, Park, Undo
 from pavane_saga.facts import UndoFailed
 from pavane_saga.history import History
 from pavane_saga.saga import Saga, SagaEnded
-from pavane_saga.wire import COORDINATOR, ENDS, FACTS, UndoCommand, commands_topic, end_envelope, fact_envelope, timestamp
+from pavane_saga.wire import (
+    COORDINATOR,
+    ENDS,
+    FACTS,
+    UndoCommand,
+    commands_topic,
+    end_envelope,
+    fact_envelope,
+    timestamp,
+    under,
+)
 from pavane_tracing.work import Work
 
 log = logging.getLogger("pavane.coordinator")
@@ -92,4 +102,4 @@ class Clerk:
 
     def _sent(self, envelope: Envelope, topic: str) -> Message:
         trace = self._work.send(topic, envelope.id, envelope.type, saga=self._id, size=len(envelope.data))
-        return envelope.with_trace(trace).to_message(topic)
+        return under(envelope, trace).to_message(topic)

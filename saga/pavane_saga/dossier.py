@@ -1,12 +1,12 @@
 """Dossier: what a coordinator's lane keeps of its sagas, as rows of lane state and, while they run, in memory."""
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
 from pavane_events.bus import LaneState
+from pavane_events.compact import read_json, write_json
 from pavane_saga.facts import Fact, fact_from_json
 from pavane_saga.history import History
 
@@ -73,7 +73,7 @@ class Dossiers:
         saga = dossier.saga.encode()
         self.changes.update(dict.fromkeys(dossier.rows))
         self.changes[b"o/" + saga] = None
-        self.changes[b"x/" + saga] = json.dumps({"verdict": verdict, "at_ms": at_ms}).encode()
+        self.changes[b"x/" + saga] = write_json({"verdict": verdict, "at_ms": at_ms})
 
     def ended(self, saga: str) -> bool:
         """Whether the saga has ended."""
@@ -117,10 +117,10 @@ class Dossiers:
         return dossier
 
     def _write_head(self, dossier: Dossier) -> None:
-        head = json.dumps([dossier.name, dossier.started_ms]).encode()
+        head = write_json([dossier.name, dossier.started_ms])
         self.changes[b"o/" + dossier.saga.encode()] = head
 
 
 def _head(row: bytes) -> tuple[str | None, int]:
-    name, started_ms = cast("tuple[str | None, int]", tuple(json.loads(row)))
+    name, started_ms = cast("tuple[str | None, int]", tuple(cast("list[object]", read_json(row))))
     return name, started_ms

@@ -88,7 +88,16 @@ def decide(plan: Plan, history: History, facts: Iterable[Fact]) -> tuple[History
 
 
 def due(plan: Plan, history: History) -> tuple[Command, ...]:
-    """Every command that these facts call for, issued or not. After the end nothing is."""
+    """Every command that these facts call for, issued or not. After the end nothing is. Derived once per plan."""
+    known = history.due
+    if known is not None and known[0] is plan:
+        return known[1]
+    found = _derived(plan, history)
+    history.due = plan, found
+    return found
+
+
+def _derived(plan: Plan, history: History) -> tuple[Command, ...]:
     if history.ended is not None or _nothing_to_decide(plan, history):
         return ()
     view = _View(plan, history)
@@ -115,7 +124,7 @@ def open_debts(plan: Plan, history: History) -> tuple[Debt, ...]:
 def standing(plan: Plan, history: History) -> tuple[Unit, ...]:
     """The units whose effect may stand: done, or failed after they may have begun, and not undone."""
     view = _View(plan, history)
-    return tuple(unit for unit in view.units if view.owes_undo(unit) and unit not in history.undone)
+    return tuple(unit for unit in view.units if unit in view.owing and unit not in history.undone)
 
 
 def failure(plan: Plan, history: History) -> Failure | None:
@@ -149,9 +158,10 @@ def unseen(plan: Plan, history: History) -> tuple[str, ...]:
     missing = {f"event {cause}" for cause in _unseen_events(plan, history)}
     if plan.starts not in history.types and "unknown" not in history.fired:
         missing.add(f"event of type {plan.starts}")
-    for unit in history.answers():
-        if unit in history.outputs and not history.has_all_parts(unit):
+    for unit in history.outputs:
+        if not history.has_all_parts(unit):
             missing.add(f"a part of the answer of {unit[0]}")
+    for unit in history.answers():
         if unit[0] not in plan.steps:
             missing.add(f"declaration of {unit[0]}")
     missing.update(f"declaration {version}" for version in history.declarations - plan.versions)
@@ -165,28 +175,23 @@ class _View:
         self.plan = plan
         self.history = history
         self.units = sorted(history.answers())
+        self.whole = {unit for unit in history.outputs if history.has_all_parts(unit)}
+        self.finished = {unit for unit in self.units if unit in self.whole or history.is_done(unit)}
+        self.owing = {unit for unit in self.units if self.owes_undo(unit)}
         self.users: dict[str, list[Unit]] = {}
-        taken = {(cause, unit[0]) for unit in self.units if history.is_done(unit) for cause in unit[1]}
+        taken = {(cause, unit[0]) for unit in self.finished for cause in unit[1]}
         for unit in self.units:
-            is_refusal = not history.is_done(unit) and not self.owes_undo(unit)
+            is_refusal = unit not in self.finished and unit not in self.owing
             for cause in unit[1]:
                 if not (is_refusal and (cause, unit[0]) in taken):  # it names the arm that another call had filled
                     self.users.setdefault(cause, []).append(unit)
-
-    @cached_property
-    def debts(self) -> tuple[Debt, ...]:
-        """Those that are open."""
-        return tuple(sorted(_owed_answers(self)))
+        self.debts = tuple(sorted(_owed_answers(self)))
+        self.indebted = {debt.event for debt in self.debts}
 
     @cached_property
     def unseen_events(self) -> frozenset[str]:
         """The causes that somebody named and nobody saw."""
         return _unseen_events(self.plan, self.history)
-
-    @cached_property
-    def indebted(self) -> frozenset[str]:
-        """The events to which an answer is owed."""
-        return frozenset(debt.event for debt in self.debts)
 
     @cached_property
     def awake(self) -> frozenset[str]:
@@ -204,7 +209,11 @@ class _View:
     @cached_property
     def done(self) -> frozenset[str]:
         """The steps that are done with some causes."""
-        return frozenset(unit[0] for unit in self.units if self.history.is_done(unit))
+        return frozenset(unit[0] for unit in self.finished)
+
+    def is_settled(self, unit: Unit) -> bool:
+        """Whether a unit has answered, with all parts."""
+        return unit in self.whole or unit in self.history.settled
 
     def owes_undo(self, unit: Unit) -> bool:
         """ "Every done or failed step with effects"; not one that provably was never called."""
@@ -217,7 +226,8 @@ class _View:
 
     def outputs(self, unit: Unit) -> list[Happened]:
         """The events that a unit answered with, by part."""
-        return sorted(self.history.outputs.get(unit, ()), key=lambda event: (event.part, event.id))
+        outputs = self.history.outputs.get(unit, ())
+        return sorted(outputs, key=lambda event: (event.part, event.id)) if len(outputs) > 1 else [*outputs]
 
     def users_of(self, unit: Unit) -> set[Unit]:
         """The units that used an output of this one."""
@@ -225,11 +235,11 @@ class _View:
 
     def is_free(self, unit: Unit) -> bool:
         """Whether no answer is owed to what a unit put out."""
-        return all(event.id not in self.indebted for event in self.history.outputs.get(unit, ()))
+        return not self.indebted or all(event.id not in self.indebted for event in self.history.outputs.get(unit, ()))
 
     def is_gone(self, unit: Unit) -> bool:
         """Whether nothing is left of a unit: settled for good, and undone where it owes that."""
-        return _is_over(self, unit) and (unit in self.history.undone or not self.owes_undo(unit))
+        return _is_over(self, unit) and (unit in self.history.undone or unit not in self.owing)
 
 
 def _nothing_to_decide(plan: Plan, history: History) -> bool:
@@ -255,19 +265,23 @@ def _owed_answers(view: _View) -> Iterator[Debt]:
     An arm waits while its join is not filled, by events answered or not. A second event of one arm does not wait: it is
     refused.
     """
-    arrived: dict[str, list[Happened]] = {}
+    answered = {(cause, unit[0]) for unit in view.units if view.is_settled(unit) for cause in unit[1]}
+    unanswered: dict[str, list[Happened]] = {}
     for event in view.history.events.values():
         for step in view.plan.owing(event):
-            arrived.setdefault(step.name, []).append(event)
-    answered = {(cause, unit[0]) for unit in view.units if view.history.is_settled(unit) for cause in unit[1]}
-    for name, events in arrived.items():
-        still = [event for event in events if (event.id, name) not in answered]
-        if not still:
-            continue
-        arms = [[event.id for event in events if event.type in types] for types in view.plan.steps[name].consumes]
-        alone = {arm[0] for arm in arms if len(arm) == 1} if not all(arms) else set[str]()
-        for event in still:
+            if (event.id, step.name) not in answered:
+                unanswered.setdefault(step.name, []).append(event)
+    for name, events in unanswered.items():
+        alone = _waiting_arms(view, name) if view.plan.is_join(name) else frozenset[str]()
+        for event in events:
             yield Debt(event.id, event.type, name, event.id in alone)
+
+
+def _waiting_arms(view: _View, name: str) -> frozenset[str]:
+    """The events that are alone in their arm of a join, while another arm of it is empty."""
+    arrived = [event for event in view.history.events.values() if any(name == step.name for step in view.plan.owing(event))]
+    arms = [[event.id for event in arrived if event.type in types] for types in view.plan.steps[name].consumes]
+    return frozenset[str]() if all(arms) else frozenset(arm[0] for arm in arms if len(arm) == 1)
 
 
 def _undo_order(view: _View) -> Iterator[Undo]:
@@ -283,27 +297,29 @@ def _undo_order(view: _View) -> Iterator[Undo]:
         if (
             unit not in clear
             or unit[0] not in view.plan.steps
-            or not view.owes_undo(unit)
+            or unit not in view.owing
             or not view.unseen_events.isdisjoint(unit[1])
         ):
             continue
-        if unit in history.outputs and not history.has_all_parts(unit):
+        if unit in history.outputs and unit not in view.whole:
             continue
-        outputs = tuple(event.id for event in view.outputs(unit))
-        yield Undo(unit[0], unit[1], outputs, "done" if history.is_done(unit) else "unknown")
+        outputs = tuple([event.id for event in view.outputs(unit)])
+        yield Undo(unit[0], unit[1], outputs, "done" if unit in view.finished else "unknown")
 
 
 def _clear(view: _View) -> set[Unit]:
     """The units whose answers nothing stands on any more. From the last users back to the first steps, each looked at
     once; except where causes go round in a circle, which only a forger can bring about."""
-    users = {unit: view.users_of(unit) for unit in view.units}
+    users = {unit: view.users_of(unit) for unit in view.history.outputs}
     makers: dict[Unit, list[Unit]] = {}
+    left: dict[Unit, int] = {}
     for unit, found in users.items():
-        for user in found:
+        makers_too = [user for user in found if user in users]
+        left[unit] = len(makers_too)
+        for user in makers_too:
             makers.setdefault(user, []).append(unit)
-    left = {unit: len(found) for unit, found in users.items()}
     todo = [unit for unit, count in left.items() if not count]
-    clear: set[Unit] = set()
+    clear = {unit for unit in view.units if unit not in users}  # nothing came of them
     while todo:
         unit = todo.pop()
         del left[unit]
@@ -328,7 +344,7 @@ def _below(unit: Unit, users: Mapping[Unit, set[Unit]]) -> set[Unit]:
     found: set[Unit] = set()
     todo = [unit]
     while todo:
-        new = users[todo.pop()] - found
+        new = users.get(todo.pop(), set[Unit]()) - found
         found |= new
         todo.extend(new)
     return found
@@ -343,8 +359,8 @@ def _is_over(view: _View, unit: Unit) -> bool:
     start event is seen there may be none to tell.
     """
     name = unit[0]
-    if not view.history.is_settled(unit) or not view.plan.is_join(name) or name in view.done:
-        return view.history.is_settled(unit)
+    if not view.is_settled(unit) or not view.plan.is_join(name) or name in view.done:
+        return view.is_settled(unit)
     return name not in view.awake and (view.plan.starts in view.history.types or "unknown" in view.history.fired)
 
 
@@ -360,9 +376,7 @@ def _failed_undos(view: _View) -> Iterator[Park]:
 def _compensated(view: _View) -> Iterator[End]:
     """*Compensated*: "all causes named by anybody have been seen (the start event, all parts of each emission,
     declarations), no debt is open, every done or failed step with effects has a confirmed undo"."""
-    if view.debts or unseen(view.plan, view.history):
-        return
-    if all(unit in view.history.undone for unit in view.units if view.owes_undo(unit)):
+    if view.owing <= view.history.undone and not view.debts and not unseen(view.plan, view.history):
         yield End("compensated")
 
 

@@ -4,13 +4,13 @@ Facts are stored and travel on ``pavane.facts``, so the names of their fields ar
 fields that it does not know, as with events: a newer agent may say more. ``causes`` are sorted, always.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self, cast
 
 from pydantic import AfterValidator, TypeAdapter
 
+from pavane_events.compact import read_json, write_json
 from pavane_events.envelope import Envelope
 
 
@@ -79,7 +79,7 @@ class Happened:
     def to_json(self) -> bytes:
         """The fact as one JSON object. The event goes in as it is: it must be JSON, or empty."""
         members = {name: getattr(self, name) for name in self.__slots__ if name != "event"}
-        head = json.dumps({"fact": "happened", **members}, separators=(",", ":")).encode()
+        head = write_json({"fact": "happened", **members})
         return b"".join((head[:-1], _EVENT, self.event or b"null", b"}"))
 
 
@@ -194,7 +194,7 @@ class Declared:
         """The fact as one JSON object."""
         steps = [{name: getattr(step, name) for name in step.__slots__} for step in self.steps]
         members = {"fact": "declared", "agent": self.agent, "version": self.version, "steps": steps}
-        return json.dumps({**members, "since": dict(self.since)}, separators=(",", ":")).encode()
+        return write_json({**members, "since": dict(self.since)})
 
 
 Fact = Happened | Settled | Undone | UndoFailed | Fired | Ended | Declared
@@ -203,7 +203,7 @@ Fact = Happened | Settled | Undone | UndoFailed | Fired | Ended | Declared
 def fact_from_json(data: bytes) -> Fact:
     """What ``to_json`` wrote. Raises :class:`ValueError` where it is no fact: what comes out has the types it names."""
     try:
-        members: object = json.loads(data)
+        members = read_json(data)
     except RecursionError:
         raise ValueError("nested too deeply to be a fact") from None
     if not isinstance(members, dict):
@@ -226,11 +226,11 @@ def _event(data: bytes, event: object) -> bytes:
         return b""
     own = data.partition(_EVENT)[2][:-1]
     try:
-        if json.loads(own) == event:
+        if read_json(own) == event:
             return own
     except ValueError:
         pass
-    return json.dumps(event, separators=(",", ":")).encode()
+    return write_json(event)
 
 
 _EVENT = b',"event":'
@@ -248,4 +248,4 @@ _READERS: Mapping[str, TypeAdapter[Fact]] = {
 
 def _dump(kind: str, fact: Settled | Undone | UndoFailed | Fired | Ended) -> bytes:
     members = {name: getattr(fact, name) for name in fact.__slots__}
-    return json.dumps({"fact": kind, **members}, separators=(",", ":")).encode()
+    return write_json({"fact": kind, **members})

@@ -2,9 +2,12 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pavane_saga.facts import Declared, Ended, Fact, Fired, Happened, Settled, StepPlan, UndoFailed, Undone
+
+if TYPE_CHECKING:
+    from pavane_saga.engine import Command
 
 Unit = tuple[str, tuple[str, ...]]
 """A unit of work: a step's wire name and the sorted ids of the events it was called with."""
@@ -71,12 +74,14 @@ class History:
     ``events`` by id; ``outputs``: the events that answered a unit; ``settled``: a unit's strongest settlement without an
     event (done > failed > skipped); ``undone`` beats ``undo_failed``; ``types`` seen; ``fired`` and ``failing`` turn the
     saga back, as ``fails`` events do; ``declarations``: the versions that answers name. Where two facts compete for one
-    place, which one gets it does not depend on which came first.
+    place, which one gets it does not depend on which came first. ``due`` is the engine's note: what it found due, and
+    under which plan.
     """
 
     __slots__ = (
         "_known",
         "declarations",
+        "due",
         "ended",
         "events",
         "failing",
@@ -99,6 +104,7 @@ class History:
     types: frozenset[str]
     declarations: frozenset[str]
     ended: Ended | None
+    due: "tuple[Plan, tuple[Command, ...]] | None"
 
     def __init__(self) -> None:
         self._known = {}
@@ -112,6 +118,7 @@ class History:
         self.types = frozenset()
         self.declarations = frozenset()
         self.ended = None
+        self.due = None
 
     @property
     def facts(self) -> Collection[Fact]:
@@ -174,6 +181,7 @@ class History:
         copy.types = self.types
         copy.declarations = self.declarations
         copy.ended = self.ended
+        copy.due = None
         return copy
 
     def _add_events(self, happened: Collection[Happened]) -> None:

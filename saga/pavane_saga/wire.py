@@ -1,12 +1,12 @@
 """The platform's own records: facts, undo commands and ends, and the topics they travel on."""
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal, cast
 
-from pavane_events.envelope import Envelope, Trace, parse_structured
+from pavane_events.compact import read_json, write_json
+from pavane_events.envelope import Envelope, Trace, read_structured
 from pavane_events.errors import Problem, UndecodableRecord
 from pavane_events.ids import derived
 from pavane_events.partition import partition_of
@@ -58,7 +58,12 @@ def fact_envelope(fact: Fact, *, saga: str | None, source: str, time_s: float) -
 
 def fact_message(envelope: Envelope, trace: Trace, partition: int | None = None) -> Message:
     """A fact's envelope, under the trace of whoever states it, as a message."""
-    return envelope.with_trace(trace).to_message(FACTS, partition=partition)
+    return under(envelope, trace).to_message(FACTS, partition=partition)
+
+
+def under(envelope: Envelope, trace: Trace) -> Envelope:
+    """The event under that trace: itself where it is under it already, as all are where nothing is traced."""
+    return envelope if envelope.trace == trace else envelope.with_trace(trace)
 
 
 def read_fact(envelope: Envelope) -> Fact:
@@ -84,10 +89,10 @@ class UndoCommand:
 
     def envelope(self, time_s: float) -> Envelope:
         """The command as an event for the agent's commands topic; inputs and outputs are structured-mode events."""
-        head = json.dumps({"step": self.step, "causes": self.causes, "outcome": self.outcome}, separators=(",", ":"))
+        head = write_json({"step": self.step, "causes": self.causes, "outcome": self.outcome})
         data = b"".join(
             (
-                head.encode()[:-1],
+                head[:-1],
                 b',"inputs":[',
                 b",".join(self.inputs),
                 b'],"outputs":[',
@@ -119,10 +124,10 @@ class UndoRequest:
 def read_undo_request(envelope: Envelope) -> UndoRequest:
     """The undo command in an event. Raises :class:`UndecodableRecord`."""
     try:
-        data = cast("dict[str, object]", json.loads(envelope.data))
+        data = cast("dict[str, object]", read_json(envelope.data))
         step, causes = _unit_of(data)
-        inputs = tuple(parse_structured(json.dumps(each).encode()) for each in cast("list[object]", data["inputs"]))
-        outputs = tuple(parse_structured(json.dumps(each).encode()) for each in cast("list[object]", data["outputs"]))
+        inputs = tuple(map(read_structured, cast("list[object]", data["inputs"])))
+        outputs = tuple(map(read_structured, cast("list[object]", data["outputs"])))
         return UndoRequest(
             step=step,
             causes=causes,
@@ -139,7 +144,7 @@ def read_undo_request(envelope: Envelope) -> UndoRequest:
 def undo_asked_for(envelope: Envelope) -> tuple[str, tuple[str, ...]] | None:
     """Step and causes that an undo command names, where it says so much but cannot be read as a whole."""
     try:
-        return _unit_of(cast("dict[str, object]", json.loads(envelope.data))) if envelope.type == UNDO else None
+        return _unit_of(cast("dict[str, object]", read_json(envelope.data))) if envelope.type == UNDO else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -152,7 +157,7 @@ def _unit_of(data: dict[str, object]) -> tuple[str, tuple[str, ...]]:
 
 def end_envelope(saga: str, *, failed: bool, code: str, reason: str, time_s: float) -> Envelope:
     """A saga has ended, or turned back: every agent raises its tombstone and lets go of the arms it holds for it."""
-    data = json.dumps({"failed": failed, "code": code, "reason": reason}, separators=(",", ":")).encode()
+    data = write_json({"failed": failed, "code": code, "reason": reason})
     return Envelope(
         id=derived("end", saga),
         source=f"/{COORDINATOR}",

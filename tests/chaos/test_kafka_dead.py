@@ -89,7 +89,8 @@ async def killed_at_load(kafka: Kafka, log: Path, *, in_transaction: bool) -> No
     worst = max(gaps[number] for number in lanes)
     others = max(gap for number, gap in gaps.items() if number not in lanes)
     print(
-        f"killed {'in a transaction' if in_transaction else 'at any moment'}: its {len(lanes)} lanes paused for {worst:.1f} s, "
+        f"killed {'in a transaction' if in_transaction else 'at any moment'}: "
+        f"its {len(lanes)} lanes paused for {worst:.1f} s, "
         f"the others for {others:.1f} s (session {SESSION_S:.0f} s, goal {GOAL_S:.0f} s, transaction {TRANSACTION_S:.0f} s)"
     )
     assert worst < BOUND_S < TRANSACTION_S

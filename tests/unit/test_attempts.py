@@ -44,19 +44,29 @@ class World:
         )
     )
 
-    async def try_it(self, call: Callable[[int], Awaitable[object]], policy: Policy) -> object:
+    async def try_it(
+        self,
+        call: Callable[[int], Awaitable[object]],
+        policy: Policy,
+        fallback: Callable[[], Awaitable[object]] | None = None,
+    ) -> object:
         """The outcome of the attempts, within a second of real time."""
         kit = Kit(plan_of(agent), "d", 1, Tracing.off(), Breakers(self.clock, {}), clock=self.clock, chance=lambda: 0.5)
         work = kit.tracing.process(self.unit.envelope, topic="t.asked", partition=0, offset=0, group="tried")
         async with asyncio.timeout(5):
-            return await attempt(call, policy, self.unit, kit, work, self.aside.append)
+            return await attempt(call, policy, self.unit, kit, work, self.aside.append, fallback)
 
     def clock(self) -> float:
         return self.now
 
 
-def outcome(call: Callable[[int], Awaitable[object]], policy: Policy, world: World | None = None) -> object:
-    return asyncio.run((world or World()).try_it(call, policy))
+def outcome(
+    call: Callable[[int], Awaitable[object]],
+    policy: Policy,
+    world: World | None = None,
+    fallback: Callable[[], Awaitable[object]] | None = None,
+) -> object:
+    return asyncio.run((world or World()).try_it(call, policy, fallback))
 
 
 FAST = Policy(Retry(attempts=3, first_s=0))
@@ -268,7 +278,7 @@ def test_a_fallback_answers_instead_of_waiting() -> None:
         return "stand-in"
 
     call, calls = failing(BreakerOpen("bank", 1e9))
-    assert outcome(call, Policy(Retry(), fallback=stand_in)) == "stand-in"
+    assert outcome(call, Policy(Retry()), fallback=stand_in) == "stand-in"
     assert calls == [1]
 
 
@@ -285,7 +295,7 @@ def test_a_fallback_that_fails_fails_the_step(error: BaseException, code: str, d
         raise error
 
     call, _ = failing(BreakerOpen("bank", 1e9))
-    failure = outcome(call, Policy(Retry(), fallback=stand_in))
+    failure = outcome(call, Policy(Retry()), fallback=stand_in)
     assert isinstance(failure, Failure)
     assert (failure.code, failure.dead) == (code, dead)
     assert "secret" not in failure.reason
@@ -296,6 +306,6 @@ def test_a_fallback_has_no_longer_than_its_step() -> None:
         return await asyncio.Event().wait()
 
     call, _ = failing(BreakerOpen("bank", 1e9))
-    failure = outcome(call, Policy(Retry(), deadline_s=1000.01, fallback=hang))
+    failure = outcome(call, Policy(Retry(), deadline_s=1000.01), fallback=hang)
     assert isinstance(failure, Failure)
     assert failure.code == "fallback.failed"

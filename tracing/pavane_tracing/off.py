@@ -56,6 +56,10 @@ class OffWork(Work):
         return self._incoming
 
 
+_UNTRACED = OffWork(NO_TRACE)
+"""One for all, since it keeps nothing."""
+
+
 class OffTracing(Tracing):
     """Hands contexts on, but for baggage: that goes by allow-list, and here nothing is allowed."""
 
@@ -74,7 +78,7 @@ class OffTracing(Tracing):
         undo: bool = False,
     ) -> Work:
         """A unit of work that hands on the event's context."""
-        return OffWork(_without_baggage(envelope.trace))
+        return _UNTRACED if envelope.trace is NO_TRACE else OffWork(_without_baggage(envelope.trace))
 
     def point(
         self,

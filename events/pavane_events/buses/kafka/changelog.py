@@ -13,7 +13,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import TopicPartition
 
 from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets, read_to
-from pavane_events.buses.kafka.transactions import Payload
+from pavane_events.buses.kafka.transactions import Row
 from pavane_events.buses.memory_log import KeyedState
 
 LANE_ROW = b"lane"
@@ -35,10 +35,10 @@ class LaneRow:
         """What the row is known by in the metadata of the lane's offset."""
         return f"{self.number}.{self.begins}"
 
-    def payload(self) -> Payload:
+    def payload(self) -> Row:
         """The row as it is written."""
         row = {"number": self.number, "begins": self.begins, "offsets": self.offsets}
-        return Payload(LANE_ROW, json.dumps(row, separators=(",", ":")).encode(), ())
+        return Row(LANE_ROW, json.dumps(row, separators=(",", ":")).encode())
 
 
 def read_row(value: bytes) -> LaneRow:
@@ -47,9 +47,9 @@ def read_row(value: bytes) -> LaneRow:
     return LaneRow(cast("int", row["number"]), cast("int", row["begins"]), dict(cast("dict[str, int]", row["offsets"])))
 
 
-def payloads_of(state: Mapping[bytes, bytes | None]) -> list[Payload]:
+def payloads_of(state: Mapping[bytes, bytes | None]) -> list[Row]:
     """Changes of state as they are written; a value of None deletes."""
-    return [Payload(_STATE + key, value, ()) for key, value in state.items()]
+    return [Row(_STATE + key, value) for key, value in state.items()]
 
 
 @dataclass(slots=True)

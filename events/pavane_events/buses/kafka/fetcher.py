@@ -7,14 +7,21 @@ whole node for up to 200 ms), and no partition can fall silent unnoticed after a
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from pavane_events.buses.kafka.failures import Refused
-from pavane_events.buses.kafka.fetching import EARLIEST, OFFSET_OUT_OF_RANGE, FetchSession, by_leader, list_offsets
+from pavane_events.buses.kafka.fetching import (
+    EARLIEST,
+    OFFSET_OUT_OF_RANGE,
+    FetchSession,
+    Portion,
+    by_leader,
+    list_offsets,
+)
 from pavane_events.buses.waiting import Bell
 from pavane_events.record import Record
 
@@ -110,21 +117,31 @@ class Fetcher:
                 return
             self.last_answer = time.monotonic()
             moved = False
-            for place, asked, code, records, after in answers:
+            for place, asked, code, portions in answers:
                 if self._positions.get(place) != asked:
                     continue  # sought elsewhere meanwhile, or dropped
                 if code == OFFSET_OUT_OF_RANGE:
                     await self._overtaken(place, asked)
                 elif code:
                     moved = True
-                elif after != asked:
-                    self._positions[place] = after
-                    self._deliver(place, records, after)
+                else:
+                    await self._hand_over(place, asked, portions)
             if moved:
                 self._stale = True
                 await asyncio.sleep(_BACKOFF_S)
                 self._bell.ring()
                 return
+
+    async def _hand_over(self, place: TopicPartition, asked: int, portions: Iterator[Portion]) -> None:
+        """Deliver one portion after another, while others work on what came before."""
+        at = asked
+        for records, after in portions:
+            if self._positions.get(place) != at:
+                return  # sought elsewhere meanwhile, or dropped
+            if after != at:
+                self._positions[place] = at = after
+                self._deliver(place, records, after)
+            await asyncio.sleep(0)
 
     async def _overtaken(self, place: TopicPartition, asked: int) -> None:
         """Retention has deleted what was not read yet. It is gone: say so, and go on with what is left."""

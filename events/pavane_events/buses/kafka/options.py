@@ -47,7 +47,7 @@ class KafkaOptions:
     transaction_timeout_ms: int = 10_000
     retry_backoff_ms: int = 20
     commit_records: int = 500
-    pace: float = 0.0
+    pace: float = 1.5
 
     def __repr__(self) -> str:
         return f"KafkaOptions(prefix={self.prefix!r}, security={self.security!r})"  # never a password

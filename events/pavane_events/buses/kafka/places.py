@@ -40,15 +40,13 @@ class Places:
     async def place(self, messages: Sequence[Message]) -> list[tuple[TopicPartition, Payload]]:
         """Check messages and find their partitions. Raises RecordTooLarge, UnknownTopic."""
         for message in messages:
-            self._placing.check_size(message)
+            if message.size() > self.max_record_bytes:
+                self._placing.check_size(message)
         unknown = {message.topic for message in messages} - self._known
         if unknown:
             await self.check(unknown)
         partition = self._placing.partition
-        return [
-            (self.of(message.topic, partition(message)), Payload(message.key, message.value, message.headers))
-            for message in messages
-        ]
+        return [(self.of(message.topic, partition(message)), message) for message in messages]
 
     async def check(self, topics: Collection[str]) -> None:
         """Raise UnknownTopic for the first that does not exist, ConfigurationError where one has other partitions."""

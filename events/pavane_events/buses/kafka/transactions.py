@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import KafkaError
@@ -66,12 +66,25 @@ class GroupOffsets:
     offsets: Mapping[TopicPartition, tuple[int, str]]
 
 
-class Payload(NamedTuple):
-    """What is written of a record."""
+class Payload(Protocol):
+    """What is written of a record. A message is one."""
+
+    @property
+    def key(self) -> bytes | None: ...
+
+    @property
+    def value(self) -> bytes | None: ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class Row(NamedTuple):
+    """A payload without headers: what a changelog holds."""
 
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 Outputs = Mapping[TopicPartition, Sequence[Payload]]
