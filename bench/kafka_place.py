@@ -23,6 +23,8 @@ from pavane_saga.wire import COORDINATOR
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _HEAP_MB = 1024
+PACE = KafkaOptions().pace
+"""That of the adapter's own options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Place:
     prefix: str
     partitions: int = 4
     session_ms: int = 10_000
-    pace: float = 0.0
+    pace: float = PACE
 
     @classmethod
     def fresh(cls, broker: Broker, partitions: int = 4) -> "Place":

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from bench.kafka_child import a_child, declare, fill
-from bench.kafka_place import Broker, Place
+from bench.kafka_place import PACE, Broker, Place
 from bench.kafka_relay import data_of, hop, message_of, relay
 from bench.kafka_worker import Figures
 
@@ -17,7 +17,7 @@ async def drained(
     size: int = 300,
     partitions: int = 4,
     agents: int = 1,
-    pace: float = 0.0,
+    pace: float = PACE,
     profile: str | None = None,
 ) -> Figures:
     """What one process makes of a topic that is full when it comes: all agents of a chain in it."""
@@ -48,7 +48,7 @@ def medians(rounds: Sequence[Figures]) -> Figures:
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
 
 
-async def throughput(broker: Broker, *, records: int, rounds: int, pace: float = 0.0) -> Mapping[str, Figures]:
+async def throughput(broker: Broker, *, records: int, rounds: int, pace: float = PACE) -> Mapping[str, Figures]:
     """The bare loop and the agent take turns."""
     found: dict[str, list[Figures]] = {"bare loop": [], "agent": []}
     for _ in range(rounds):
