@@ -199,8 +199,9 @@ class Payment:
         step, causes = str(command["step"]), sorted(cast("list[str]", command["causes"]))
         if step != STEP:
             code, reason = "undo.no-step", "this agent has no such step"
-            identity = f"v:{step}|{code}|{','.join(causes)}"
-            return fact("undofailed", identity, cause, step=step, causes=causes, code=code, reason=reason)
+            again = {"retry": command["retry"]} if "retry" in command else {}  # a person asked once more
+            identity = "|".join([f"v:{step}", code, ",".join(causes), *map(str, again.values())])
+            return fact("undofailed", identity, cause, step=step, causes=causes, code=code, reason=reason, **again)
         self.ledger.refund(self.key(cause, causes))
         return fact("undone", f"u:{step}|{','.join(causes)}", cause, step=step, causes=causes)
 

@@ -142,7 +142,9 @@ class Reception:
             return []
         work = self._begin(record, envelope)
         reason = "the command cannot be read: see the agent's dead letters"
-        message = self.answers.fact(UndoFailed(*asked, "undo.undecodable", reason), envelope.saga, work)
+        step, causes, retry = asked
+        failed = UndoFailed(step, causes, "undo.undecodable", reason, retry)
+        message = self.answers.fact(failed, envelope.saga, work)
         work.end()
         done = self.answers.with_spans(Done([message]), work, envelope.saga, record.partition)
         return list(done.messages)

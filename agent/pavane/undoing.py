@@ -94,7 +94,7 @@ class Undoer:
         else:
             log.error("undo of %s in saga %s failed, its effect may stand: %s", request.step, saga, failure.code)
             work.fail(failure.code, failure.reason)
-            fact = UndoFailed(request.step, request.causes, failure.code, failure.reason)
+            fact = UndoFailed(request.step, request.causes, failure.code, failure.reason, request.retry)
             problem = Problem("", failure.code, failure.reason)
             messages = [
                 self._answers.fact(fact, saga, work),

@@ -1,11 +1,12 @@
 """The clerk: writes the engine's commands as messages, under the trace of the event that led to them."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 from pavane_events.bus import MAX_RECORD_BYTES
-from pavane_events.envelope import Envelope
+from pavane_events.envelope import Envelope, parse_structured
 from pavane_events.ids import derived
 from pavane_events.record import Message
 from pavane_saga.engine import Command, End, Halt, Park, Undo
@@ -65,21 +66,33 @@ class Clerk:
         return self._sent(envelope, ENDS)
 
     def _undo(self, command: Undo) -> Message:
-        events = self._history.events
+        decided = self._history.retries.get((command.step, command.causes))
+        corrected = dict(decided.corrected) if decided is not None else {}
         order = UndoCommand(
             saga=self._id,
             step=command.step,
             causes=command.causes,
-            inputs=tuple(events[each].event for each in command.causes if each in events),
-            outputs=tuple(events[each].event for each in command.outputs if each in events),
+            inputs=self._events(command.causes, corrected),
+            outputs=self._events(command.outputs, corrected),
             outcome=command.outcome,
+            retry=command.retry,
         )
         message = self._sent(order.envelope(self._now_s), commands_topic(command.step.partition("/")[0]))
         if message.size() <= MAX_RECORD_BYTES:
             return message
         reason = f"its inputs and outputs take {message.size()} bytes: no command carries them"
-        failed = UndoFailed(command.step, command.causes, "undo.too-large", reason)
+        failed = UndoFailed(command.step, command.causes, "undo.too-large", reason, command.retry)
         return self._sent(fact_envelope(failed, saga=self._id, source=f"/{COORDINATOR}", time_s=self._now_s), FACTS)
+
+    def _events(self, ids: Iterable[str], corrected: Mapping[str, str]) -> tuple[bytes, ...]:
+        """Events in structured mode, as they were read, or with the data that an operator gave for their type."""
+        found = [self._history.events[each] for each in ids if each in self._history.events]
+        return tuple(
+            replace(parse_structured(each.event), data=corrected[each.type].encode()).to_structured()
+            if each.type in corrected
+            else each.event
+            for each in found
+        )
 
     def _end(self, command: End) -> list[Message]:
         self.verdict = command.verdict

@@ -25,10 +25,11 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """A step is to be undone, with its outputs where it is known to be done."""
+    """A step is to be undone, with its outputs where it is known to be done. ``retry``: see :class:`UndoFailed`."""
 
     step: str
     causes: tuple[str, ...]
+    retry: int = field(default=0, kw_only=True)
     outputs: tuple[str, ...] = field(compare=False)
     outcome: Literal["done", "unknown"] = field(compare=False)
 
@@ -39,6 +40,7 @@ class Park:
 
     step: str
     causes: tuple[str, ...]
+    retry: int = field(default=0, kw_only=True)
     code: str = field(compare=False)
     reason: str = field(compare=False)
 
@@ -104,7 +106,10 @@ def _derived(plan: Plan, history: History) -> tuple[Command, ...]:
     failed = failure(plan, history)
     if failed is None:
         return tuple(_completed(view))
-    return (Halt(failed.code, failed.reason), *_undo_order(view), *_failed_undos(view), *_compensated(view))
+    halt = Halt(failed.code, failed.reason)
+    if history.abandoned is not None:
+        return (halt, End("abandoned"))
+    return (halt, *_undo_order(view), *_failed_undos(view), *_compensated(view))
 
 
 def status(plan: Plan, history: History) -> State:
@@ -113,7 +118,7 @@ def status(plan: Plan, history: History) -> State:
         return history.ended.verdict
     if failure(plan, history) is None:
         return "running"
-    return "compensating" if history.undone.issuperset(history.undo_failed) else "parked"
+    return "parked" if history.stuck() else "compensating"
 
 
 def open_debts(plan: Plan, history: History) -> tuple[Debt, ...]:
@@ -238,8 +243,9 @@ class _View:
         return not self.indebted or all(event.id not in self.indebted for event in self.history.outputs.get(unit, ()))
 
     def is_gone(self, unit: Unit) -> bool:
-        """Whether nothing is left of a unit: settled for good, and undone where it owes that."""
-        return _is_over(self, unit) and (unit in self.history.undone or unit not in self.owing)
+        """Whether nothing is left of a unit: settled for good, and undone where it owes that, or given up."""
+        history = self.history
+        return _is_over(self, unit) and (unit in history.undone or unit in history.skipped or unit not in self.owing)
 
 
 def _nothing_to_decide(plan: Plan, history: History) -> bool:
@@ -304,7 +310,7 @@ def _undo_order(view: _View) -> Iterator[Undo]:
         if unit in history.outputs and unit not in view.whole:
             continue
         outputs = tuple([event.id for event in view.outputs(unit)])
-        yield Undo(unit[0], unit[1], outputs, "done" if unit in view.finished else "unknown")
+        yield Undo(unit[0], unit[1], outputs, "done" if unit in view.finished else "unknown", retry=history.retry_of(unit))
 
 
 def _clear(view: _View) -> set[Unit]:
@@ -370,14 +376,16 @@ def _failed_undos(view: _View) -> Iterator[Park]:
     Said once of each, also where a later try succeeds: "undone beats undo-failed" is for the saga's state.
     """
     for unit, failed in sorted(view.history.undo_failed.items(), key=lambda each: each[0]):
-        yield Park(unit[0], unit[1], failed.code, failed.reason)
+        yield Park(unit[0], unit[1], failed.code, failed.reason, retry=failed.retry)
 
 
 def _compensated(view: _View) -> Iterator[End]:
     """*Compensated*: "all causes named by anybody have been seen (the start event, all parts of each emission,
-    declarations), no debt is open, every done or failed step with effects has a confirmed undo"."""
-    if view.owing <= view.history.undone and not view.debts and not unseen(view.plan, view.history):
-        yield End("compensated")
+    declarations), no debt is open, every done or failed step with effects has a confirmed undo. An operator's `skip` ends
+    *abandoned*, not compensated"."""
+    history = view.history
+    if view.owing <= history.undone | history.skipped and not view.debts and not unseen(view.plan, history):
+        yield End("compensated" if view.owing <= history.undone else "abandoned")
 
 
 def _completed(view: _View) -> Iterator[End]:

@@ -21,7 +21,11 @@ def _in_order(causes: tuple[str, ...]) -> tuple[str, ...]:
 Causes = Annotated[tuple[str, ...], AfterValidator(_in_order)]
 """The ids of the events that a step was called with, sorted."""
 
+Corrected = tuple[tuple[str, str], ...]
+"""Data as JSON text, by event type."""
+
 How = Literal["done", "failed", "skipped"]
+Verb = Literal["retry", "done", "skip", "abandon"]
 Verdict = Literal["completed", "compensated", "abandoned"]
 
 
@@ -124,21 +128,56 @@ class Undone:
 
 @dataclass(frozen=True, slots=True)
 class UndoFailed:
-    """The undo of a step on those causes failed for good: its effect may stand."""
+    """The undo of a step on those causes failed for good: its effect may stand.
+
+    ``retry``: the how manyth time that an operator asked for it; 0: the coordinator did.
+    """
 
     step: str
     causes: Causes
     code: str = ""
     reason: str = ""
+    retry: int = 0
 
     @property
     def identity(self) -> str:
-        """Step, code and causes."""
-        return f"v:{self.step}|{self.code}|{','.join(self.causes)}"
+        """Step, code and causes; and the retry, if it is one."""
+        again = f"|{self.retry}" if self.retry else ""
+        return f"v:{self.step}|{self.code}|{','.join(self.causes)}{again}"
+
+    def to_json(self) -> bytes:
+        """The fact as one JSON object, without ``retry`` where it is none."""
+        members = {name: getattr(self, name) for name in self.__slots__ if name != "retry" or self.retry}
+        return write_json({"fact": "undofailed", **members})
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Somebody decided about an undo that failed, or to abandon the saga (then ``step`` and ``causes`` are empty).
+
+    ``retry``: it is asked for again, for the ``number``-th time, with the data of ``corrected`` events (JSON, by type) in
+    place of what they said; ``done``: its effect was taken back by hand; ``skip``: it stays. Whoever says the same first
+    is on record.
+    """
+
+    verb: Verb
+    step: str
+    causes: Causes
+    number: int
+    who: str
+    why: str
+    at_ms: int
+    corrected: Corrected = ()
+
+    @property
+    def identity(self) -> str:
+        """What was decided about what, and for the how manyth time."""
+        return f"o:{self.verb}|{self.step}|{self.number}|{','.join(self.causes)}"
 
     def to_json(self) -> bytes:
         """The fact as one JSON object."""
-        return _dump("undofailed", self)
+        members = {name: getattr(self, name) for name in self.__slots__}
+        return write_json({"fact": "decided", **members, "corrected": dict(self.corrected)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +236,7 @@ class Declared:
         return write_json({**members, "since": dict(self.since)})
 
 
-Fact = Happened | Settled | Undone | UndoFailed | Fired | Ended | Declared
+Fact = Happened | Settled | Undone | UndoFailed | Decided | Fired | Ended | Declared
 
 
 def fact_from_json(data: bytes) -> Fact:
@@ -212,6 +251,8 @@ def fact_from_json(data: bytes) -> Fact:
     kind = fields.pop("fact", None)
     if kind == "happened":
         fields["event"] = _event(data, fields.get("event"))
+    elif kind == "decided" and isinstance(fields.get("corrected"), dict):
+        fields["corrected"] = sorted(cast("dict[str, object]", fields["corrected"]).items())
     elif kind == "declared" and isinstance(fields.get("since"), dict):
         fields["since"] = sorted(cast("dict[str, object]", fields["since"]).items())
     reader = _READERS.get(kind) if isinstance(kind, str) else None
@@ -240,12 +281,13 @@ _READERS: Mapping[str, TypeAdapter[Fact]] = {
     "settled": TypeAdapter(Settled),
     "undone": TypeAdapter(Undone),
     "undofailed": TypeAdapter(UndoFailed),
+    "decided": TypeAdapter(Decided),
     "fired": TypeAdapter(Fired),
     "ended": TypeAdapter(Ended),
     "declared": TypeAdapter(Declared),
 }
 
 
-def _dump(kind: str, fact: Settled | Undone | UndoFailed | Fired | Ended) -> bytes:
+def _dump(kind: str, fact: Settled | Undone | Fired | Ended) -> bytes:
     members = {name: getattr(fact, name) for name in fact.__slots__}
     return write_json({"fact": kind, **members})

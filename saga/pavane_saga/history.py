@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from pavane_saga.facts import Declared, Ended, Fact, Fired, Happened, Settled, StepPlan, UndoFailed, Undone
+from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Happened, Settled, StepPlan, UndoFailed, Undone
 
 if TYPE_CHECKING:
     from pavane_saga.engine import Command
@@ -72,14 +72,16 @@ class History:
     """An immutable set of facts of one saga, indexed. Extending it copies small dicts: a saga has some twenty facts.
 
     ``events`` by id; ``outputs``: the events that answered a unit; ``settled``: a unit's strongest settlement without an
-    event (done > failed > skipped); ``undone`` beats ``undo_failed``; ``types`` seen; ``fired`` and ``failing`` turn the
-    saga back, as ``fails`` events do; ``declarations``: the versions that answers name. Where two facts compete for one
-    place, which one gets it does not depend on which came first. ``due`` is the engine's note: what it found due, and
-    under which plan.
+    event (done > failed > skipped); ``undone``, by an agent or by hand, beats ``undo_failed``, of which the last retry
+    counts; what operators decided: ``retries``, ``skipped``, ``abandoned``; ``types`` seen; ``fired`` and ``failing`` turn
+    the saga back, as ``fails`` events do; ``declarations``: the versions that answers name. Where two facts compete for
+    one place, which one gets it does not depend on which came first. ``due`` is the engine's note: what it found due,
+    and under which plan.
     """
 
     __slots__ = (
         "_known",
+        "abandoned",
         "declarations",
         "due",
         "ended",
@@ -87,7 +89,9 @@ class History:
         "failing",
         "fired",
         "outputs",
+        "retries",
         "settled",
+        "skipped",
         "types",
         "undo_failed",
         "undone",
@@ -101,6 +105,9 @@ class History:
     fired: Mapping[str, Fired]
     undone: frozenset[Unit]
     undo_failed: Mapping[Unit, UndoFailed]
+    retries: Mapping[Unit, Decided]
+    skipped: frozenset[Unit]
+    abandoned: Decided | None
     types: frozenset[str]
     declarations: frozenset[str]
     ended: Ended | None
@@ -115,6 +122,9 @@ class History:
         self.fired = {}
         self.undone = frozenset()
         self.undo_failed = {}
+        self.retries = {}
+        self.skipped = frozenset()
+        self.abandoned = None
         self.types = frozenset()
         self.declarations = frozenset()
         self.ended = None
@@ -178,6 +188,9 @@ class History:
         copy.fired = self.fired
         copy.undone = self.undone
         copy.undo_failed = self.undo_failed
+        copy.retries = self.retries
+        copy.skipped = self.skipped
+        copy.abandoned = self.abandoned
         copy.types = self.types
         copy.declarations = self.declarations
         copy.ended = self.ended
@@ -204,12 +217,40 @@ class History:
         elif isinstance(fact, UndoFailed):
             unit = (fact.step, fact.causes)
             known = self.undo_failed.get(unit)
-            if known is None or identity < known.identity:
+            if known is None or (-fact.retry, identity) < (-known.retry, known.identity):
                 self.undo_failed = {**self.undo_failed, unit: fact}
+        elif isinstance(fact, Decided):
+            self._decide(fact)
         elif isinstance(fact, Fired):
             self.fired = {**self.fired, fact.rule: fact}
         elif isinstance(fact, Ended):
             self.ended = fact
+
+    def _decide(self, fact: Decided) -> None:
+        unit = (fact.step, fact.causes)
+        if fact.verb == "retry":
+            known = self.retries.get(unit)
+            if known is None or fact.number > known.number:
+                self.retries = {**self.retries, unit: fact}
+        elif fact.verb == "done":
+            self.undone |= {unit}
+        elif fact.verb == "skip":
+            self.skipped |= {unit}
+        else:
+            self.abandoned = fact
+
+    def retry_of(self, unit: Unit) -> int:
+        """How often operators asked for that undo again."""
+        found = self.retries.get(unit)
+        return found.number if found is not None else 0
+
+    def stuck(self) -> tuple[UndoFailed, ...]:
+        """The undos that failed and about which nobody has decided since, in a fixed order."""
+        return tuple(
+            failed
+            for unit, failed in sorted(self.undo_failed.items(), key=lambda each: each[0])
+            if unit not in self.undone and unit not in self.skipped and failed.retry >= self.retry_of(unit)
+        )
 
     def _settle(self, identity: str, fact: Settled) -> None:
         unit = (fact.step, fact.causes)

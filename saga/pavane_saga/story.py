@@ -11,13 +11,13 @@ from pavane_events.errors import ContractViolation, UndecodableRecord, UnknownTo
 from pavane_events.partition import partition_of
 from pavane_events.record import Record
 from pavane_saga.engine import Debt, Failure, State, failure, open_debts, standing, status, unseen
-from pavane_saga.facts import Declared, Ended, Fact, Fired, Happened, Settled, UndoFailed, Undone
+from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Happened, Settled, UndoFailed, Undone
 from pavane_saga.history import History, Plan, Unit
 from pavane_saga.manifest import Directory, read_directory
 from pavane_saga.saga import SagaEnded
 from pavane_saga.wire import COORDINATOR, ENDED, ENDS, FACTS, UNDO, commands_topic, read_fact, read_undo_request
 
-Kind = Literal["event", "settled", "undo", "undone", "undo-failed", "deadline", "turned-back", "let-go", "ended"]
+Kind = Literal["event", "settled", "undo", "undone", "undo-failed", "decided", "deadline", "turned-back", "let-go", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ class Summary:
 class Story:
     """A whole saga. ``owed``: answers not given yet. ``standing``: effects that may stand, by step and its inputs' ids.
 
-    ``unseen``: what somebody named and the topics do not hold (yet). ``events``: the saga's own, as they were read.
+    ``stuck``: the undos that failed and wait for a decision. ``unseen``: what somebody named and the topics do not hold
+    (yet). ``events``: the saga's own, as they were read. ``plan`` and ``history`` are what the engine judged it by.
     """
 
     summary: Summary
@@ -67,8 +68,11 @@ class Story:
     chapters: tuple[Chapter, ...]
     owed: tuple[Debt, ...]
     standing: tuple[Unit, ...]
+    stuck: tuple[UndoFailed, ...]
     unseen: tuple[str, ...]
     events: tuple[Envelope, ...] = field(repr=False)
+    plan: Plan = field(repr=False)
+    history: History = field(repr=False)
 
     def to_json(self) -> dict[str, object]:
         """All of it but the events' data, as JSON."""
@@ -79,6 +83,7 @@ class Story:
             "timeline": [chapter.to_json() for chapter in self.chapters],
             "owed": [{"event": e.event, "type": e.type, "step": e.step, "waiting": e.waiting} for e in self.owed],
             "standing": [{"step": step, "causes": list(causes)} for step, causes in self.standing],
+            "stuck": [{"step": e.step, "causes": list(e.causes), "code": e.code, "reason": e.reason} for e in self.stuck],
             "unseen": list(self.unseen),
         }
 
@@ -251,10 +256,21 @@ def _of_fact(telling: _Telling, fact: Fact) -> _Heard | None:
             return _Heard("undone", "undone", fact.step)
         case UndoFailed():
             return _Heard("undo-failed", "undo failed: its effect may stand", fact.step, fact.code, fact.reason)
+        case Decided():
+            about = f" {fact.step}" if fact.step else ""
+            return _Heard("decided", f"{_SAID[fact.verb]}{about}", fact.who, "", fact.why)
         case Fired():
             return _Heard("deadline", fact.detail or fact.rule, COORDINATOR, fact.rule)
         case _:
             return None
+
+
+_SAID = {
+    "retry": "decided: retry the undo of",
+    "done": "decided: undone by hand:",
+    "skip": "decided: leave standing:",
+    "abandon": "decided: abandon the saga",
+}
 
 
 def _of_end(envelope: Envelope) -> _Heard:
@@ -281,6 +297,9 @@ def _tell(saga: str, telling: _Telling, directory: Directory, declared: Mapping[
         chapters=tuple(sorted(telling.chapters, key=lambda each: (each.at_ms, each.offset))),
         owed=open_debts(plan, history) if telling.ended_ms is None else (),
         standing=standing(plan, history),
+        stuck=history.stuck() if telling.ended_ms is None else (),
         unseen=unseen(plan, history),
         events=tuple(telling.events),
+        plan=plan,
+        history=history,
     )

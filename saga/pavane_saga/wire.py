@@ -86,10 +86,12 @@ class UndoCommand:
     inputs: tuple[bytes, ...]
     outputs: tuple[bytes, ...]
     outcome: Literal["done", "unknown"]
+    retry: int = 0
 
     def envelope(self, time_s: float) -> Envelope:
         """The command as an event for the agent's commands topic; inputs and outputs are structured-mode events."""
-        head = write_json({"step": self.step, "causes": self.causes, "outcome": self.outcome})
+        again = {"retry": self.retry} if self.retry else {}
+        head = write_json({"step": self.step, "causes": self.causes, "outcome": self.outcome, **again})
         data = b"".join(
             (
                 head[:-1],
@@ -101,7 +103,7 @@ class UndoCommand:
             )
         )
         return Envelope(
-            id=derived("undo", self.saga, self.step, *self.causes),
+            id=derived("undo", self.saga, self.step, *self.causes, *([f"retry {self.retry}"] if self.retry else ())),
             source=f"/{COORDINATOR}",
             type=UNDO,
             data=data,
@@ -119,13 +121,14 @@ class UndoRequest:
     inputs: tuple[Envelope, ...]
     outputs: tuple[Envelope, ...]
     outcome: Literal["done", "unknown"]
+    retry: int = 0
 
 
 def read_undo_request(envelope: Envelope) -> UndoRequest:
     """The undo command in an event. Raises :class:`UndecodableRecord`."""
     try:
         data = cast("dict[str, object]", read_json(envelope.data))
-        step, causes = _unit_of(data)
+        step, causes, retry = _unit_of(data)
         inputs = tuple(map(read_structured, cast("list[object]", data["inputs"])))
         outputs = tuple(map(read_structured, cast("list[object]", data["outputs"])))
         return UndoRequest(
@@ -134,6 +137,7 @@ def read_undo_request(envelope: Envelope) -> UndoRequest:
             inputs=inputs,
             outputs=outputs,
             outcome="done" if data["outcome"] == "done" else "unknown",
+            retry=retry,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UndecodableRecord(
@@ -141,18 +145,19 @@ def read_undo_request(envelope: Envelope) -> UndoRequest:
         ) from None
 
 
-def undo_asked_for(envelope: Envelope) -> tuple[str, tuple[str, ...]] | None:
-    """Step and causes that an undo command names, where it says so much but cannot be read as a whole."""
+def undo_asked_for(envelope: Envelope) -> tuple[str, tuple[str, ...], int] | None:
+    """Step, causes and retry that an undo command names, where it says so much but cannot be read as a whole."""
     try:
         return _unit_of(cast("dict[str, object]", read_json(envelope.data))) if envelope.type == UNDO else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def _unit_of(data: dict[str, object]) -> tuple[str, tuple[str, ...]]:
+def _unit_of(data: dict[str, object]) -> tuple[str, tuple[str, ...], int]:
     step, causes = str(data["step"]), tuple(str(each) for each in cast("list[object]", data["causes"]))
     "".join((step, *causes)).encode()  # what is no Unicode text is no name
-    return step, causes
+    retry = data.get("retry", 0)
+    return step, causes, retry if isinstance(retry, int) else 0
 
 
 def end_envelope(saga: str, *, failed: bool, code: str, reason: str, time_s: float) -> Envelope:

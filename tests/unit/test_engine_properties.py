@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pavane_saga.engine import Command, End, Halt, Undo, decide, due, failure, open_debts, standing, status, unseen
 from pavane_saga.facts import (
+    Decided,
     Declared,
     Ended,
     Fact,
@@ -23,6 +24,7 @@ from pavane_saga.facts import (
     StepPlan,
     UndoFailed,
     Undone,
+    Verb,
     Verdict,
     fact_from_json,
 )
@@ -469,6 +471,7 @@ def test_the_worlds_differ_enough_to_mean_something() -> None:
 
 
 _HOWS: tuple[How, ...] = ("done", "failed", "skipped")
+_VERBS: tuple[Verb, ...] = ("retry", "retry", "done", "skip", "abandon")
 _VERDICTS: tuple[Verdict, ...] = ("completed", "compensated", "abandoned")
 
 
@@ -478,7 +481,7 @@ def junk(rng: Random, plan: Plan) -> Fact:
     step = rng.choice([*plan.steps, "nobody/nothing", ""])
     causes = tuple(sorted(rng.choices(ids, k=rng.choice((0, 1, 1, 2, 3)))))
     declaration = rng.choice((None, "agents@1", "agents@2"))
-    kind = rng.randrange(12)
+    kind = rng.randrange(13)
     if kind < 5:
         name = rng.choice((plan.starts, plan.completes, "no", "t1", "t2", "u3", "?"))
         by = rng.choice((step, step, None))
@@ -490,7 +493,9 @@ def junk(rng: Random, plan: Plan) -> Fact:
         how = rng.choice(_HOWS)
         return Settled(step, causes, how, rng.random() < 0.5, rng.choice(("", "x")), declaration=declaration)
     if kind < 10:
-        return rng.choice((Undone(step, causes), UndoFailed(step, causes, rng.choice("xy"))))
+        return rng.choice((Undone(step, causes), UndoFailed(step, causes, rng.choice("xy"), "", rng.choice((0, 0, 1, 2)))))
+    if kind == 12:
+        return Decided(rng.choice(_VERBS), step, causes, rng.randint(0, 3), "somebody", "", 0)
     if kind < 11:
         others: list[Fact] = [Fired("deadline", 0), Fired("unknown", 0), *plan.declared.values()]
         return rng.choice(others)

@@ -167,3 +167,11 @@ def test_its_murmur2_is_kafkas(key: bytes) -> None:
 @given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1, max_size=5))
 def test_its_ids_are_derived_as_ours_are(parts: list[str]) -> None:
     assert foreign_agent.derived(*parts) == derived(*parts)
+
+
+def test_an_undo_that_is_asked_for_again_and_fails_says_which_time_it_was(payment: Payment) -> None:
+    command: dict[str, object] = {"step": "payment/gone", "causes": ["e"], "outcome": "unknown", "inputs": [], "outputs": []}
+    out = payment.undo({**command, "retry": 2}, {"ce_sagaid": "s", "ce_id": "u"})
+    (failed,) = facts([out])
+    assert failed == UndoFailed("payment/gone", ("e",), "undo.no-step", "this agent has no such step", retry=2)
+    assert dict(out.headers)["ce_id"].decode() == derived("fact", "s", "undofailed", failed.identity)

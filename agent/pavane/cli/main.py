@@ -11,7 +11,7 @@ from typing import Annotated, cast
 
 import typer
 
-from pavane.cli import check, dead_letters, dev, graph, publish, run, sagas, tail, topics, trace
+from pavane.cli import check, dead_letters, decisions, dev, graph, publish, run, sagas, tail, topics, trace
 from pavane.cli.groups import leaves
 from pavane.cli.options import BUS_HELP
 from pavane.cli.output import safe, say
@@ -40,6 +40,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "check": check.check,
 }
 _GROUPS = {"sagas": sagas.app, "topics": topics.app, "dead-letters": dead_letters.app, "dev": dev.app}
+for _name, _command in decisions.COMMANDS.items():
+    sagas.app.command(_name)(_command)
 _INVALID = (ConfigurationError, DeclarationError, ContractViolation, UndecodableRecord, UnknownTopic, RecordTooLarge)
 _EPILOG = (
     "Exit codes: 0 done; 1 failed, or problems found; 2 wrong usage or invalid input; "

@@ -1,0 +1,279 @@
+"""``pavane sagas retry|done|skip|abandon``: what a person decides about a saga whose undo failed."""
+
+import getpass
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+from urllib.parse import quote
+
+import typer
+
+from pavane.cli.options import BusOption, JsonOption
+from pavane.cli.output import print_json, safe, say
+from pavane.cli.sagas import SagaArgument, story_of
+from pavane_events.bus import Bus, TopicSpec
+from pavane_events.errors import ConfigurationError, ContractViolation, Problem
+from pavane_events.event import Event
+from pavane_events.record import Message
+
+if TYPE_CHECKING:
+    from pavane.cli.targets import Targets
+    from pavane_saga.engine import Command
+    from pavane_saga.facts import Corrected, Decided, Verb
+    from pavane_saga.story import Story
+
+StepArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[STEP]", help="Whose undo failed, if there are several: payment/charge.", show_default=False),
+]
+WhyOption = Annotated[str, typer.Option("--why", help="The reason, for the record.", show_default=False)]
+WhoOption = Annotated[
+    str | None, typer.Option("--who", help="Who decides. (default: the user of this session)", show_default=False)
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would come of it, and decide nothing.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One decision that is asked for."""
+
+    saga: str
+    verb: "Verb"
+    step: str | None
+    who: str
+    why: str
+    dry_run: bool
+    corrected: "Corrected" = ()
+    targets: "Targets | None" = None
+
+
+def retry(
+    saga: SagaArgument,
+    why: WhyOption,
+    step: StepArgument = None,
+    who: WhoOption = None,
+    corrected: Annotated[
+        Path | None,
+        typer.Option(
+            "--with",
+            metavar="FILE",
+            help="JSON: corrected data by event type, for this undo alone. Needs --app.",
+            show_default=False,
+        ),
+    ] = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option("--app", metavar="TARGET", help="The agents whose classes corrected data must fit.", show_default=False),
+    ] = None,
+    dry_run: DryRunOption = False,
+    bus: BusOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask again for an undo that failed, as it was or with corrected data.
+
+    Exits with 2 where no undo of the saga has failed, or corrected data does not fit; 3 where the bus is unavailable.
+    """
+    from pavane.cli.targets import load_targets
+
+    if corrected is not None and not targets:
+        raise typer.BadParameter("it needs --app, which says what the data must fit", param_hint="--with")
+    found = load_targets(targets) if targets else None
+    data = _corrected(corrected) if corrected is not None else ()
+    _ask(Question(saga, "retry", step, _name(who), why, dry_run, data, found), bus, as_json=as_json)
+
+
+def done(
+    saga: SagaArgument,
+    why: WhyOption,
+    step: StepArgument = None,
+    by_hand: Annotated[bool, typer.Option("--by-hand", help="Its effect was taken back by a person. Required.")] = False,
+    who: WhoOption = None,
+    dry_run: DryRunOption = False,
+    bus: BusOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """State that a person has taken back what an undo could not: it counts as undone.
+
+    Exits with 2 where no undo of the saga has failed, 3 where the bus is unavailable.
+    """
+    if not by_hand:
+        raise typer.BadParameter("say that you have taken the effect back yourself", param_hint="--by-hand")
+    _ask(Question(saga, "done", step, _name(who), why, dry_run), bus, as_json=as_json)
+
+
+def skip(
+    saga: SagaArgument,
+    why: WhyOption,
+    step: StepArgument = None,
+    who: WhoOption = None,
+    dry_run: DryRunOption = False,
+    bus: BusOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Leave the effect of an undo that failed standing, and undo the rest: the saga ends abandoned, not compensated.
+
+    Exits with 2 where no undo of the saga has failed, 3 where the bus is unavailable.
+    """
+    _ask(Question(saga, "skip", step, _name(who), why, dry_run), bus, as_json=as_json)
+
+
+def abandon(
+    saga: SagaArgument,
+    why: WhyOption,
+    who: WhoOption = None,
+    dry_run: DryRunOption = False,
+    bus: BusOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End a saga that is turned back as it is: no undo is asked for any more, and what stands stays.
+
+    Exits with 2 where the saga is not turned back, 3 where the bus is unavailable.
+    """
+    _ask(Question(saga, "abandon", None, _name(who), why, dry_run), bus, as_json=as_json)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"retry": retry, "done": done, "skip": skip, "abandon": abandon}
+"""By name, under ``pavane sagas``."""
+
+
+def _name(who: str | None) -> str:
+    if who is None:
+        try:
+            who = getpass.getuser()
+        except (KeyError, OSError):
+            who = ""
+    if not who.strip():
+        raise typer.BadParameter("say who decides", param_hint="--who")
+    return who.strip()
+
+
+def _ask(question: Question, bus: str | None, *, as_json: bool) -> None:
+    from pavane.cli.session import with_bus
+    from pavane_saga.operator import consequences
+
+    if not question.why.strip():
+        raise typer.BadParameter("say why: it goes on record", param_hint="--why")
+
+    async def decide(opened: Bus) -> "tuple[Story, Sequence[Decided]]":
+        return await _decide(opened, question)
+
+    story, decided = with_bus(bus, decide)
+    commands = consequences(story, decided)
+    if as_json:
+        print_json(
+            {
+                "saga": story.summary.saga,
+                "decided": [each.identity for each in decided] if not question.dry_run else [],
+                "would_decide": [each.identity for each in decided] if question.dry_run else [],
+                "next": [_described(each) for each in commands],
+                "standing": [{"step": name, "causes": list(causes)} for name, causes in story.standing],
+            }
+        )
+        return
+    if not decided:
+        print("that was decided before, and nothing has failed since: nothing to do")
+        return
+    would = "would decide" if question.dry_run else "decided"
+    for each in decided:
+        print(f"{would}: {each.verb} {each.step}".rstrip())
+    for command in commands:
+        print(f"  next: {safe(_described(command))}")
+    if not commands:
+        print("  next: nothing at once")
+    if not question.dry_run:
+        say("the coordinator acts on it when it reads it: pavane sagas show " + story.summary.saga)
+
+
+async def _decide(bus: Bus, question: Question) -> "tuple[Story, Sequence[Decided]]":
+    from pavane_saga.operator import decisions
+
+    story = await story_of(bus, question.saga)
+    decided = decisions(
+        story,
+        question.verb,
+        question.step,
+        who=question.who,
+        why=question.why.strip(),
+        at_ms=int(time.time() * 1000),
+        corrected=question.corrected,
+    )
+    if question.targets is not None:
+        _check(question.targets, decided)
+    if decided and not question.dry_run:
+        await _state(bus, story, decided)
+    return story, decided
+
+
+async def _state(bus: Bus, story: "Story", decided: "Sequence[Decided]") -> None:
+    """Publish the facts, under a trace of their own that is linked to where the saga began."""
+    from pavane_saga.wire import FACTS, fact_envelope, fact_message
+    from pavane_tracing.setup import make_tracing
+    from pavane_tracing.store import SPANS_TOPIC, encode
+    from pavane_tracing.work import FLUSH_S
+
+    tracing = make_tracing("operator", keep=bus.embedded, system="pavane" if bus.embedded else "kafka")
+    if tracing.keep:
+        await bus.create_topics([TopicSpec(SPANS_TOPIC)])
+    saga = story.summary.saga
+    messages: list[Message] = []
+    for fact in decided:
+        envelope = fact_envelope(fact, saga=saga, source=f"/operators/{quote(fact.who)}", time_s=fact.at_ms / 1000)
+        links = [event.trace for event in story.events[:1]]
+        point = tracing.send_root(FACTS, envelope.id, envelope.type, saga=saga, size=len(envelope.data), links=links)
+        messages.append(fact_message(envelope, point.trace))
+        if point.spans:
+            messages.append(encode(point.spans, saga))
+    await bus.publish(messages)
+    tracing.shutdown(FLUSH_S)
+
+
+def _described(command: "Command") -> str:
+    from pavane_saga.engine import End, Halt, Undo
+
+    if isinstance(command, Undo):
+        return f"undo {command.step}" + (f" (retry {command.retry})" if command.retry else "")
+    if isinstance(command, End):
+        return f"the saga ends {command.verdict}"
+    return "all agents are told" if isinstance(command, Halt) else f"parked: {command.step}"
+
+
+def _corrected(path: Path) -> "Corrected":
+    """What a file gives in place of what events said."""
+    try:
+        document: object = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read", [Problem(str(path), "file", error.strerror or "")]) from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is no JSON", [Problem(str(path), "file.json", str(error))]) from error
+    if not isinstance(document, dict) or not document:
+        message = 'one JSON object: the corrected data by event type, as {"shop.charged": {...}}'
+        raise ConfigurationError(f"{path} does not say what to correct", [Problem(str(path), "file.object", message)])
+    members = cast("dict[str, object]", document)
+    return tuple(sorted((kind, json.dumps(data, separators=(",", ":"), ensure_ascii=False)) for kind, data in members.items()))
+
+
+def _check(targets: "Targets", decided: "Sequence[Decided]") -> None:
+    """Corrected data must fit the classes through which the step takes and gives these events."""
+    steps = {step.wire_name: step for agent in targets.agents for step in agent.steps.values()}
+    problems: list[Problem] = []
+    for each in decided:
+        step = steps.get(each.step)
+        if step is None:
+            problems.append(Problem(each.step, "step.unknown", "none of the agents that --app names has that step"))
+            continue
+        kinds: list[type[Event]] = [view for parameter in step.signature.parameters for view in parameter.views]
+        kinds += step.signature.produces
+        for kind, data in each.corrected:
+            view = next((view for view in kinds if view.event_type == kind), None)
+            if view is None:
+                problems.append(Problem(kind, "corrected.unknown", f"{each.step} neither takes nor gives it"))
+                continue
+            try:
+                view.from_json_strictly(data)
+            except ContractViolation as error:
+                problems += error.problems
+    if problems:
+        raise ContractViolation("nothing was decided: the corrected data does not fit", problems)

@@ -1,0 +1,261 @@
+"""What people decide about sagas whose undo failed: the engine's rules, the verbs, and what comes of them."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pavane.runner import run
+from pavane_events.buses.address import open_bus
+from pavane_events.errors import ConfigurationError
+from pavane_saga.facts import Decided, Fact, UndoFailed, Verb, fact_from_json
+from pavane_saga.operator import consequences, decisions
+from pavane_saga.story import Story, read_story
+from unit import cli_toy
+from unit.cli_shell import Shell
+from unit.test_engine_rules import ASKED, BOOKED, COMPENSATED, PAID, REFUSED, ROOMED, TRIP, Saga, undone
+
+HALTED = (ASKED, BOOKED, ROOMED, PAID, REFUSED)
+STUCK = UndoFailed("trip/pay", ("booked", "roomed"), "bank-away", "no answer")
+REST = (undone("trip/hotel", "asked"), undone("trip/flight", "asked"))
+ORDER = "order-0"
+
+
+def decided(verb: Verb, number: int = 1) -> Decided:
+    step, causes = ("", ()) if verb == "abandon" else ("trip/pay", ("booked", "roomed"))
+    return Decided(verb, step, causes, number, "ann", "the bank said so", 7)
+
+
+class TestEngine:
+    def test_a_retry_asks_for_the_undo_again_and_the_saga_is_parked_no_more(self) -> None:
+        saga = Saga(TRIP, *HALTED, STUCK)
+        (undo,) = saga.tell(decided("retry"))
+        assert (getattr(undo, "step", None), getattr(undo, "retry", None)) == ("trip/pay", 1)
+        assert saga.status == "compensating"
+        assert saga.tell(decided("retry")) == ()
+
+    def test_a_retry_that_fails_in_the_same_way_parks_it_again(self) -> None:
+        saga = Saga(TRIP, *HALTED, STUCK, decided("retry"))
+        again = UndoFailed(STUCK.step, STUCK.causes, STUCK.code, STUCK.reason, retry=1)
+        (park,) = saga.tell(again)
+        assert getattr(park, "retry", None) == 1
+        assert saga.status == "parked"
+        assert [getattr(each, "retry", None) for each in saga.tell(decided("retry", 2))] == [2]
+
+    def test_a_late_failure_of_an_earlier_try_does_not_park_a_retry(self) -> None:
+        saga = Saga(TRIP, *HALTED, STUCK, decided("retry"))
+        assert not [each for each in saga.tell(UndoFailed(STUCK.step, STUCK.causes, "other")) if hasattr(each, "retry")]
+        assert saga.status == "compensating"
+
+    def test_what_is_done_by_hand_counts_as_undone(self) -> None:
+        saga = Saga(TRIP, *HALTED, STUCK)
+        assert {getattr(each, "step", None) for each in saga.tell(decided("done"))} == {"trip/hotel", "trip/flight"}
+        assert saga.tell(*REST) == (COMPENSATED,)
+
+    def test_what_is_skipped_stays_and_the_saga_ends_abandoned(self) -> None:
+        saga = Saga(TRIP, *HALTED, STUCK)
+        assert {getattr(each, "step", None) for each in saga.tell(decided("skip"))} == {"trip/hotel", "trip/flight"}
+        assert saga.status == "compensating"
+        assert [getattr(each, "verdict", None) for each in saga.tell(*REST)] == ["abandoned"]
+
+    def test_an_abandoned_saga_ends_as_it_is(self) -> None:
+        saga = Saga(TRIP, *HALTED, STUCK)
+        assert [getattr(each, "verdict", None) for each in saga.tell(decided("abandon"))] == ["abandoned"]
+
+    def test_the_order_in_which_facts_come_does_not_matter(self) -> None:
+        again = UndoFailed(STUCK.step, STUCK.causes, STUCK.code, STUCK.reason, retry=1)
+        facts: list[Fact] = [STUCK, decided("retry"), again, decided("skip")]
+        for order in (facts, facts[::-1], [facts[2], facts[0], facts[3], facts[1]]):
+            saga = Saga(TRIP, *HALTED, *order)
+            assert saga.status == "compensating"
+            assert saga.history.retry_of(("trip/pay", ("booked", "roomed"))) == 1
+
+    def test_a_decision_is_written_and_read(self) -> None:
+        fact = Decided("retry", "a/b", ("x", "y"), 2, "ann", "because", 7, (("t.one", '{"a":1}'), ("t.two", "{}")))
+        assert fact_from_json(fact.to_json()) == fact
+        assert fact_from_json(STUCK.to_json()) == STUCK
+        assert b"retry" not in STUCK.to_json()
+
+
+class TestOperator:
+    def judged(self, *facts: Fact) -> "Judged":
+        return Judged(Saga(TRIP, *HALTED, *facts))
+
+    def ask(self, saga: "Judged", verb: Verb, step: str | None = None) -> tuple[Decided, ...]:
+        return decisions(saga, verb, step, who="ann", why="so", at_ms=1)
+
+    def test_the_step_is_named_in_full_in_short_or_not_at_all(self) -> None:
+        for name in ("trip/pay", "pay", None):
+            (fact,) = self.ask(self.judged(STUCK), "done", name)
+            assert (fact.step, fact.causes) == (STUCK.step, STUCK.causes)
+
+    @pytest.mark.parametrize("verb", ["retry", "done", "skip", "abandon"])
+    def test_saying_it_twice_says_nothing_more(self, verb: Verb) -> None:
+        first = self.ask(self.judged(STUCK), verb)
+        assert self.ask(self.judged(STUCK, *first), verb) == ()
+
+    def test_a_retry_after_a_retry_that_failed_is_another(self) -> None:
+        again = UndoFailed(STUCK.step, STUCK.causes, STUCK.code, "", retry=1)
+        (fact,) = self.ask(self.judged(STUCK, decided("retry"), again), "retry")
+        assert fact.number == 2
+
+    def test_where_nothing_failed_there_is_nothing_to_decide(self) -> None:
+        with pytest.raises(ConfigurationError, match=re.escape("nothing to decide")):
+            self.ask(Judged(Saga(TRIP, ASKED)), "abandon")
+        with pytest.raises(ConfigurationError, match="no undo has failed"):
+            self.ask(self.judged(), "skip")
+        with pytest.raises(ConfigurationError, match="trip/pay"):
+            self.ask(self.judged(STUCK), "skip", "trip/hotel")
+
+    def test_what_would_come_of_it_is_known_before(self) -> None:
+        saga = self.judged(STUCK, *REST)
+        assert COMPENSATED in consequences(saga, self.ask(saga, "done"))
+        assert COMPENSATED not in consequences(saga, self.ask(saga, "retry"))
+
+    def test_only_events_of_the_undo_can_be_corrected(self) -> None:
+        with pytest.raises(ConfigurationError, match="nothing else"):
+            decisions(self.judged(STUCK), "retry", None, who="a", why="b", at_ms=1, corrected=(("never", "{}"),))
+
+
+class Judged:
+    """An engine's saga as the operator's rules look at it."""
+
+    def __init__(self, saga: Saga) -> None:
+        from pavane_saga.engine import failure
+
+        self.plan = saga.plan
+        self.history = saga.history
+        self.failure = failure(saga.plan, saga.history)
+
+
+# --- the verbs, on a bus file -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """One order that could not be shipped, and whose packing could not be undone: parked."""
+    url = f"sqlite:///{tmp_path / 'bus.db'}"
+    asyncio.run(cli_toy.perform(url, [cli_toy.STUCK]))
+    return url
+
+
+@pytest.fixture
+def pavane(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str) -> Shell:
+    monkeypatch.setenv("PAVANE_BUS", url)
+    return Shell(monkeypatch, capsys)
+
+
+def go_on(url: str, until: Callable[[Story], bool]) -> Story:
+    """Let agents and coordinator work on until the story says so."""
+
+    async def work() -> Story:
+        async with await open_bus(url) as bus:
+            stop = asyncio.Event()
+            async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+                group.create_task(run(cli_toy.AGENTS, [cli_toy.orders], bus, stop))
+                while True:
+                    story = await read_story(bus, cli_toy.saga_of(ORDER))
+                    assert story is not None
+                    if until(story):
+                        stop.set()
+                        return story
+                    await asyncio.sleep(0.05)
+
+    return asyncio.run(work())
+
+
+def ended(story: Story) -> bool:
+    return story.summary.ended_ms is not None
+
+
+def test_a_parked_saga_says_what_stands_and_what_waits(pavane: Shell) -> None:
+    said = pavane("sagas", "show", ORDER)
+    assert "undos that failed and wait for a decision" in said.out
+    assert "packing/pack: attempts.exhausted (OSError)" in said.out
+    assert "--dry-run" in said.err
+
+
+def test_done_by_hand_lets_the_rest_be_undone_and_is_on_record(pavane: Shell, url: str) -> None:
+    said = pavane("sagas", "done", ORDER, "--by-hand", "--why", "cut it open", "--who", "ann")
+    assert (said.code, said.out) == (0, "decided: done packing/pack\n  next: the saga ends compensated\n")
+    story = go_on(url, ended)
+    assert (story.summary.state, story.standing) == ("compensated", ())
+    chapter = next(each for each in story.chapters if each.kind == "decided")
+    assert (chapter.who, chapter.what, chapter.reason) == ("ann", "decided: undone by hand: packing/pack", "cut it open")
+    assert "cut it open" in pavane("sagas", "show", ORDER).out
+
+
+def test_skip_leaves_the_effect_and_ends_abandoned(pavane: Shell, url: str) -> None:
+    assert pavane("sagas", "skip", ORDER, "pack", "--why", "cheap").code == 0
+    story = go_on(url, ended)
+    assert story.summary.state == "abandoned"
+    assert [step for step, _ in story.standing] == ["packing/pack"]
+
+
+def test_abandon_ends_it_at_once(pavane: Shell, url: str) -> None:
+    said = pavane("sagas", "abandon", ORDER, "--why", "enough")
+    assert "next: the saga ends abandoned" in said.out
+    assert go_on(url, ended).summary.state == "abandoned"
+    again = pavane("sagas", "abandon", ORDER, "--why", "enough")
+    assert again.code == 2
+    assert "it has ended (abandoned)" in again.err
+
+
+def test_a_retry_that_fails_parks_again_and_one_with_corrected_data_succeeds(pavane: Shell, url: str, tmp_path: Path) -> None:
+    assert pavane("sagas", "retry", ORDER, "--why", "perhaps").code == 0
+    twice = pavane("sagas", "retry", ORDER, "--why", "perhaps")
+    assert (twice.code, twice.out) == (0, "that was decided before, and nothing has failed since: nothing to do\n")
+    story = go_on(url, lambda story: story.summary.state == "parked")
+    assert [failed.retry for failed in story.stuck] == [1]
+
+    corrected = tmp_path / "corrected.json"
+    corrected.write_text(json.dumps({"toy.order-placed": {"order_id": ORDER, "amount": "much"}}))
+    command = ("sagas", "retry", ORDER, "--why", "typo", "--with", str(corrected), "--app", "unit.cli_toy:AGENTS")
+    wrong = pavane(*command)
+    assert wrong.code == 2
+    assert "data.amount" in wrong.err
+
+    corrected.write_text(json.dumps({"toy.order-placed": {"order_id": ORDER, "amount": 14}}))
+    assert "undo packing/pack (retry 2)" in pavane(*command).out
+    story = go_on(url, ended)
+    assert (story.summary.state, story.standing) == ("compensated", ())
+
+
+def test_a_dry_run_decides_nothing(pavane: Shell, url: str) -> None:
+    said = pavane("sagas", "retry", ORDER, "--why", "perhaps", "--dry-run", "--json")
+    assert said.document["decided"] == []
+    assert said.document["next"] == ["undo packing/pack (retry 1)"]
+    assert said.document["standing"] == [{"step": "packing/pack", "causes": _causes(url)}]
+    assert "decided" not in pavane("sagas", "show", ORDER).out.replace("wait for a decision", "")
+
+
+def _causes(url: str) -> list[str]:
+    async def read() -> list[str]:
+        async with await open_bus(url) as bus:
+            story = await read_story(bus, cli_toy.saga_of(ORDER))
+            assert story is not None
+            return list(story.stuck[0].causes)
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("retry", ORDER), "--why"),
+        (("retry", ORDER, "--why", " "), "say why"),
+        (("done", ORDER, "--why", "so"), "--by-hand"),
+        (("skip", ORDER, "charge", "--why", "so"), "the undos that failed are of packing/pack"),
+        (("skip", "nobody", "--why", "so"), "no such saga"),
+        (("retry", ORDER, "--why", "so", "--with", "nowhere.json"), "--app"),
+        (("retry", ORDER, "--why", "so", "--with", "nowhere.json", "--app", "unit.cli_toy:AGENTS"), "cannot be read"),
+        (("retry", ORDER, "--why", "so", "--who", " "), "say who"),
+    ],
+)
+def test_what_is_not_clear_is_not_decided(pavane: Shell, arguments: tuple[str, ...], error: str) -> None:
+    said = pavane("sagas", *arguments)
+    assert said.code == 2
+    assert error in said.err
