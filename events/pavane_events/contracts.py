@@ -72,13 +72,13 @@ def contradictions(producer: Schema, consumer: Schema) -> Iterator[tuple[str, st
 
     A view that is merely narrower contradicts nothing. What is not understood is taken to fit.
     """
-    given, wanted = _members(producer, "properties"), _members(consumer, "properties")
+    given, wanted = members_of(producer, "properties"), members_of(consumer, "properties")
     for name in cast("list[str]", consumer.get("required", [])):
         if name not in given:
             yield name, "is required and is never said"
     for name, schema in wanted.items():
         if name in given:
-            why = _clash(_arms(given[name], producer), _arms(schema, consumer))
+            why = _clash(arms_of(given[name], producer), arms_of(schema, consumer))
             if why is not None:
                 yield name, why
 
@@ -100,32 +100,35 @@ def _text(event: type[Event]) -> str:
 
 def _clash(given: list[Schema], wanted: list[Schema]) -> str | None:
     """Why none of the arms of one fits any of the other; None where some pair may."""
-    reasons = [_unfit(mine, its) for mine in given for its in wanted]
+    reasons = [unfit(mine, its) for mine in given for its in wanted]
     if not reasons or any(reason is None for reason in reasons):
         return None
     return reasons[0]
 
 
-def _unfit(given: Schema, wanted: Schema) -> str | None:
-    mine, its = _values(given), _values(wanted)
+def unfit(given: Schema, wanted: Schema) -> str | None:
+    """Why nothing that fits the one fits the other; None where something may."""
+    mine, its = values_of(given), values_of(wanted)
     if mine is not None and its is not None and not any(value in its for value in mine):
         return f"is one of {mine}, wanted is one of {its}"
     kinds = given.get("type"), wanted.get("type")
     if isinstance(kinds[0], str) and isinstance(kinds[1], str) and kinds[0] != kinds[1] and not _NUMBERS.issuperset(kinds):
         return f"is of type {kinds[0]}, wanted is {kinds[1]}"
-    if max(_lowest(given), _lowest(wanted)) > min(_highest(given), _highest(wanted)):
-        return f"lies from {_lowest(given):g} to {_highest(given):g}, wanted is {_lowest(wanted):g} to {_highest(wanted):g}"
+    if max(lowest(given), lowest(wanted)) > min(highest(given), highest(wanted)):
+        return f"lies from {lowest(given):g} to {highest(given):g}, wanted is {lowest(wanted):g} to {highest(wanted):g}"
     return None
 
 
-def _values(schema: Schema) -> list[object] | None:
+def values_of(schema: Schema) -> list[object] | None:
+    """The values that a schema lists; None where it lists none."""
     if "const" in schema:
         return [schema["const"]]
     found = schema.get("enum")
     return cast("list[object]", found) if isinstance(found, list) else None
 
 
-def _lowest(schema: Schema) -> float:
+def lowest(schema: Schema) -> float:
+    """The least number that fits."""
     exclusive, inclusive = schema.get("exclusiveMinimum"), schema.get("minimum")
     bounds = [float(inclusive)] if isinstance(inclusive, int | float) else []
     if isinstance(exclusive, int | float):
@@ -133,7 +136,8 @@ def _lowest(schema: Schema) -> float:
     return max(bounds, default=-inf)
 
 
-def _highest(schema: Schema) -> float:
+def highest(schema: Schema) -> float:
+    """The greatest number that fits."""
     exclusive, inclusive = schema.get("exclusiveMaximum"), schema.get("maximum")
     bounds = [float(inclusive)] if isinstance(inclusive, int | float) else []
     if isinstance(exclusive, int | float):
@@ -141,18 +145,19 @@ def _highest(schema: Schema) -> float:
     return min(bounds, default=inf)
 
 
-def _arms(schema: object, root: Schema) -> list[Schema]:
+def arms_of(schema: object, root: Schema) -> list[Schema]:
     """What a schema may be: itself, behind its ``$ref``, or the arms of its ``anyOf``."""
     found: Schema = cast("Schema", schema) if isinstance(schema, Mapping) else {}
     reference = found.get("$ref")
     if isinstance(reference, str):
-        return _arms(_members(root, "$defs").get(reference.removeprefix("#/$defs/")), root)
+        return arms_of(members_of(root, "$defs").get(reference.removeprefix("#/$defs/")), root)
     arms = found.get("anyOf")
     if isinstance(arms, list):
-        return [each for arm in cast("list[object]", arms) for each in _arms(arm, root)]
+        return [each for arm in cast("list[object]", arms) for each in arms_of(arm, root)]
     return [found]
 
 
-def _members(schema: Schema, name: str) -> Mapping[str, object]:
+def members_of(schema: Schema, name: str) -> Mapping[str, object]:
+    """The members of one of a schema's own objects, as ``properties``; none where it has none."""
     found = schema.get(name)
     return cast("Mapping[str, object]", found) if isinstance(found, Mapping) else {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pavane_events.contracts import contradictions
+from pavane_events.narrowing import narrowings
 from pavane_saga.facts import StepPlan
 from pavane_saga.manifest import Manifest, SagaPlan
 from pavane_saga.saga import SagaEnded
@@ -15,12 +16,16 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: a stable code, how bad it is, where, and a sentence that names the fix."""
+    """One thing that is wrong: a stable code, how bad it is, where, and a sentence that names the fix.
+
+    ``source``: the file and line of the step or event, where whoever checks knows them.
+    """
 
     code: str
     severity: Severity
     where: str
     message: str
+    source: str = ""
 
     def to_json(self) -> dict[str, object]:
         """All of it, as JSON."""
@@ -55,8 +60,10 @@ def check_choreography(
         *_loose_events(steps, sagas),
         *(finding for saga in sagas for finding in _unreachable(steps, saga)),
         *_off_the_way(steps, sagas),
+        *_circles(steps),
         *_versions(contracts),
         *_contradictions(contracts),
+        *_narrower(contracts),
     ]
     return sorted(found, key=lambda finding: finding.severity)
 
@@ -156,6 +163,38 @@ def _off_the_way(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> Iterat
                 yield Finding("undo.off-the-way", "warning", step.name, message)
 
 
+def _circles(steps: Sequence[StepPlan]) -> Iterator[Finding]:
+    """Steps whose answer leads back to them: each circle is told once, at the step of it whose name comes first."""
+    told: set[str] = set()
+    for step in sorted(steps, key=lambda each: each.name):
+        circle = _way_back(steps, step)
+        if circle and told.isdisjoint(circle):
+            told.update(circle)
+            way = " -> ".join([*circle, step.name])
+            message = (
+                f"its answer comes back to it ({way}) and nothing here bounds how often: let one of them answer with another"
+                " event in the end, say by a field that counts"
+            )
+            yield Finding("cycle.unbounded", "warning", step.name, message)
+
+
+def _way_back(steps: Sequence[StepPlan], start: StepPlan) -> list[str]:
+    """The shortest way by which a step's answer leads back to it, as names of steps; empty where none does."""
+    ways: list[list[StepPlan]] = [[start]]
+    seen = {start.name}
+    while ways:
+        way = ways.pop(0)
+        for step in steps:
+            if step.observer or _heard_by(step).isdisjoint(way[-1].produces):
+                continue
+            if step.name == start.name:
+                return [each.name for each in way]
+            if step.name not in seen:
+                seen.add(step.name)
+                ways.append([*way, step])
+    return []
+
+
 def _versions(contracts: Sequence[Contract]) -> Iterator[Finding]:
     for producer, consumer in _pairs(contracts):
         if consumer.version < producer.version:
@@ -181,6 +220,17 @@ def _contradictions(contracts: Sequence[Contract]) -> Iterator[Finding]:
                     " correct the view, or make it another version"
                 )
                 yield Finding("contract.contradiction", "warning", f"{consumer.where}, {consumer.type} {field}", message)
+
+
+def _narrower(contracts: Sequence[Contract]) -> Iterator[Finding]:
+    for producer, consumer in _pairs(contracts):
+        if consumer.version == producer.version:
+            for field, why in narrowings(producer.schema, consumer.schema):
+                message = (
+                    f"its {consumer.name} takes less than {producer.where} may say as {producer.name}: {field} {why}; an event"
+                    " that does not fit fails the step: widen the view, or narrow the contract"
+                )
+                yield Finding("contract.narrower", "warning", f"{consumer.where}, {consumer.type} {field}", message)
 
 
 def _pairs(contracts: Sequence[Contract]) -> Iterator[tuple[Contract, Contract]]:

@@ -8,6 +8,8 @@ from pavane_saga.facts import StepPlan
 from pavane_saga.manifest import SagaPlan
 
 _UNDO = "↩"
+_NEVER = 999
+"""How far away a step is that no saga comes to."""
 
 
 def agents_of(steps: Iterable[StepPlan], sagas: Iterable[SagaPlan]) -> Mapping[str, Sequence[StepPlan]]:
@@ -20,11 +22,58 @@ def agents_of(steps: Iterable[StepPlan], sagas: Iterable[SagaPlan]) -> Mapping[s
     return by_agent
 
 
-def to_mermaid(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> str:
+def undo_paths(steps: Sequence[StepPlan], saga: SagaPlan) -> list[tuple[str | None, str]]:
+    """Which undo waits for which, where a saga fails when everything was done: pairs of steps, the earlier undo first.
+
+    A step is undone once every step that built on its events, directly or by way of steps that have no undo, is undone;
+    None stands before those that nothing is built on: they are undone first.
+    """
+    reached = [step for step in steps if not step.observer and _distance(step, _distances(steps, [saga.starts])) < _NEVER]
+    paths: list[tuple[str | None, str]] = []
+    for step in reached:
+        if step.effects:
+            users = _undone_users(reached, step)
+            paths += [(user, step.name) for user in users] or [(None, step.name)]
+    return paths
+
+
+def undo_order(steps: Sequence[StepPlan], saga: SagaPlan) -> list[list[str]]:
+    """The same in waves: what is undone first, side by side, then what waits for it. Steps in a circle come last."""
+    waits: dict[str, set[str]] = {}
+    for before, step in undo_paths(steps, saga):
+        waits.setdefault(step, set()).update([before] if before is not None else [])
+    waves: list[list[str]] = []
+    while waits:
+        wave = sorted(step for step, before in waits.items() if before.isdisjoint(waits.keys() - {step})) or sorted(waits)
+        waves.append(wave)
+        for step in wave:
+            del waits[step]
+    return waves
+
+
+def _undone_users(steps: Sequence[StepPlan], maker: StepPlan) -> list[str]:
+    """The steps with an undo that build on a step's events, the nearest on every way."""
+    found: dict[str, None] = {}
+    seen = {maker.name}
+    todo = [maker]
+    while todo:
+        said = set(todo.pop().produces)
+        for step in steps:
+            if step.name not in seen and any(kind in said for alternatives in step.consumes for kind in alternatives):
+                seen.add(step.name)
+                if step.effects:
+                    found[step.name] = None
+                else:
+                    todo.append(step)
+    return list(found)
+
+
+def to_mermaid(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan], *, undo: bool = False) -> str:
     """A Mermaid flowchart: a box per agent with its steps, an arrow per event, a hexagon per end.
 
-    ``↩`` marks a step that is undone when its saga fails, a dashed arrow leads to an observer. The same declarations
-    give the same text, so it may be kept in a README and compared.
+    ``↩`` marks a step that is undone when its saga fails, a dashed arrow leads to an observer. ``undo``: thick arrows lead
+    from where a saga has failed back from undo to undo. The same declarations give the same text, so it may be kept in a
+    README and compared.
     """
     agents = agents_of(steps, sagas)
     named = _Ids()
@@ -46,15 +95,25 @@ def to_mermaid(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> str:
             lines += _arrows(named, source, kind, ordered, bare=kind in ends)
     for kind in _outside(ordered, sagas):
         lines += [f'    {named("event", kind)}(["{kind}"])', *_arrows(named, named("event", kind), kind, ordered, bare=True)]
+    for saga in sagas if undo else ():
+        failed = named("failed", saga.name)
+        lines.append(f'    {failed}(("{saga.name} failed"))')
+        for before, undone in undo_paths(ordered, saga):
+            source = named("step", before) if before is not None else failed
+            lines.append(f"    {source} ==>|{_UNDO}| {named('step', undone)}")
     lines += ["    classDef good stroke:#2a7,stroke-width:2px", "    classDef bad stroke:#c33,stroke-width:2px"]
     for saga in sagas:
         lines.append(f"    class {named('end', saga.completes)} good")
         lines += [f"    class {named('end', kind)} bad" for kind in saga.fails]
+        lines += [f"    class {named('failed', saga.name)} bad"] if undo else []
     return "\n".join(lines) + "\n"
 
 
-def to_text(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> str:
-    """The same to read: every saga with its ends, then every agent's steps with what they wait for and give."""
+def to_text(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan], *, undo: bool = False) -> str:
+    """The same to read: every saga with its ends, then every agent's steps with what they wait for and give.
+
+    ``undo``: what is undone first, and what after that, with each saga.
+    """
     lines: list[str] = []
     for saga in sagas:
         fails = ", ".join(saga.fails) or "nothing but a failed step"
@@ -63,6 +122,8 @@ def to_text(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> str:
             f"    completes with  {saga.completes}",
             f"    fails with      {fails}, or after {saga.deadline_s:g} s",
         ]
+        for number, wave in enumerate(undo_order(list(steps), saga) if undo else ()):
+            lines.append(f"    {'undone first' if number == 0 else 'then':<14}  {', '.join(wave)}")
     for agent, mine in agents_of(steps, sagas).items():
         lines.append(f"agent {agent}")
         for step in mine:
@@ -123,7 +184,7 @@ def _distances(steps: Sequence[StepPlan], starts: Iterable[str]) -> Mapping[str,
 
 
 def _distance(step: StepPlan, distances: Mapping[str, int]) -> int:
-    return max((min(distances.get(kind, 999) for kind in kinds) for kinds in step.consumes), default=999)
+    return max((min(distances.get(kind, _NEVER) for kind in kinds) for kinds in step.consumes), default=_NEVER)
 
 
 class _Ids:

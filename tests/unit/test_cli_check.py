@@ -1,5 +1,6 @@
 """``pavane check`` and ``pavane graph``: a choreography looked at before anything runs."""
 
+import re
 from pathlib import Path
 from typing import cast
 
@@ -23,9 +24,13 @@ def declare(directory: Path, name: str, *lines: str) -> str:
     return f"{name}:agent"
 
 
-def test_the_credit_choreography_is_sound(pavane: Shell) -> None:
+def test_the_credit_choreography_is_sound_and_says_where_it_refuses_on_purpose(pavane: Shell) -> None:
     said = pavane("check", *CREDIT)
-    assert said == (0, "", "5 agents, 5 steps, 1 saga: 0 errors, 0 warnings\n")
+    assert (said.code, said.err) == (0, "5 agents, 5 steps, 1 saga: 0 errors, 1 warning\n")
+    (line,) = said.out.splitlines()
+    assert line.startswith("warning  risk-assessment/assess, credit.score-computed confidence: its ConfidentScore takes less")
+    assert "confidence may be 0 to 1, wanted is 0.7 to 1" in line
+    assert re.search(r"\[contract.narrower\]  .*pavane_credit/risk\.py:\d+$", line)
 
 
 def test_a_step_without_an_undo_is_an_error_with_its_three_ways_out(pavane: Shell, tmp_path: Path) -> None:
@@ -34,7 +39,7 @@ def test_a_step_without_an_undo_is_an_error_with_its_three_ways_out(pavane: Shel
     assert said.code == 1
     assert said.out.splitlines()[0] == (
         "error  undoless/act: it may change something and nothing undoes it: add @act.compensate, or say effects=False"
-        " (it changes nothing), or retriable=True (it is only ever finished, never undone)  [step.no-undo]"
+        " (it changes nothing), or retriable=True (it is only ever finished, never undone)  [step.no-undo]  undoless.py:4"
     )
 
 
@@ -55,7 +60,7 @@ def test_findings_as_json_have_code_severity_place_and_message(pavane: Shell) ->
     document = pavane("check", "unit.cli_toy:shipping", "unit.cli_toy:orders", "--json").document
     assert document["errors"] == 1
     findings = cast("list[dict[str, object]]", document["findings"])
-    assert all(set(each) == {"code", "severity", "where", "message"} for each in findings)
+    assert all(set(each) == {"code", "severity", "where", "message", "source"} for each in findings)
 
 
 def test_schemas_are_compared_and_written(pavane: Shell, tmp_path: Path) -> None:

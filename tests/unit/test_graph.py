@@ -1,7 +1,7 @@
 """Graph: the choreography drawn from declarations."""
 
 from pavane_saga.facts import StepPlan
-from pavane_saga.graph import agents_of, to_mermaid, to_text
+from pavane_saga.graph import agents_of, to_mermaid, to_text, undo_order, undo_paths
 from pavane_saga.manifest import SagaPlan
 
 STEPS = [
@@ -80,3 +80,41 @@ def test_the_text_says_what_every_step_waits_for_and_gives() -> None:
 def test_agents_without_a_saga_are_drawn_too() -> None:
     assert "step_scoring_compute" in to_mermaid(STEPS, [])
     assert to_text(STEPS, []).startswith("agent income\n")
+
+
+def test_the_way_back_leads_from_the_last_user_to_the_first_maker() -> None:
+    assert sorted(undo_paths(STEPS, SAGA), key=str) == [("risk/assess", "scoring/compute"), (None, "risk/assess")]
+    assert undo_order(STEPS, SAGA) == [["risk/assess"], ["scoring/compute"]]
+
+
+def test_a_step_without_an_undo_hands_the_wait_on() -> None:
+    through = [
+        StepPlan("a/first", (("placed",),), ("one",), effects=True),
+        StepPlan("b/second", (("one",),), ("two",), effects=False),
+        StepPlan("c/third", (("two",),), ("three",), effects=True),
+        StepPlan("d/beside", (("one",),), (), effects=True),
+        StepPlan("e/elsewhere", (("never",),), (), effects=True),
+    ]
+    assert undo_order(through, SAGA) == [["c/third", "d/beside"], ["a/first"]]
+
+
+def test_steps_in_a_circle_are_undone_together() -> None:
+    circle = [
+        StepPlan("a/ping", (("placed", "pong"),), ("ping",), effects=True),
+        StepPlan("b/pong", (("ping",),), ("pong",), effects=True),
+    ]
+    assert undo_order(circle, SAGA) == [["a/ping", "b/pong"]]
+
+
+def test_the_way_back_is_drawn_with_thick_arrows_and_told_in_waves() -> None:
+    picture = to_mermaid(STEPS, [SAGA], undo=True).splitlines()
+    assert [line.strip() for line in picture if "==>" in line or "((" in line] == [
+        'failed_credit(("credit failed"))',
+        "step_risk_assess ==>|↩| step_scoring_compute",
+        "failed_credit ==>|↩| step_risk_assess",
+    ]
+    assert "    class failed_credit bad" in picture
+    assert to_text(STEPS, [SAGA], undo=True).splitlines()[3:5] == [
+        "    undone first    risk/assess",
+        "    then            scoring/compute",
+    ]

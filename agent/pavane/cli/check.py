@@ -1,6 +1,8 @@
 """``pavane check``: what is wrong with a choreography, and whether its published contracts are current."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,7 +76,8 @@ def check_start(found: "Targets") -> None:
 def _print(found: "Targets", findings: "list[Finding]", written: list[Path]) -> None:
     for each in findings:
         severity = paint(each.severity, "red" if each.severity == "error" else "yellow")
-        print(f"{severity}  {each.where}: {each.message}  [{each.code}]")
+        place = f"  {each.source}" if each.source else ""
+        print(f"{severity}  {each.where}: {each.message}  [{each.code}]{place}")
     for path in written:
         print(f"wrote {path}")
     errors = sum(each.severity == "error" for each in findings)
@@ -93,7 +96,28 @@ def _findings(found: "Targets") -> "list[Finding]":
 
     own = [Finding(each.code, "error", each.where, each.message) for agent in found.agents for each in agent.problems()]
     sagas = [SagaPlan.of(saga) for saga in found.sagas]
-    return own + check_choreography([_manifest(agent) for agent in found.agents], sagas, list(_contracts(found)))
+    wrong = own + check_choreography([_manifest(agent) for agent in found.agents], sagas, list(_contracts(found)))
+    places = _places(found)
+    return [replace(each, source=places.get(each.where.partition(",")[0], "")) for each in wrong]
+
+
+def _places(found: "Targets") -> dict[str, str]:
+    """By step and by event type, the file and line that say so."""
+    places = {step.wire_name: _place(step.function) for agent in found.agents for step in agent.steps.values()}
+    for event in _events(found):
+        places.setdefault(event.event_type, _place(event))
+    return places
+
+
+def _place(what: Callable[..., object]) -> str:
+    try:
+        file, line = inspect.getsourcefile(what), inspect.getsourcelines(what)[1]
+    except (OSError, TypeError):  # made at run time
+        return ""
+    if file is None:
+        return ""
+    path = Path(file)
+    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
 
 
 def _manifest(agent: "Agent") -> "Manifest":

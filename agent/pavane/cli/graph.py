@@ -18,6 +18,7 @@ class Format(StrEnum):
 def graph(
     targets: TargetsArgument,
     form: Annotated[Format, typer.Option("--format", help="Mermaid for a README, text to read.")] = Format.MERMAID,
+    undo: Annotated[bool, typer.Option("--undo", help="With the way back: which undo waits for which.")] = False,
 ) -> None:
     """Draw the choreography: agents' steps, their events, joins and ends. Nothing needs to run.
 
@@ -31,4 +32,4 @@ def graph(
     found = load_targets(targets)
     steps = [step_plan(step) for agent in found.agents for step in agent.steps.values()]
     sagas = [SagaPlan.of(saga) for saga in found.sagas]
-    print((to_mermaid if form is Format.MERMAID else to_text)(steps, sagas), end="")
+    print((to_mermaid if form is Format.MERMAID else to_text)(steps, sagas, undo=undo), end="")
