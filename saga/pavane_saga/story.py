@@ -13,7 +13,7 @@ from pavane_events.record import Record
 from pavane_saga.engine import Debt, Failure, State, failure, open_debts, standing, status, unseen
 from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Happened, Settled, UndoFailed, Undone
 from pavane_saga.history import History, Plan, Unit
-from pavane_saga.manifest import Directory, read_directory
+from pavane_saga.manifest import Directory, SagaPlan, read_directory
 from pavane_saga.saga import SagaEnded
 from pavane_saga.wire import COORDINATOR, ENDED, ENDS, FACTS, UNDO, commands_topic, read_fact, read_undo_request
 
@@ -60,7 +60,8 @@ class Story:
     """A whole saga. ``owed``: answers not given yet. ``standing``: effects that may stand, by step and its inputs' ids.
 
     ``stuck``: the undos that failed and wait for a decision. ``unseen``: what somebody named and the topics do not hold
-    (yet). ``events``: the saga's own, as they were read. ``plan`` and ``history`` are what the engine judged it by.
+    (yet). ``events``: the saga's own, as they were read. ``times``: when each was appended, by id, and when each undo was
+    asked for. ``plan`` and ``history`` are what the engine judged it by.
     """
 
     summary: Summary
@@ -71,6 +72,7 @@ class Story:
     stuck: tuple[UndoFailed, ...]
     unseen: tuple[str, ...]
     events: tuple[Envelope, ...] = field(repr=False)
+    times: Mapping[str | Unit, int] = field(repr=False)
     plan: Plan = field(repr=False)
     history: History = field(repr=False)
 
@@ -92,6 +94,7 @@ class Story:
 class _Telling:
     """One saga's records as they gather."""
 
+    times: dict[str | Unit, int] = field(default_factory=dict[str | Unit, int])
     facts: list[Fact] = field(default_factory=list[Fact])
     chapters: list[Chapter] = field(default_factory=list[Chapter])
     events: list[Envelope] = field(default_factory=list[Envelope])
@@ -147,6 +150,22 @@ async def list_sagas(bus: Bus) -> list[Summary]:
         ),
         key=lambda each: (each.started_ms or 0, each.subject or "", each.saga),
     )
+
+
+async def open_stories(bus: Bus) -> list[tuple[Story, SagaPlan]]:
+    """The story of every saga that has started and not ended, with what is declared of it. Raises :class:`BusError`."""
+    directory = await read_directory(bus)
+    tellings: dict[str, _Telling] = {}
+    async for record in _records(bus, _topics(directory)):
+        if record.key is not None:
+            _hear(tellings.setdefault(record.key.decode(errors="replace"), _Telling()), record, directory)
+    waiting = {saga: each for saga, each in tellings.items() if each.ended_ms is None and each.name in directory.sagas}
+    lanes = {saga: partition_of(saga.encode(), bus.partitions) for saga in waiting}
+    declared = await _declarations(bus, directory, set(lanes.values()))
+    return [
+        (_tell(saga, telling, directory, declared[lanes[saga]]), directory.sagas[telling.name or ""])
+        for saga, telling in waiting.items()
+    ]
 
 
 async def find_saga(bus: Bus, wanted: str) -> list[str]:
@@ -216,6 +235,7 @@ def _hear(telling: _Telling, record: Record, directory: Directory) -> None:
             heard = _of_fact(telling, read_fact(envelope))
         elif envelope.type == UNDO:
             request = read_undo_request(envelope)
+            telling.times[request.step, tuple(sorted(request.causes))] = record.timestamp_ms
             heard = _Heard("undo", f"undo asked for ({request.outcome})", request.step)
         elif envelope.type == ENDED:
             heard = _of_end(envelope)
@@ -237,6 +257,7 @@ def _hear(telling: _Telling, record: Record, directory: Directory) -> None:
 
 def _of_event(telling: _Telling, record: Record, envelope: Envelope, directory: Directory) -> _Heard:
     telling.facts.append(Happened.of(envelope, record.offset))
+    telling.times[envelope.id] = record.timestamp_ms
     telling.events.append(envelope)
     if envelope.step is not None:
         return _Heard("event", envelope.type, envelope.step)
@@ -300,6 +321,7 @@ def _tell(saga: str, telling: _Telling, directory: Directory, declared: Mapping[
         stuck=history.stuck() if telling.ended_ms is None else (),
         unseen=unseen(plan, history),
         events=tuple(telling.events),
+        times=telling.times,
         plan=plan,
         history=history,
     )

@@ -1,5 +1,6 @@
 """``pavane sagas``: which sagas there are, and what happened in one of them."""
 
+import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,6 +67,41 @@ def list_(
         ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         or "no saga" + (" in that state" if state else "")
     )
+
+
+@app.command("overdue")
+def overdue(bus: BusOption = None, as_json: JsonOption = False) -> None:
+    """List what has not come in time: which event is missing, which step owes it, since when.
+
+    An answer is overdue by its step's deadline or its saga's, an undo after a minute; those that failed for good are
+    listed by `sagas list --state parked`. Read from the topics alone. Exits with 3 where the bus is unavailable.
+    """
+    from pavane.cli.session import with_bus
+    from pavane_saga.overdue import Overdue, list_overdue
+
+    now_ms = int(time.time() * 1000)
+
+    async def read(opened: Bus) -> list[Overdue]:
+        return await list_overdue(opened, now_ms)
+
+    found = with_bus(bus, read)
+    if as_json:
+        print_json([each.to_json() for each in found])
+        return
+    rows = [
+        (
+            each.saga,
+            safe(each.subject or ""),
+            each.step,
+            " or ".join(each.missing),
+            each.event,
+            day_time(each.since_ms),
+            span(now_ms - each.due_ms),
+        )
+        for each in found
+    ]
+    print_table(("SAGA", "SUBJECT", "OWED BY", "MISSING", "FOR", "SINCE", "OVERDUE"), rows)
+    say(f"{len(found)} overdue" if found else "nothing is overdue")
 
 
 @app.command("show")
