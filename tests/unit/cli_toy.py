@@ -1,7 +1,7 @@
 """A small choreography for the tests of the command line: orders are paid, packed and shipped, or refused and undone."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from pavane import Agent, Event, Rejected, Retry, Saga
@@ -9,11 +9,13 @@ from pavane.plan import plan_of
 from pavane.runner import run
 from pavane_events.bus import Bus, TopicSpec
 from pavane_events.buses.address import open_bus
+from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.envelope import Envelope, parse
 from pavane_events.record import Message
 from pavane_saga.intake import saga_id_of
 from pavane_saga.manifest import SagaPlan
 from pavane_saga.saga import SagaEnded
+from pavane_saga.story import Story, read_story
 from pavane_saga.wire import AGENTS as AGENTS_TOPIC
 from pavane_saga.wire import FACTS
 
@@ -113,6 +115,20 @@ async def perform(url: str, amounts: Sequence[int], junk: Sequence[bytes] = ()) 
                     break
                 await asyncio.sleep(0.02)
             stop.set()
+
+
+async def go_on(url: str, order_id: str, until: Callable[[Story], bool], kafka: KafkaOptions | None = None) -> Story:
+    """Let agents and coordinator work until an order's story says so."""
+    async with await open_bus(url, kafka=kafka) as bus:
+        stop = asyncio.Event()
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            group.create_task(run(AGENTS, [orders], bus, stop))
+            while True:
+                story = await read_story(bus, saga_of(order_id))
+                if story is not None and until(story):
+                    stop.set()
+                    return story
+                await asyncio.sleep(0.05)
 
 
 async def perform_partly(bus: Bus, order_id: str) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pavane.runner import run
 from pavane_events.buses.address import open_bus
 from pavane_events.errors import ConfigurationError
 from pavane_saga.facts import Decided, Fact, UndoFailed, Verb, fact_from_json
@@ -149,22 +148,7 @@ def pavane(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
 
 
 def go_on(url: str, until: Callable[[Story], bool]) -> Story:
-    """Let agents and coordinator work on until the story says so."""
-
-    async def work() -> Story:
-        async with await open_bus(url) as bus:
-            stop = asyncio.Event()
-            async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-                group.create_task(run(cli_toy.AGENTS, [cli_toy.orders], bus, stop))
-                while True:
-                    story = await read_story(bus, cli_toy.saga_of(ORDER))
-                    assert story is not None
-                    if until(story):
-                        stop.set()
-                        return story
-                    await asyncio.sleep(0.05)
-
-    return asyncio.run(work())
+    return asyncio.run(cli_toy.go_on(url, ORDER, until))
 
 
 def ended(story: Story) -> bool:
