@@ -53,3 +53,18 @@ def test_a_saga_that_is_parked_on_kafka_is_decided_and_ends(
     story = asyncio.run(cli_toy.go_on(kafka.url, ORDER, ended, options))
     assert (story.summary.state, story.standing) == ("compensated", ())
     assert [chapter.who for chapter in story.chapters if chapter.kind == "decided"][-1] == "ann"
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("overdue",), ("show", ORDER), ("abandon", ORDER, "--why", "so")])
+def test_where_no_deployment_is_to_be_seen_that_is_said(
+    arguments: tuple[str, ...],
+    kafka: Kafka,
+    kafka_prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PAVANE_BUS", kafka.url)
+    monkeypatch.setenv("PAVANE_KAFKA_PREFIX", kafka_prefix)
+    said = Shell(monkeypatch, capsys)("sagas", *arguments)
+    assert (said.code, said.out) == (2, "")
+    assert "PAVANE_KAFKA_PREFIX" in said.err

@@ -52,10 +52,14 @@ def list_(
 
     Read from the topics alone: nothing needs to run. Exits with 3 where the bus is unavailable.
     """
-    from pavane.cli.session import with_bus
+    from pavane.cli.session import check_deployed, with_bus
     from pavane_saga.story import list_sagas
 
-    found = [each for each in with_bus(bus, list_sagas) if state is None or each.state == state.value]
+    async def read(opened: Bus) -> "list[Summary]":
+        await check_deployed(opened)
+        return await list_sagas(opened)
+
+    found = [each for each in with_bus(bus, read) if state is None or each.state == state.value]
     if as_json:
         print_json([each.to_json() for each in found])
         return
@@ -76,12 +80,13 @@ def overdue(bus: BusOption = None, as_json: JsonOption = False) -> None:
     An answer is overdue by its step's deadline or its saga's, an undo after a minute; those that failed for good are
     listed by `sagas list --state parked`. Read from the topics alone. Exits with 3 where the bus is unavailable.
     """
-    from pavane.cli.session import with_bus
+    from pavane.cli.session import check_deployed, with_bus
     from pavane_saga.overdue import Overdue, list_overdue
 
     now_ms = int(time.time() * 1000)
 
     async def read(opened: Bus) -> list[Overdue]:
+        await check_deployed(opened)
         return await list_overdue(opened, now_ms)
 
     found = with_bus(bus, read)
@@ -134,8 +139,10 @@ async def story_of(bus: Bus, wanted: str) -> "Story":
 
 async def saga_id(bus: Bus, wanted: str) -> str:
     """The id of the one saga that is meant by an id, the beginning of one, or a subject."""
+    from pavane.cli.session import check_deployed
     from pavane_saga.story import find_saga
 
+    await check_deployed(bus)
     found = await find_saga(bus, wanted)
     if len(found) == 1:
         return found[0]

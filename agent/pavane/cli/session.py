@@ -56,6 +56,19 @@ def with_bus(url: str | None, work: Callable[[Bus], Awaitable[T]], *, create: bo
     return asyncio.run(do())
 
 
+async def check_deployed(bus: Bus) -> None:
+    """Raise :class:`ConfigurationError` where nothing of Pavane is on the brokers: the prefix may be missing, or wrong."""
+    from pavane_saga.wire import FACTS
+
+    if not bus.embedded and FACTS not in await bus.topics():
+        message = (
+            f"there is no topic {FACTS}: name the deployment by PAVANE_KAFKA_PREFIX, or make its topics: pavane topics apply"
+        )
+        raise ConfigurationError(
+            "no deployment of Pavane is to be seen there", [Problem("bus", "deployment.missing", message)]
+        )
+
+
 def _check_exists(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme == "memory":
