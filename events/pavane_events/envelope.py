@@ -130,20 +130,17 @@ class Envelope:
             ("ce_source", self.source.encode()),
             ("ce_type", self.type.encode()),
         ]
-        if self.time:
-            headers.append(("ce_time", self.time.encode()))
-        if self.subject:
-            headers.append(("ce_subject", self.subject.encode()))
-        if self.dataschema:
-            headers.append(("ce_dataschema", self.dataschema.encode()))
-        if self.saga:
-            headers.append(("ce_sagaid", self.saga.encode()))
-        if self.causation:
-            headers.append(("ce_causationid", self.causation.encode()))
-        if self.step:
-            headers.append(("ce_step", self.step.encode()))
-        if self.declaration:
-            headers.append(("ce_declaration", self.declaration.encode()))
+        for name, value in (
+            ("ce_time", self.time),
+            ("ce_subject", self.subject),
+            ("ce_dataschema", self.dataschema),
+            ("ce_sagaid", self.saga),
+            ("ce_causationid", self.causation),
+            ("ce_step", self.step),
+            ("ce_declaration", self.declaration),
+        ):
+            if value:
+                headers.append((name, value.encode()))
         if self.causes:
             headers.append(("ce_causes", causes_header(self.causes)))
         if self.depth:
