@@ -130,6 +130,10 @@ class Agent:
             async with self._lifespan():
                 yield
 
+    def living(self, other: "Agent") -> None:
+        """Take the lifespan of another."""
+        self._lifespan = other._lifespan
+
     def test(self) -> Trial:
         """Try its steps without a bus: ``outputs = await agent.test().give(event)``. Each trial is a saga of its own."""
         return Trial(self)

@@ -24,6 +24,7 @@ class Marks:
         self._version = version
         self._window = window
         self._found = cast("dict[str, int]", stored.get("mark", {}))
+        self._others = self._found if self.new_version else cast("dict[str, int]", stored.get("others", {}))
         self._durable = dict(self._found)
         self._highest: dict[str, int] = {topic: lane.committed.get(topic, 0) for topic in topics}
         self._written: dict[str, int] | None = None
@@ -31,6 +32,10 @@ class Marks:
     def may_have_begun(self, record: Record) -> bool:
         """Whether an earlier holder of the lane may have called a step on that input."""
         return record.offset < self._found.get(record.topic, 0)
+
+    def may_have_begun_otherwise(self, record: Record) -> bool:
+        """Whether another version of the agent may have called a step on that input: one that takes what this refuses."""
+        return record.offset < self._others.get(record.topic, 0)
 
     def cover(self, records: Iterable[Record]) -> bool:
         """Whether every one of these lies before the durable mark; if not, :meth:`advance` must be committed first."""
@@ -47,7 +52,8 @@ class Marks:
     def advance(self) -> dict[bytes, bytes | None]:
         """The row with the mark a window ahead of what was received."""
         self._written = {topic: highest + self._window for topic, highest in self._highest.items()}
-        row = json.dumps({"version": self._version, "mark": self._written}, separators=(",", ":"))
+        others = {"others": self._others} if self._others else {}
+        row = json.dumps({"version": self._version, "mark": self._written, **others}, separators=(",", ":"))
         return {KEY: row.encode()}
 
     def refresh(self) -> dict[bytes, bytes | None]:

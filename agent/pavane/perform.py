@@ -88,6 +88,8 @@ class Performer:
         """
         envelope, step = unit.envelope, unit.step
         saga = envelope.saga or ""
+        if not unit.otherwise and _is_refused(unit):
+            return self._skipped(unit)
         let_go = decode_tombstone(row)
         name = step.parameter_for(envelope.type).name
         key = arms_key(saga, step.wire_name)
@@ -116,6 +118,15 @@ class Performer:
                 changes[key] = None
         return self._calls.finished(unit, work, Done([message], changes))
 
+    def _skipped(self, unit: Unit) -> Done:
+        """What the step's contract refuses never began it, and fills no arm."""
+        work = self._calls.begin(unit)
+        saga, step = unit.envelope.saga or "", unit.step.wire_name
+        message = self._answers.settled(
+            step, saga, [unit.envelope.id], work, how="skipped", began=False, code="saga.ended", reason=""
+        )
+        return self._calls.finished(unit, work, Done([message]))
+
     async def _join(self, unit: Unit, parameter: Parameter, event: Event) -> Done:
         envelope, step = unit.envelope, unit.step
         if envelope.saga is None:
@@ -141,6 +152,14 @@ class Performer:
         except ContractViolation as error:  # held under an older, wider contract
             return self._calls.refused(unit, "contract", error.problems)
         return await self._calls.call(unit, arms, events, {key: encode_filled(arms)})
+
+
+def _is_refused(unit: Unit) -> bool:
+    try:
+        read_event(unit.envelope, unit.step.parameter_for(unit.envelope.type))
+    except ContractViolation:
+        return True
+    return False
 
 
 def read_event(envelope: Envelope, parameter: Parameter) -> Event:

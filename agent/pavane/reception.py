@@ -115,8 +115,9 @@ class Reception:
         if not steps:
             self.commits.nudge()
         maybe = self.marks.may_have_begun(record)
+        otherwise = maybe and self.marks.may_have_begun_otherwise(record)
         for step in steps:
-            self.workers.submit(Unit(record, envelope, step, maybe))
+            self.workers.submit(Unit(record, envelope, step, maybe, otherwise=otherwise))
 
     def _command(self, record: Record, envelope: Envelope) -> None:
         if self._was_finished(record, UNDO_UNIT):

@@ -56,10 +56,14 @@ class Pausing:
 
 @dataclass(slots=True, eq=False)
 class Unit(Pausing):
-    """One input for one step. ``may_have_begun``: an earlier holder of the lane may have called the step on it."""
+    """One input for one step. ``may_have_begun``: an earlier holder of the lane may have called the step on it.
+
+    ``otherwise``: that holder may have been of another version, and have taken what this one refuses.
+    """
 
     step: AnyStep
     may_have_begun: bool
+    otherwise: bool = field(default=False, kw_only=True)
     key: tuple[str | bytes | None, str | None] = field(init=False)
     """What it queues behind: the saga (else the record's key); an observer's queue is its own, it holds up nobody."""
 

@@ -115,6 +115,12 @@ class Ledger:
         """To how many applications that happened."""
         return int(self._connection.execute("SELECT count(*) FROM notes WHERE what = ?", (what,)).fetchone()[0])
 
+    def clear(self) -> None:
+        """Forget everything, fences too: nobody works any more on what it holds."""
+        self._connection.executescript(
+            "DELETE FROM effects; DELETE FROM notes; DELETE FROM pavane_effects; UPDATE line SET booked_dm = 0"
+        )
+
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
@@ -138,6 +144,7 @@ class Books:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._settled: Where | None = None
         self._where: Where | None = None
         self._ledger: Ledger | None = None
 
@@ -149,9 +156,13 @@ class Books:
         finally:
             self.close()
 
+    def settle(self, where: Where | None) -> None:
+        """Where to open the ledger from now on; None: as the environment says."""
+        self._settled = where
+
     def open(self) -> Ledger:
-        """Open the ledger as the environment says now."""
-        self._where = read_where()
+        """Open the ledger as was settled, else as the environment says now."""
+        self._where = self._settled or read_where()
         self._ledger = Ledger.open(self.name, self._where)
         return self._ledger
 

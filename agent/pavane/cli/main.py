@@ -11,7 +11,7 @@ from typing import Annotated, cast
 
 import typer
 
-from pavane.cli import check, dead_letters, decisions, dev, graph, publish, run, sagas, tail, topics, trace
+from pavane.cli import check, dead_letters, decisions, dev, graph, publish, run, sagas, tail, topics, trace, verify
 from pavane.cli.groups import leaves
 from pavane.cli.options import BUS_HELP
 from pavane.cli.output import safe, say
@@ -38,6 +38,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "trace": trace.trace,
     "graph": graph.graph,
     "check": check.check,
+    "verify": verify.verify,
 }
 _GROUPS = {"sagas": sagas.app, "topics": topics.app, "dead-letters": dead_letters.app, "dev": dev.app}
 for _name, _command in decisions.COMMANDS.items():

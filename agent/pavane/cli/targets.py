@@ -7,12 +7,15 @@ import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from pavane.agent import Agent
 from pavane_events.errors import ConfigurationError, DeclarationError, Problem
 from pavane_events.event import Event
 from pavane_saga.saga import Saga
+
+if TYPE_CHECKING:
+    from pavane.simulation.verification import Verification
 
 _EXAMPLE = "as in pavane_credit.score:agent"
 
@@ -60,6 +63,19 @@ def load_event(name: str) -> type[Event]:
         if isinstance(found, type) and issubclass(found, Event) and found.event_type:
             return found
         raise _Wrong("target.event", "it is no class of events: class Name(Event, type=...)")
+    except _Wrong as wrong:
+        raise ConfigurationError("not everything named can be loaded", [Problem(name, wrong.code, str(wrong))]) from None
+
+
+def load_verification(name: str) -> "Verification":
+    """The verification that ``module:attribute`` names. Raises :class:`ConfigurationError`."""
+    from pavane.simulation.verification import Verification
+
+    try:
+        found = load_object(name)
+        if isinstance(found, Verification):
+            return found
+        raise _Wrong("target.type", f"it is {_a(found)}, no Verification(agents=..., sagas=..., starts=...)")
     except _Wrong as wrong:
         raise ConfigurationError("not everything named can be loaded", [Problem(name, wrong.code, str(wrong))]) from None
 

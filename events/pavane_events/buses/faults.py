@@ -2,10 +2,41 @@
 
 import random
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 Crash = Literal["before", "after"]
 Loss = Literal["told", "untold"]
+
+UNTIL_RELEASED = -1
+"""How long a topic stays silent: until :meth:`~pavane_events.buses.memory.MemoryBus.release`."""
+
+
+class BadDay(Protocol):
+    """What the memory bus asks at each point at which a real one may go wrong. ``lane`` is ``group/partition``.
+
+    The answers are its own: drawn by lot (:class:`Faults`), or as a history that is to be played says.
+    """
+
+    def crash(self, lane: str) -> Crash | None:
+        """Whether the lane dies at this commit, and on which side of it."""
+        ...
+
+    def loss(self, lane: str) -> Loss | None:
+        """Whether the lane is taken away at this receive or commit, and whether its holder is told."""
+        ...
+
+    def rewind(self, lane: str, topic: str) -> int:
+        """By how many records, handed out and not committed, a topic of the lane is wound back."""
+        ...
+
+    def hold(self, lane: str, topic: str) -> int:
+        """For how many receives a topic with new records stays silent; :data:`UNTIL_RELEASED`: until then."""
+        ...
+
+    def choose(self, choices: int) -> int | None:
+        """Which of so many topics comes next; None: the one that was written first."""
+        ...
+
 
 _LONGEST_DELAY = 6
 _LONGEST_REWIND = 3

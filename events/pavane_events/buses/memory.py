@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from heapq import merge
 from types import TracebackType
 from typing import Self
 
 from pavane_events.bus import MAX_RECORD_BYTES, Start, TopicSpec
-from pavane_events.buses.faults import Faults
+from pavane_events.buses.faults import BadDay, Faults
 from pavane_events.buses.memory_lanes import MemoryGroup, MemoryLane, MemoryLanes
 from pavane_events.buses.memory_log import Logs
 from pavane_events.buses.placing import check_partition
@@ -30,7 +30,7 @@ class MemoryBus:
         partitions: int = 4,
         max_record_bytes: int = MAX_RECORD_BYTES,
         clock: Callable[[], float] = time.time,
-        faults: Faults | None = None,
+        faults: BadDay | None = None,
     ) -> None:
         self.faults = faults
         self._logs = Logs(partitions, max_record_bytes, clock)
@@ -61,6 +61,51 @@ class MemoryBus:
         """
         members = self._groups[group]
         members.take_away(members.rows[partition], told=told)
+
+    def reads(self, topics: Collection[str]) -> bool:
+        """Whether for each of these topics there is somebody who reads it."""
+        return {topic for lane in self.readers() for topic in lane.reads}.issuperset(topics)
+
+    def place(self, topic: str, offset: int) -> int:
+        """How many records of a topic of a bus with one partition lie before an offset."""
+        return self._logs.log(topic, 0).index(offset)
+
+    @property
+    def arrivals(self) -> int:
+        """How many records were written so far."""
+        return self._logs.arrivals
+
+    def ends(self) -> dict[str, int]:
+        """How many records lie on each topic of a bus with one partition now."""
+        return {topic: len(self._logs.log(topic, 0).records) for topic in self._logs.specs}
+
+    def written_since(self, ends: Mapping[str, int], topic: str | None = None) -> list[Record]:
+        """What was written to a topic, or to all in order, of a bus with one partition, since :meth:`ends` was that."""
+        if topic is not None:
+            return self._logs.log(topic, 0).records[ends.get(topic, 0) :]
+        logs = [(self._logs.log(name, 0), ends.get(name, 0)) for name in self._logs.specs]
+        found = [pair for log, end in logs for pair in zip(log.arrivals[end:], log.records[end:], strict=True)]
+        return [record for _, record in sorted(found, key=lambda pair: pair[0])]
+
+    def readers(self) -> Iterator[MemoryLane]:
+        """Every lane that somebody reads, also those who do not know that they lost it."""
+        for group in self._groups.values():
+            for row in group.rows:
+                yield from row.readers
+
+    def unsettled(self) -> Iterator[tuple[str, str]]:
+        """Group and topic where a lane's holder has not committed all that was written."""
+        for group in self._groups.values():
+            for row in group.rows:
+                if row.holder is not None:
+                    committed = row.holder.committed
+                    for topic in row.holder.reads:
+                        if committed.get(topic, 0) < self._logs.log(topic, row.partition).high_watermark:
+                            yield group.name, topic
+
+    def release(self) -> bool:
+        """Hand out what :data:`~pavane_events.buses.faults.UNTIL_RELEASED` holds back. Whether there was anything."""
+        return sum(lane.release() for lane in self.readers()) > 0
 
     async def create_topics(self, specs: Collection[TopicSpec]) -> None:
         """Create the topics that do not exist."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass, field
 
 from pavane_events.bus import LaneState, Start
-from pavane_events.buses.faults import Faults
+from pavane_events.buses.faults import UNTIL_RELEASED, BadDay
 from pavane_events.buses.lane_state import StateOfLane
 from pavane_events.buses.memory_log import KeyedState, Log, Logs
 from pavane_events.buses.sharing import share
@@ -31,7 +31,7 @@ class LaneRow:
 class MemoryGroup:
     """One group: its lanes, and the members that share them. Shares move at once when a member comes or goes."""
 
-    def __init__(self, name: str, logs: Logs, faults: Faults | None, wake: Callable[[Collection[int]], None]) -> None:
+    def __init__(self, name: str, logs: Logs, faults: BadDay | None, wake: Callable[[Collection[int]], None]) -> None:
         self.name = name
         self.logs = logs
         self.faults = faults
@@ -189,6 +189,11 @@ class MemoryLane:
         return dict(self._positions)
 
     @property
+    def reads(self) -> Collection[str]:
+        """The topics that it reads."""
+        return self._logs.keys()
+
+    @property
     def state(self) -> LaneState:
         """The lane's keyed state."""
         return StateOfLane(self.check, self._row.state)
@@ -279,6 +284,15 @@ class MemoryLane:
         self._paused.difference_update(topics)
         self._bell.ring()
 
+    def release(self) -> bool:
+        """Hand out what is held back until now; whether there was anything."""
+        held = [topic for topic, receives in self._held.items() if receives == UNTIL_RELEASED]
+        for topic in held:
+            self._held[topic] = 0
+        if held:
+            self._bell.ring()
+        return bool(held)
+
     async def high_watermarks(self) -> Mapping[str, int]:
         """By topic, the offset above its last record."""
         self.check()
@@ -308,7 +322,7 @@ class MemoryLane:
         for topic, log in self._logs.items():
             if self._next[topic] < len(log.records) and topic not in self._paused:
                 if self._is_held(topic):
-                    held_back = True
+                    held_back = held_back or self._held[topic] != UNTIL_RELEASED
                 else:
                     ready.append((log, topic))
         records: list[Record] = []
@@ -336,6 +350,8 @@ class MemoryLane:
             return False
         if topic not in self._held:
             self._held[topic] = self._group.faults.hold(self._name, topic)
+        if self._held[topic] == UNTIL_RELEASED:
+            return True
         if self._held[topic] > 0:
             self._held[topic] -= 1
             return True

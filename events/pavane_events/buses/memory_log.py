@@ -40,7 +40,7 @@ class Logs:
         self._placing = Placing(partitions, max_record_bytes)
         self._clock = clock
         self._logs: dict[tuple[str, int], Log] = {}
-        self._arrivals = 0
+        self.arrivals = 0
 
     def create(self, specs: Collection[TopicSpec]) -> None:
         """Create the topics that do not exist."""
@@ -80,9 +80,9 @@ class Logs:
                 message.topic, partition, log.end, message.key, message.value, tuple(message.headers), now_ms, message.parsed
             )
             log.records.append(record)
-            log.arrivals.append(self._arrivals)
+            log.arrivals.append(self.arrivals)
             log.end += 1
-            self._arrivals += 1
+            self.arrivals += 1
             written[id(log)] = log
         for log in written.values():
             log.end += 1

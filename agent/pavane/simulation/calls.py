@@ -1,0 +1,211 @@
+"""Calls: a user's steps and undos as they are called in a history, each with what goes wrong in it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pavane.agent import Agent
+from pavane.context import Context
+from pavane.retry import Rejected
+from pavane.simulation.script import Script
+from pavane.step import AnyStep, Outputs, Step, call
+from pavane_events.event import Event
+
+Kind = Literal["do", "undo"]
+How = Literal["under way", "ended", "raised", "died"]
+
+_CONTEXT = "pavane_context"
+
+
+class InjectedFailure(Exception):
+    """A simulated history has this call fail."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a step or of its undo. ``began`` and ``ended`` are places in the history, not times.
+
+    ``owes_undo``: the step has an undo. ``blind``: an undo that was told nothing of what the step had answered.
+    ``worked``: the function returned, whatever became of its process then.
+    """
+
+    kind: Kind
+    saga: str
+    step: str
+    key: str
+    attempt: int
+    owes_undo: bool
+    began: int
+    blind: bool = False
+    ended: int | None = None
+    how: How = "under way"
+    worked: bool = False
+    error: str = ""
+
+
+@dataclass
+class Calls:
+    """Every call of one history, in order, and those that are to go wrong for as long as it lasts."""
+
+    script: Script
+    die: Callable[[str], None]
+    take_away: Callable[[str], None]
+    patience_s: float
+    made: list[Call] = field(default_factory=list[Call])
+    zombies: "list[asyncio.Future[None]]" = field(default_factory=list["asyncio.Future[None]"])
+    sticky: dict[tuple[Kind, str], str] = field(default_factory=dict[tuple[Kind, str], str])
+    places: int = 0
+
+    async def do(self, step: AnyStep, inputs: Mapping[str, Event], context: Context) -> Outputs:
+        """Call a step."""
+        made = self._begin("do", step, context)
+        action = self._action(made, ("fail", "fail-after", "reject"))
+        if action == "hang":
+            await self._hang(made)
+        if action == "reject":
+            self._raised(made, "Rejected")
+            raise Rejected("no, says the simulated history")
+        return await self._play(made, action, lambda: step.perform(inputs, context))
+
+    async def undo(self, step: AnyStep, inputs: Mapping[str, Event], done: Outputs | None, context: Context) -> None:
+        """Call an undo."""
+        made = self._begin("undo", step, context)
+        made.blind = done is None
+        action = self._action(made, ("fail",))
+        await self._play(made, action, lambda: step.perform_undo(inputs, done, context))
+        if action == "twice":
+            await step.perform_undo(inputs, done, context)
+
+    def wake_zombies(self) -> bool:
+        """Let those go on who do not know that they lost their lane; whether there was one."""
+        zombies = [each for each in self.zombies if not each.done()]
+        self.zombies.clear()
+        for each in zombies:
+            each.set_result(None)
+        return bool(zombies)
+
+    def begin(self) -> None:
+        """Another history begins."""
+        self.made, self.zombies, self.sticky, self.places = [], [], {}, 0
+
+    async def _hang(self, made: Call) -> None:
+        try:
+            await asyncio.sleep(self.patience_s)
+        except asyncio.CancelledError:
+            self._raised(made, "no answer in time")
+            raise
+
+    def _begin(self, kind: Kind, step: AnyStep, context: Context) -> Call:
+        self.places += 1
+        saga, key = context.saga or "", context.idempotency_key
+        made = Call(kind, saga, step.wire_name, key, context.attempt, step.owes_undo, self.places)
+        self.made.append(made)
+        return made
+
+    def _action(self, made: Call, lasting: tuple[str, ...]) -> str | None:
+        """What goes wrong with this call: now, or since an earlier call of the same."""
+        action = self.script.at(made.kind, made.step) or self.sticky.get((made.kind, made.key))
+        if action in lasting:
+            self.sticky[made.kind, made.key] = action
+        return action
+
+    async def _play(self, made: Call, action: str | None, call: Callable[[], Awaitable[Outputs | None]]) -> Outputs:
+        agent = made.step.partition("/")[0]
+        if action == "crash-before":
+            await self._die(made, agent)
+        if action == "zombie":
+            return await self._thawed(made, await self._freeze(agent), call)
+        if action in ("fail", "fail-once"):
+            self._raised(made, "InjectedFailure")
+            raise InjectedFailure(made.step)
+        try:
+            returned = await call()
+        except BaseException as error:
+            self._raised(made, type(error).__name__)
+            raise
+        made.worked = True
+        if action == "fail-after":
+            self._raised(made, "InjectedFailure")
+            raise InjectedFailure(made.step)
+        self._end(made, "ended")
+        if action == "crash-after":
+            await self._die(made, agent)
+        return returned or ()
+
+    async def _thawed(
+        self, made: Call, cancelled: asyncio.CancelledError | None, call: Callable[[], Awaitable[Outputs | None]]
+    ) -> Outputs:
+        """The old holder does it after all, and only then hears what it was told while it stood still."""
+        try:
+            return await self._play(made, None, call)
+        finally:
+            if cancelled is not None:
+                raise cancelled
+
+    async def _freeze(self, agent: str) -> asyncio.CancelledError | None:
+        """The process stands still while its lane goes elsewhere. Whoever cancels the call meanwhile is heard after it."""
+        self.take_away(agent)
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.zombies.append(woken)
+        cancelled: asyncio.CancelledError | None = None
+        while not woken.done():
+            try:
+                await asyncio.shield(woken)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        return cancelled
+
+    async def _die(self, made: Call, agent: str) -> None:
+        self._end(made, "died")
+        self.die(agent)
+        await asyncio.get_running_loop().create_future()
+
+    def _raised(self, made: Call, error: str) -> None:
+        made.error = error
+        self._end(made, "raised")
+
+    def _end(self, made: Call, how: How) -> None:
+        self.places += 1
+        made.how, made.ended = how, self.places
+
+
+class _Watched(Step[..., object]):
+    """A step whose calls are made through :class:`Calls`, with a context even where the user's asks for none."""
+
+    def __init__(self, inner: AnyStep, calls: Callable[[], Calls]) -> None:
+        signature, options = inner.signature, inner.options
+        fallback = options.fallback
+        if signature.context is None:
+            signature = replace(signature, context=_CONTEXT)
+            if fallback is not None:
+                options = replace(options, fallback=_without_context(fallback))
+        super().__init__(inner.wire_name, inner.function, signature, options)
+        self.undo = inner.undo
+        self._inner = inner
+        self._calls = calls
+
+    async def perform(self, inputs: Mapping[str, Event], context: Context | None) -> Outputs:
+        if context is None:  # never: its signature asks for one
+            return await self._inner.perform(inputs, context)
+        return await self._calls().do(self._inner, inputs, context)
+
+    async def perform_undo(self, inputs: Mapping[str, Event], done: Outputs | None, context: Context) -> None:
+        await self._calls().undo(self._inner, inputs, done, context)
+
+
+def watched(agent: Agent, calls: Callable[[], Calls]) -> Agent:
+    """The agent, with every step of it watched. It lives with the agent's own lifespan."""
+    found = Agent(agent.name)
+    found.steps = {name: _Watched(step, calls) for name, step in agent.steps.items()}
+    found.breakers = agent.breakers
+    found.living(agent)
+    return found
+
+
+def _without_context(fallback: Callable[..., object]) -> Callable[..., object]:
+    async def fall_back(**arguments: object) -> object:
+        arguments.pop(_CONTEXT)
+        return await call(fallback, arguments)
+
+    return fall_back

@@ -1,0 +1,81 @@
+"""Digest: when two moments of two histories are the same, so that what may follow is looked at once only."""
+
+from collections.abc import Iterator
+
+from pavane.simulation.world import World
+from pavane_events.buses.memory import MemoryLane
+from pavane_events.envelope import parse
+from pavane_events.errors import UndecodableRecord
+from pavane_events.record import Record
+from pavane_saga.wire import FACTS, UNDO, read_fact, undo_asked_for
+from pavane_tracing.store import SPANS_TOPIC
+
+State = int
+
+
+class Digest:
+    """The state of a world, relative to where its history began: the same in every history that comes to it.
+
+    It is made of what lies on each topic, in order, by what it says; of how far each lane has read and committed, of
+    every lane that does not know of its loss; of every call that was made, and how it ended; and of what is held back or
+    frozen. What a lane's state holds follows from what it committed. Ids and times are left out: they differ from history
+    to history. Made at the beginning of a history of one saga.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._bus = world.bus
+        self._began = world.bus.ends()
+        self._ends = dict(self._began)
+        self._arrivals = world.bus.arrivals
+        self._said: dict[str, int] = {}
+        self._places: dict[tuple[str, int], int] = {}
+
+    def take(self) -> State:
+        """The state now."""
+        world = self._world
+        if self._bus.arrivals != self._arrivals:
+            self._hear()
+        calls = tuple([(each.kind, each.step, each.attempt, each.how, each.error) for each in world.calls.made])
+        sticky = tuple([f"{kind}{action}" for (kind, _), action in world.calls.sticky.items()])
+        frozen = sum([not each.done() for each in world.calls.zombies])
+        lanes = tuple([(lane.group, *self._place(lane)) for lane in self._bus.readers()])
+        return hash((tuple(sorted(self._said.items())), calls, sticky, frozen, lanes, tuple(world.script.held.items())))
+
+    def _hear(self) -> None:
+        """Take in what was written since."""
+        for record in self._bus.written_since(self._ends):
+            if record.topic != SPANS_TOPIC:
+                self._said[record.topic] = hash((self._said.get(record.topic), *_words(record)))
+        self._ends = self._bus.ends()
+        self._arrivals = self._bus.arrivals
+
+    def _place(self, lane: MemoryLane) -> Iterator[tuple[str, int, int]]:
+        """How far a lane has read and committed, in records of this history."""
+        committed = lane.committed
+        places = self._places
+        for topic, read in lane.positions.items():
+            done = committed.get(topic, 0)
+            for offset in (read, done):
+                if (topic, offset) not in places:
+                    places[topic, offset] = self._bus.place(topic, offset) - self._began.get(topic, 0)
+            yield topic, places[topic, read], places[topic, done]
+
+
+def _words(record: Record) -> Iterator[str]:
+    """What a record says, without its ids."""
+    try:
+        envelope = parse(record)
+    except UndecodableRecord:
+        yield "?"
+        return
+    yield envelope.type
+    yield envelope.step or ""
+    yield f"{envelope.part}/{envelope.parts}"
+    if record.topic == FACTS:
+        fact = read_fact(envelope)
+        for name in ("step", "how", "began", "code", "rule", "verdict", "retry"):
+            yield str(getattr(fact, name, ""))
+    elif envelope.type == UNDO:
+        asked = undo_asked_for(envelope)
+        yield f"{asked[0]} {asked[2]}" if asked is not None else ""

@@ -1,0 +1,213 @@
+"""Player: plays histories one after another, each judged, in worlds that are made anew now and then."""
+
+import logging
+import random
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+import structlog
+
+from pavane.simulation.digest import Digest, State
+from pavane.simulation.judge import Violation, judge
+from pavane.simulation.points import Fault, Faults, Point, actions_at, write_faults
+from pavane.simulation.script import Choice, as_written, nothing
+from pavane.simulation.story import Teller
+from pavane.simulation.verification import Verification
+from pavane.simulation.world import Played, World
+from pavane_events.event import Event
+
+WORLD_LASTS = 200
+"""Histories played in one world, one after another: a new one costs about ten."""
+
+Look = Callable[[Point], None] | None
+"""What is to be called at each point of a history."""
+
+_SHARES = (0.01, 0.02, 0.05, 0.1)
+_MOST_AT_LOT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A history to be played: one scenario with these faults, or, with ``seed``, what the lot says of it.
+
+    ``look``: the points after its last fault are wanted, with the state at each.
+    """
+
+    scenario: str
+    faults: Faults = ()
+    seed: str | None = None
+    look: bool = False
+
+    def __str__(self) -> str:
+        if self.seed is not None:
+            return f"{self.scenario};lot {self.seed}"
+        return f"{self.scenario};{write_faults(self.faults)}" if self.faults else self.scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a job. ``ahead``: the points after its last fault, with the state there, where they were wanted."""
+
+    job: Job
+    violations: tuple[Violation, ...] = ()
+    struck: Faults = ()
+    ahead: tuple[tuple[Point, State], ...] = ()
+
+
+@dataclass
+class Player:
+    """Plays. ``trace_every``: each so-manieth world is traced, and its traces are checked for gaps; 0: none is."""
+
+    verification: Verification
+    trace_every: int = 4
+    _world: World | None = None
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _played: int = 0
+    _worlds: int = 0
+    _expected: dict[str, str] = field(default_factory=dict[str, str])
+
+    def play(self, job: Job) -> Outcome:
+        """Play a history and judge it."""
+        with _quietly():
+            world = self._fresh()
+            expected = self._expected_of(job.scenario)
+            world = self._fresh()
+            ahead: list[tuple[Point, State]] = []
+            choice = self._choice(job)
+            look = _Look(world, job.faults, ahead) if job.look else None
+            played = self._play(world, str(job), self._starts(job.scenario), choice, look)
+            by_saga = {saga: expected[name] for saga, name in zip(played.sagas, _names(job.scenario), strict=True)}
+            violations = judge(self.verification, played, by_saga, trace=world.traced)
+            if violations:
+                world.worn_out = True
+            return Outcome(job, tuple(violations), tuple(played.struck), tuple(ahead))
+
+    def tell(self, job: Job, faults: Faults) -> list[str]:
+        """The story of a history, line by line."""
+        self.close()
+        with _quietly():
+            world = self._fresh()
+            teller = Teller(world, faults)
+            self._play(world, str(job), self._starts(job.scenario), self._choice(job), teller)
+            teller.catch_up()
+            world.worn_out = True
+            return teller.lines
+
+    def close(self) -> None:
+        """Take the world down."""
+        world, self._world = self._world, None
+        if world is not None:
+            with _quietly():
+                world.loop.run_until_complete(self._stack.aclose())
+                world.loop.run_until_complete(world.loop.shutdown_asyncgens())
+                world.loop.close()
+
+    def _play(self, world: World, name: str, starts: Sequence[Event], choice: Choice, look: Look) -> Played:
+        self._played += 1
+        return world.loop.run_until_complete(world.play(name, starts, choice, look))
+
+    def _fresh(self) -> World:
+        """A world in which one may play."""
+        if self._world is not None and (self._world.worn_out or self._played >= WORLD_LASTS):
+            self.close()
+        if self._world is None:
+            trace = self.trace_every > 0 and self._worlds % self.trace_every == self.trace_every - 1
+            self._worlds += 1
+            self._played = 0
+            self._stack = AsyncExitStack()
+            self._world = World(self.verification, trace=trace)
+            self._world.loop.run_until_complete(self._stack.enter_async_context(self._world.alive()))
+        return self._world
+
+    def _expected_of(self, scenario: str) -> Mapping[str, str]:
+        """How each saga of a scenario ends where nothing goes wrong."""
+        for name in _names(scenario):
+            if name not in self._expected:
+                played = self._play(self._fresh(), f"{name};expected {self._worlds}", self._starts(name), nothing, None)
+                verdicts = [each for found in played.verdicts.values() for each in found]
+                self._expected[name] = verdicts[0] if len(verdicts) == len(played.sagas) else "open"
+        return self._expected
+
+    def _starts(self, scenario: str) -> list[Event]:
+        scenarios = self.verification.scenarios
+        return [event for name in _names(scenario) for event in scenarios[name]]
+
+    def _choice(self, job: Job) -> Choice:
+        return as_written(job.faults) if job.seed is None else by_lot(job.seed, self._upgrades)
+
+    @property
+    def _upgrades(self) -> frozenset[str]:
+        return frozenset(agent.name for agent in self.verification.next_versions)
+
+
+@dataclass
+class _Look:
+    """Notes the points after the last fault, with the state at each."""
+
+    world: World
+    faults: Faults
+    ahead: list[tuple[Point, State]]
+
+    def __post_init__(self) -> None:
+        self._digest = Digest(self.world)
+
+    def __call__(self, point: Point) -> None:
+        if len(self.world.script.struck) == len(self.faults):
+            self.ahead.append((point, self._digest.take()))
+
+
+def by_lot(seed: str, upgrades: frozenset[str]) -> Choice:
+    """Faults by seed: few or many, at most eight, each anywhere."""
+    lot = random.Random(seed)
+    share = lot.choice(_SHARES)
+    left = lot.randint(1, _MOST_AT_LOT)
+
+    def choose(point: Point) -> str | None:
+        nonlocal left
+        if left == 0 or lot.random() >= share:
+            return None
+        left -= 1
+        return lot.choice(actions_at(point, upgrades))
+
+    return choose
+
+
+def _names(scenario: str) -> list[str]:
+    """A scenario's name, or the names of several that are played side by side."""
+    return scenario.split(" + ")
+
+
+@contextmanager
+def _quietly() -> Generator[None]:
+    """What goes wrong here is meant to: nothing of it is logged."""
+    disabled = logging.root.manager.disable
+    configured = structlog.get_config()
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        structlog.configure(wrapper_class=cast("type[structlog.typing.BindableLogger]", configured["wrapper_class"]))
+
+
+def shrunk(player: Player, outcome: Outcome) -> Outcome:
+    """The shortest history found that is wrong in the same way: faults are left out for as long as it stays so."""
+    code = outcome.violations[0].code
+    if outcome.job.seed is not None:
+        again = player.play(Job(outcome.job.scenario, outcome.struck))
+        if not any(each.code == code for each in again.violations):
+            return outcome
+        outcome = again
+    found = True
+    while found:
+        found = False
+        faults: Sequence[Fault] = outcome.job.faults
+        for place in range(len(faults)):
+            shorter = player.play(Job(outcome.job.scenario, (*faults[:place], *faults[place + 1 :])))
+            if any(each.code == code for each in shorter.violations):
+                outcome, found = shorter, True
+                break
+    return outcome

@@ -1,0 +1,86 @@
+"""Points: where in a history something can go wrong, what can, and how a history is written down and read again."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pavane_events.errors import ConfigurationError, Problem
+
+ACTIONS: Mapping[str, Sequence[str]] = {
+    "commit": ("crash-before", "crash-after"),
+    "turn": ("taken", "zombie"),
+    "again": ("twice",),
+    "late": ("late",),
+    "do": ("crash-before", "crash-after", "zombie", "fail-once", "fail", "fail-after", "reject", "hang"),
+    "undo": ("crash-before", "crash-after", "zombie", "twice", "fail-once", "fail"),
+}
+"""What can be done to a history at a point, by the kind of point.
+
+``commit``: a lane commits, its holder dies before or after. ``turn``: a lane reads or commits, and is taken from its
+holder, who is told or (a *zombie*) not. ``again``: what was handed out and is not committed is handed out twice.
+``late``: new records of a topic come only when all else has happened. ``do`` and ``undo``: a step or its undo is called:
+its process dies before or after; the lane goes elsewhere, and the old holder does it when all else is over (*zombie*);
+it fails once, or at every attempt, before or (*after*) having had its effect; it says no; it does not answer in time; an
+undo is done twice.
+"""
+
+UPGRADE = "upgrade"
+"""At a ``turn`` of an agent of which a next version is given: that one takes over."""
+
+NEUTRAL = frozenset({"crash-before", "crash-after", "taken", "zombie", "twice", "late", UPGRADE})
+"""What may happen to any saga without changing how it ends."""
+
+_FAULT = re.compile(r"(?P<what>[a-z]+):(?P<where>[^#=,;]+)#(?P<number>\d+)=(?P<action>[a-z-]+)")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Point:
+    """The ``number``-th time, from 1, that this happened there: ``commit`` of a lane, ``do`` of a step."""
+
+    what: str
+    where: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.what}:{self.where}#{self.number}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """What goes wrong at a point."""
+
+    point: Point
+    action: str
+
+    def __str__(self) -> str:
+        return f"{self.point}={self.action}"
+
+
+Faults = tuple[Fault, ...]
+
+
+def actions_at(point: Point, upgrades: frozenset[str] = frozenset()) -> Sequence[str]:
+    """What can go wrong there. ``upgrades``: the groups of which there is a next version."""
+    found = ACTIONS[point.what]
+    return (*found, UPGRADE) if point.what == "turn" and point.where in upgrades else found
+
+
+def write_faults(faults: Sequence[Fault]) -> str:
+    """Faults as one word of a command line."""
+    return ",".join(map(str, faults))
+
+
+def read_faults(text: str) -> Faults:
+    """What :func:`write_faults` wrote. Raises :class:`ConfigurationError`."""
+    faults: list[Fault] = []
+    problems: list[Problem] = []
+    for part in filter(None, text.split(",")):
+        match = _FAULT.fullmatch(part)
+        if match is None or match["action"] not in (*ACTIONS.get(match["what"], ()), UPGRADE):
+            example = "do:credit-score/compute_score#1=crash-after"
+            problems.append(Problem(part, "replay.form", f"that is no fault, as {example} is one"))
+        else:
+            faults.append(Fault(Point(match["what"], match["where"], int(match["number"])), match["action"]))
+    if problems:
+        raise ConfigurationError("that history cannot be read", problems)
+    return tuple(faults)

@@ -1,0 +1,110 @@
+"""Report: what a verification looked at, and what it found."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pavane.simulation.explore import Survey
+from pavane.simulation.player import Job
+from pavane.simulation.points import read_faults
+from pavane_events.errors import PavaneError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A violation, with the shortest history found that shows it. ``story``: that history, told."""
+
+    code: str
+    message: str
+    replay: str
+    story: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was looked at. ``skipped``: faults that were not tried because the same was tried in the same state.
+
+    ``stages``: by name, how many histories were played, and how many the bounds left out; in ``singles`` and ``pairs``
+    a 0 there means that every one was played.
+    """
+
+    seed: int
+    processes: int
+    seconds: float
+    states: int
+    skipped: int
+    stages: Mapping[str, tuple[int, int]]
+    findings: Sequence[Finding]
+
+    @classmethod
+    def of(cls, survey: Survey, processes: int, findings: Sequence[Finding]) -> "Report":
+        """What a survey says."""
+        names = ("sagas", "singles", "pairs", "by_lot")
+        stages = {name: (int(getattr(survey, name)), survey.left.get(name, 0)) for name in names}
+        return cls(survey.seed, processes, survey.seconds, len(survey.states), survey.skipped, stages, findings)
+
+    @property
+    def histories(self) -> int:
+        """How many were played."""
+        return sum(played for played, _ in self.stages.values())
+
+    @property
+    def histories_per_s(self) -> float:
+        """How many a second, over all processes."""
+        return self.histories / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, object]:
+        """For programs."""
+        return {
+            "histories": self.histories,
+            "violations": [
+                {"code": each.code, "message": each.message, "replay": each.replay, "story": list(each.story)}
+                for each in self.findings
+            ],
+            "histories_per_s": round(self.histories_per_s, 1),
+            "seed": self.seed,
+            "processes": self.processes,
+            "states": self.states,
+            "skipped": self.skipped,
+            "stages": {name: {"played": played, "left_out": left} for name, (played, left) in self.stages.items()},
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        said = {
+            "sagas": "nothing goes wrong",
+            "singles": "one thing goes wrong",
+            "pairs": "two things go wrong",
+            "by_lot": "up to eight things, by lot",
+        }
+        lines: list[str] = []
+        for name, (played, left) in self.stages.items():
+            whole = "" if name == "by_lot" or not (played or left) else f"  ({left:,} left out)" if left else "  (all)"
+            lines.append(f"  {said[name]:<28} {played:>9,} histories{whole}")
+        lines.append(
+            f"{self.histories:,} histories, {self.states:,} states, {self.skipped:,} faults skipped that lead where others"
+            f" led, {len(self.findings)} violations; {self.histories_per_s:,.0f} histories/s in"
+            f" {self.processes} process{'es' if self.processes > 1 else ''}, seed {self.seed}"
+        )
+        return lines
+
+
+class VerificationFailed(PavaneError, AssertionError):
+    """A history was found that must not be. ``report`` has it, and the shortest form of it that was found."""
+
+    code = "verification"
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        super().__init__("\n\n".join(describe(each) for each in report.findings))
+
+
+def describe(finding: Finding) -> str:
+    """A finding, told."""
+    story = "\n".join(f"  {line}" for line in finding.story)
+    return f"{finding.code}: {finding.message}\nin this history: {finding.replay}\n{story}"
+
+
+def job_of(text: str) -> Job:
+    """A history as it is written down. Raises :class:`ConfigurationError`."""
+    scenario, _, rest = text.partition(";")
+    return Job(scenario, seed=rest[4:]) if rest.startswith("lot ") else Job(scenario, read_faults(rest))

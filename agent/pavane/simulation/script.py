@@ -1,0 +1,94 @@
+"""Script: which faults a history is to have, and which points it came by. The bus and the calls ask it."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pavane.simulation.points import UPGRADE, Fault, Faults, Point
+from pavane_events.buses.faults import UNTIL_RELEASED, Crash, Loss
+
+Choice = Callable[[Point], str | None]
+"""What goes wrong at a point, if anything."""
+
+
+def as_written(faults: Faults) -> Choice:
+    """Those faults, each at its point."""
+    wanted = {fault.point: fault.action for fault in faults}
+    return wanted.get
+
+
+def nothing(point: Point) -> str | None:
+    """No fault anywhere."""
+    return None
+
+
+@dataclass
+class Script:
+    """One history after another. It is a :class:`~pavane_events.buses.faults.BadDay`, too.
+
+    ``struck``: what went wrong so far, in order. ``look``: called at each point that comes by, with it.
+    ``upgrade``: called where a lane's group is to be taken over by its next version.
+    """
+
+    choice: Choice = nothing
+    look: Callable[[Point], None] | None = None
+    upgrade: Callable[[str], None] | None = None
+    struck: list[Fault] = field(default_factory=list[Fault])
+    held: Counter[str] = field(default_factory=Counter[str])
+    _counts: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+
+    def begin(self, choice: Choice, look: Callable[[Point], None] | None = None) -> None:
+        """Another history begins."""
+        self.choice, self.look = choice, look
+        self.struck = []
+        self.held.clear()
+        self._counts.clear()
+
+    def at(self, what: str, where: str) -> str | None:
+        """A point comes by. What goes wrong at it, if anything."""
+        self._counts[what, where] += 1
+        point = Point(what, where, self._counts[what, where])
+        if self.look is not None:
+            self.look(point)
+        action = self.choice(point)
+        if action is not None:
+            self.struck.append(Fault(point, action))
+        return action
+
+    # --- as the bus asks ------------------------------------------------------------------------------------------
+
+    def crash(self, lane: str) -> Crash | None:
+        """At a commit."""
+        action = self.at("commit", _group(lane))
+        if action is None:
+            return None
+        return "before" if action == "crash-before" else "after"
+
+    def loss(self, lane: str) -> Loss | None:
+        """At a receive or commit."""
+        action = self.at("turn", _group(lane))
+        if action == UPGRADE and self.upgrade is not None:
+            self.upgrade(_group(lane))
+            return None
+        if action is None:
+            return None
+        return "told" if action == "taken" else "untold"
+
+    def rewind(self, lane: str, topic: str) -> int:
+        """Where something was handed out and is not committed."""
+        return 1 if self.at("again", f"{_group(lane)} {topic}") is not None else 0
+
+    def hold(self, lane: str, topic: str) -> int:
+        """Where a topic has something new."""
+        if self.at("late", f"{_group(lane)} {topic}") is None:
+            return 0
+        self.held[topic] += 1
+        return UNTIL_RELEASED
+
+    def choose(self, choices: int) -> int | None:
+        """In the order in which they were written: another order is what ``late`` is for."""
+        return None
+
+
+def _group(lane: str) -> str:
+    return lane.rpartition("/")[0]

@@ -1,0 +1,131 @@
+"""Story: a history as somebody can read it: who did what, what was said, and what went wrong where."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pavane.simulation.calls import Call
+from pavane.simulation.points import Fault, Faults, Point
+from pavane.simulation.world import World
+from pavane_events.envelope import Envelope, parse
+from pavane_events.errors import UndecodableRecord
+from pavane_events.record import Record
+from pavane_saga.facts import Decided, Fired, Settled, UndoFailed, Undone
+from pavane_saga.saga import SagaEnded
+from pavane_saga.wire import COORDINATOR, ENDED, FACTS, UNDO, read_fact, undo_asked_for
+from pavane_tracing.store import SPANS_TOPIC
+
+_WORDS = {
+    "crash-before": "dies before it",
+    "crash-after": "dies after it",
+    "taken": "loses its lane, and is told",
+    "zombie": "loses its lane, and does not know",
+    "twice": "twice",
+    "late": "comes only when all else has happened",
+    "fail-once": "fails once",
+    "fail": "fails at every attempt",
+    "fail-after": "has its effect, then fails, at every attempt",
+    "reject": "says no",
+    "hang": "does not answer in time",
+    "upgrade": "its next version takes over",
+}
+
+
+@dataclass
+class Teller:
+    """Writes a history down while it is played. To be called at each point."""
+
+    world: World
+    faults: Faults
+    lines: list[str] = field(default_factory=list[str])
+    _calls: dict[int, str] = field(default_factory=dict[int, str])
+
+    def __post_init__(self) -> None:
+        self._ends = self.world.bus.ends()
+        self._wanted = {fault.point: fault for fault in self.faults}
+
+    def __call__(self, point: Point) -> None:
+        self.catch_up()
+        fault = self._wanted.get(point)
+        if fault is not None:
+            self._say("!", _gone_wrong(fault))
+
+    def catch_up(self) -> None:
+        """Write down what happened since."""
+        for call in self.world.calls.made:
+            self._hear(call)
+        for record in self.world.bus.written_since(self._ends):
+            for who, what in _told(record):
+                self._say(who, what)
+        self._ends = self.world.bus.ends()
+
+    def _hear(self, call: Call) -> None:
+        before = self._calls.get(id(call))
+        if before == call.how:
+            return
+        self._calls[id(call)] = call.how
+        what = "undo" if call.kind == "undo" else "call"
+        known = ", nothing known of its answer" if call.blind else ""
+        if before is None:
+            self._say(call.step, f"{what}, attempt {call.attempt}{known}")
+        if call.how == "raised":
+            self._say(call.step, f"{what} raised {call.error}")
+        elif call.how == "ended":
+            self._say(call.step, f"{what} returned")
+
+    def _say(self, who: str, what: str) -> None:
+        self.lines.append(f"{self.world.loop.time() - self.world.began_s:9.3f} s  {who:<34} {what}")
+
+
+def _gone_wrong(fault: Fault) -> str:
+    point, words = fault.point, _WORDS[fault.action]
+    number = f" no. {point.number}" if point.number > 1 else ""
+    if point.what in ("do", "undo"):
+        return f"{'the undo of ' if point.what == 'undo' else ''}{point.where}, call{number}: {words}"
+    if point.what == "commit":
+        return f"{point.where}, commit{number}: its process {words}"
+    group, _, topic = point.where.partition(" ")
+    if point.what == "turn":
+        return f"{group}, read or commit{number}: {words}"
+    return f"{topic} is handed to {group} twice{number}" if point.what == "again" else f"{topic} for {group}{number}: {words}"
+
+
+def _told(record: Record) -> Iterator[tuple[str, str]]:
+    """What one record says, and who says it."""
+    if record.topic == SPANS_TOPIC:
+        return
+    try:
+        envelope = parse(record)
+    except UndecodableRecord:
+        return
+    if record.topic == FACTS:
+        yield from _fact(envelope)
+    elif ".retry-" in record.topic:
+        yield record.topic, "waits to be tried again"
+    elif envelope.type == UNDO:
+        asked = undo_asked_for(envelope)
+        yield COORDINATOR, f"undo {asked[0] if asked else '?'}!"
+    elif envelope.type == ENDED:
+        yield COORDINATOR, "the saga turns back, or lets its joins go"
+    elif envelope.type == SagaEnded.event_type:
+        yield COORDINATOR, f"ended: {SagaEnded.from_json(envelope.data).verdict}"
+    elif record.topic.endswith(".dead-letters"):
+        yield record.topic, "dead letter"
+    elif envelope.step is not None or envelope.saga is not None:
+        yield envelope.step or COORDINATOR, f"says {envelope.type}"
+
+
+def _fact(envelope: Envelope) -> Iterator[tuple[str, str]]:
+    fact = read_fact(envelope)
+    match fact:
+        case Settled():
+            yield fact.step, f"{fact.how} {fact.code}".rstrip()
+        case Undone():
+            yield fact.step, "undone"
+        case UndoFailed():
+            yield fact.step, f"undo failed: {fact.code}"
+        case Decided():
+            yield "operator", f"{fact.verb} {fact.step}"
+        case Fired():
+            yield COORDINATOR, fact.detail
+        case _:
+            pass

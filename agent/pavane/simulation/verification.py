@@ -1,0 +1,106 @@
+"""Verification: what a user wants proven of a choreography, and over which sagas."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
+
+from pavane.agent import Agent
+from pavane_events.envelope import Envelope
+from pavane_events.errors import DeclarationError, Problem
+from pavane_events.event import Event
+from pavane_saga.saga import Saga
+
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class SagaPlayed:
+    """One saga of a history that is over. ``verdict``: as the coordinator said. ``events``: all that were said in it."""
+
+    id: str
+    start: Event
+    verdict: str
+    events: Sequence[Envelope]
+
+    def said(self, kind: type[E]) -> list[E]:
+        """The events of a class, read."""
+        return [kind.from_json(each.data) for each in self.events if each.type == kind.event_type]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPlayed:
+    """A history that is over: all its sagas have ended."""
+
+    sagas: Sequence[SagaPlayed]
+
+
+Invariant = Callable[[HistoryPlayed], None]
+"""Looks at the user's own stores; raises AssertionError, in words, where they are not as they should be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What is to be verified: agents and sagas, the events that start one, and what must hold when all is over.
+
+    ``starts``: by a name of yours, an event that starts a saga, or several events that start as many side by side. Give
+    one for each way that a saga can take: approved, declined, refused. ``invariant``: called after each history.
+    ``reset``: called before each; empties your stores. ``around``: entered before the agents start and left when they
+    have stopped, once for some hundred histories; opens your stores, or settles where they are. ``next_versions``: agents
+    as they will be, each of the name of one of ``agents``, that take over from it in mid-saga.
+
+    Steps run as they are, on virtual time: what they call outside must be a stand-in that is not asked over a network.
+    """
+
+    agents: Sequence[Agent]
+    sagas: Sequence[Saga]
+    starts: Mapping[str, Event | Sequence[Event]]
+    invariant: Invariant | None = None
+    reset: Callable[[], None] | None = None
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+    next_versions: Sequence[Agent] = ()
+    _scenarios: Mapping[str, Sequence[Event]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        scenarios = {name: (each,) if isinstance(each, Event) else tuple(each) for name, each in self.starts.items()}
+        object.__setattr__(self, "_scenarios", scenarios)
+        problems = list(self._problems())
+        if problems:
+            raise DeclarationError("that cannot be verified", problems)
+
+    @property
+    def scenarios(self) -> Mapping[str, Sequence[Event]]:
+        """By name, the start events of a history."""
+        return self._scenarios
+
+    @property
+    def patience_s(self) -> float:
+        """Longer than any saga may take, in virtual seconds."""
+        return (max(saga.deadline for saga in self.sagas) + timedelta(minutes=2)).total_seconds()
+
+    def saga_of(self, start: Event) -> Saga:
+        """The saga that an event starts."""
+        return next(saga for saga in self.sagas if saga.starts.event_type == start.event_type)
+
+    def _problems(self) -> list[Problem]:
+        problems: list[Problem] = []
+        if not self.agents or not self.sagas:
+            problems.append(Problem("agents, sagas", "verify.empty", "name at least one agent and one saga"))
+        names = {agent.name for agent in self.agents}
+        known = {saga.starts.event_type for saga in self.sagas}
+        problems += [
+            Problem(agent.name, "verify.version", "it is the next version of none of the agents")
+            for agent in self.next_versions
+            if agent.name not in names
+        ]
+        if not self.scenarios:
+            problems.append(Problem("starts", "verify.starts", "give at least one event that starts a saga"))
+        for name, events in self.scenarios.items():
+            if not events:
+                problems.append(Problem(f"starts[{name!r}]", "verify.starts", "it holds no event"))
+            for event in events:
+                if event.event_type not in known:
+                    message = f"{event.event_type} starts none of the sagas: {', '.join(sorted(known))} do"
+                    problems.append(Problem(f"starts[{name!r}]", "verify.starts", message))
+        return problems

@@ -1,0 +1,61 @@
+"""Verify: explore a choreography's histories, shorten what is wrong, and tell it."""
+
+from pavane.cli.targets import load_verification
+from pavane.simulation.crew import Alone, Several
+from pavane.simulation.explore import Bounds, Crew, Explorer, Survey, Tell, silently
+from pavane.simulation.player import Job, Outcome, Player
+from pavane.simulation.points import Faults
+from pavane.simulation.report import Finding, Report, VerificationFailed
+from pavane.simulation.verification import Verification
+
+
+def explore(
+    verification: Verification, *, name: str | None, processes: int, bounds: Bounds, seed: int, tell: Tell = silently
+) -> Report:
+    """Look at histories until the bounds are reached, or one is wrong. ``name``: where other processes find it."""
+    crew: Crew = Alone(verification) if name is None or processes == 1 else Several(name, processes, load_verification)
+    survey = Explorer(verification, crew, bounds, Survey(seed), tell).run()
+    findings = [told(verification, survey.wrong[0])] if survey.wrong else []
+    return Report.of(survey, processes, findings)
+
+
+def verify(
+    verification: Verification | str,
+    *,
+    histories: int | None = 1_000,
+    seconds: float | None = None,
+    seed: int = 0,
+    processes: int = 1,
+) -> Report:
+    """Look at so many histories of a choreography (and for no longer than so many seconds); for a test of your own.
+
+    Every single fault first, then pairs of faults, then faults by lot: the same seed, the same histories. More than one
+    process needs the verification's name, ``"package.module:verification"``. Raises :class:`VerificationFailed`, an
+    AssertionError that tells the shortest history found. With neither bound every pair of faults is tried.
+    """
+    name = verification if isinstance(verification, str) else None
+    found = load_verification(verification) if isinstance(verification, str) else verification
+    if processes > 1 and name is None:
+        raise ValueError("several processes must find the verification: give its name, 'package.module:verification'")
+    report = explore(found, name=name, processes=processes, bounds=Bounds(histories, seconds), seed=seed)
+    if report.findings:
+        raise VerificationFailed(report)
+    return report
+
+
+def replay(verification: Verification, job: Job) -> tuple[Outcome, list[str]]:
+    """Play one history, and tell it."""
+    player = Player(verification, trace_every=1)
+    try:
+        outcome = player.play(job)
+        faults: Faults = outcome.struck if job.seed is not None else job.faults
+        return outcome, player.tell(job, faults)
+    finally:
+        player.close()
+
+
+def told(verification: Verification, outcome: Outcome) -> Finding:
+    """A wrong history as a finding, with its story."""
+    _, story = replay(verification, outcome.job)
+    first = outcome.violations[0]
+    return Finding(first.code, first.message, str(outcome.job), story)

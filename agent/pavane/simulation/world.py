@@ -1,0 +1,252 @@
+"""World: a whole deployment in one thread: bus, agents, coordinator, on virtual time. Histories are played in it, in turn."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+from pavane.agent import Agent
+from pavane.kit import Limits
+from pavane.plan import plan_of
+from pavane.runner import Surroundings, run, run_agent
+from pavane.simulation.calls import Call, Calls, watched
+from pavane.simulation.points import Fault, Point
+from pavane.simulation.script import Choice, Script
+from pavane.simulation.verification import Verification
+from pavane.simulation.virtual_time import VirtualLoop
+from pavane_events.bus import TopicSpec
+from pavane_events.buses.memory import MemoryBus
+from pavane_events.envelope import Envelope, parse
+from pavane_events.event import Event
+from pavane_events.record import Message, Record
+from pavane_saga.coordinator import topic_specs
+from pavane_saga.facts import Decided, UndoFailed
+from pavane_saga.intake import saga_id_of
+from pavane_saga.saga import SagaEnded
+from pavane_saga.wire import FACTS, fact_envelope, fact_message, read_fact
+
+EPOCH_S = 1_700_000_000.0
+DEPLOYMENT = "simulation"
+PARKED_AFTER_S = 5.0
+"""A saga whose undo has failed, and in which nothing has happened for so long, is parked."""
+_SOURCE = "/simulation"
+_LIMITS = Limits(mark_window=8)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What came of a history. ``sagas``: the start events by saga id. ``stuck``: why it did not come to its end.
+
+    ``records``: all that was written meanwhile, in order. ``parked``: the undos that failed for good, before they were
+    asked for again by hand.
+    """
+
+    sagas: dict[str, Event]
+    struck: Sequence[Fault]
+    calls: Sequence[Call]
+    records: Sequence[Record]
+    verdicts: dict[str, list[str]]
+    parked: Sequence[UndoFailed]
+    stuck: str | None
+
+
+class World:
+    """A deployment of one lane per agent, and one for the coordinator. To be used within its :meth:`loop` only."""
+
+    def __init__(self, verification: Verification, *, trace: bool) -> None:
+        self.verification = verification
+        self.traced = trace
+        self.script = Script(upgrade=self._upgrade)
+        self.loop = VirtualLoop()
+        clock = self._clock
+        self.bus = MemoryBus(partitions=1, clock=clock, faults=self.script)
+        self.calls = Calls(self.script, self._die, self._take_away, verification.patience_s)
+        self.worn_out = False
+        """Whether no further history should be played in it: something of the last is left."""
+
+        self._surroundings = Surroundings(deployment=DEPLOYMENT, limits=_LIMITS, trace=trace, clock=clock, chance=lambda: 0.5)
+        self._agents = {agent.name: watched(agent, lambda: self.calls) for agent in verification.agents}
+        self._next = {agent.name: watched(agent, lambda: self.calls) for agent in verification.next_versions}
+        self._stops: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._upgrading: set[asyncio.Task[None]] = set()
+        self._began: dict[str, int] = {}
+        self.began_s = 0.0
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncGenerator["World"]:
+        """Everybody is started, and the intake is open."""
+        verification = self.verification
+        specs = [*topic_specs(verification.sagas), *(TopicSpec(saga.intake) for saga in verification.sagas)]
+        for agent in (*self._agents.values(), *self._next.values()):
+            specs += plan_of(agent).topic_specs()
+        await self.bus.create_topics(specs)
+        async with AsyncExitStack() as stack:
+            stack.enter_context(verification.around())
+            stack.push_async_callback(self._end)
+            for agent in self._agents.values():
+                self._start(agent)
+            self._stops[""] = asyncio.Event()
+            self._tasks[""] = asyncio.create_task(run([], verification.sagas, self.bus, self._stops[""], self._surroundings))
+            while not self.bus.reads({saga.intake for saga in verification.sagas}):
+                self._raise_failures()
+                await self.loop.advance()
+            await self.loop.quiet()
+            yield self
+
+    async def play(self, name: str, starts: Sequence[Event], choice: Choice, look: Callable[[Point], None] | None) -> Played:
+        """Play one history to its end. ``name`` names its sagas: the same name, the same ids."""
+        self.began_s = self.loop.time()
+        if self.verification.reset is not None:
+            self.verification.reset()
+        self._began = self.bus.ends()
+        self.calls.begin()
+        self.script.begin(choice, look)
+        sagas: dict[str, Event] = {}
+        for number, start in enumerate(starts):
+            saga = self.verification.saga_of(start)
+            event_id = f"{name}/{number}"
+            saga_id = saga_id_of(_SOURCE, event_id)
+            sagas[saga_id] = start
+            envelope = Envelope(id=event_id, source=_SOURCE, type=start.event_type, data=start.to_json(), subject=name)
+            await self.bus.publish([envelope.to_message(saga.intake, key=saga_id)])
+        parked: list[UndoFailed] = []
+        stuck = await self._to_the_end(sagas, parked)
+        records = self.written()
+        return Played(sagas, list(self.script.struck), self.calls.made, records, _verdicts(sagas, records), parked, stuck)
+
+    def written(self) -> list[Record]:
+        """Every record of this history so far, in order."""
+        return self.bus.written_since(self._began)
+
+    # --- what a history does to it --------------------------------------------------------------------------------
+
+    def _die(self, agent: str) -> None:
+        self.bus.take_away(agent, 0)
+
+    def _take_away(self, agent: str) -> None:
+        self.bus.take_away(agent, 0, told=False)
+
+    def _upgrade(self, agent: str) -> None:
+        """The next version joins; then the old one stops gracefully, as in a rolling upgrade."""
+        found = self._next.get(agent)
+        if found is not None and agent in self._agents:
+            self.worn_out = True
+            del self._agents[agent]
+            old, stop = self._tasks[agent], self._stops[agent]
+            self._start(found)
+
+            async def retire() -> None:
+                stop.set()
+                await old
+
+            self._upgrading.add(asyncio.get_running_loop().create_task(retire()))
+
+    # --- from here to there ---------------------------------------------------------------------------------------
+
+    async def _to_the_end(self, sagas: dict[str, Event], parked: list[UndoFailed]) -> str | None:
+        """Let everything happen that can; then what was held back; then let time pass. Why it did not end, if so."""
+        began_s = last_s = self.loop.time()
+        count = -1
+        while True:
+            await self.loop.quiet()
+            died = self._failures()
+            if died:
+                self.worn_out = True
+                return died
+            if self.bus.release() or self.calls.wake_zombies():
+                continue
+            written = self.bus.arrivals
+            if written != count:
+                count, last_s = written, self.loop.time()
+            ended = self._ended(sagas)
+            if ended and not any(call.how == "under way" for call in self.calls.made) and not any(self.bus.unsettled()):
+                return None
+            if self.loop.time() - last_s > PARKED_AFTER_S and not ended:
+                failed = self._park(parked)
+                if failed:
+                    last_s = self.loop.time()
+                    await self._retry(failed)
+                    continue
+            if self.loop.time() - began_s > 2 * self.verification.patience_s:
+                self.worn_out = True
+                return self._why(ended=ended)
+            await self.loop.advance()
+
+    def _why(self, *, ended: bool) -> str:
+        if not ended:
+            return "it did not come to its end"
+        for group, topic in self.bus.unsettled():
+            return f"its sagas ended, and {group} has not settled all of {topic}"
+        return "its sagas ended, and a call did not"
+
+    def _ended(self, sagas: dict[str, Event]) -> bool:
+        ended = {(record.key or b"").decode() for record in self.bus.written_since(self._began, SagaEnded.event_type)}
+        return ended >= sagas.keys()
+
+    def _park(self, parked: list[UndoFailed]) -> list[tuple[str, UndoFailed]]:
+        """The undos that failed for good since this was asked last, with their sagas."""
+        envelopes = [parse(record) for record in self.bus.written_since(self._began, FACTS)]
+        facts = [(each.saga or "", read_fact(each)) for each in envelopes if each.saga is not None]
+        known = set(parked)
+        found = [(saga, fact) for saga, fact in facts if isinstance(fact, UndoFailed) and fact not in known]
+        parked.extend(fact for _, fact in found)
+        return found
+
+    async def _retry(self, failed: Sequence[tuple[str, UndoFailed]]) -> None:
+        """What an operator does when the reason is gone: ask for these undos again."""
+        self.calls.sticky.clear()
+        for saga, fact in failed:
+            at_ms = int(self._clock() * 1000)
+            decided = Decided("retry", fact.step, fact.causes, fact.retry + 1, "simulation", "its reason is gone", at_ms)
+            envelope = fact_envelope(decided, saga=saga, source="/operators/simulation", time_s=self._clock())
+            message: Message = fact_message(envelope, envelope.trace)
+            await self.bus.publish([message])
+
+    # --- who is there ---------------------------------------------------------------------------------------------
+
+    def _clock(self) -> float:
+        return EPOCH_S + self.loop.time()
+
+    def _start(self, agent: Agent) -> None:
+        self._stops[agent.name] = asyncio.Event()
+        self._tasks[agent.name] = asyncio.get_running_loop().create_task(
+            run_agent(agent, self.bus, self._stops[agent.name], self._surroundings)
+        )
+
+    def _failures(self) -> str | None:
+        for name, task in self._tasks.items():
+            if task.done():
+                error = task.exception() if not task.cancelled() else None
+                return f"{name or 'the coordinator'} died: {_said(error)}"
+        return None
+
+    def _raise_failures(self) -> None:
+        for task in self._tasks.values():
+            if task.done():
+                task.result()
+
+    async def _end(self) -> None:
+        tasks = [*self._tasks.values(), *self._upgrading]
+        for task in tasks:
+            task.cancel()
+        await self.loop.quiet()
+        self.calls.wake_zombies()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.bus.close()
+
+
+def _verdicts(sagas: dict[str, Event], records: Sequence[Record]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {saga: [] for saga in sagas}
+    for record in records:
+        if record.topic == SagaEnded.event_type:
+            event = SagaEnded.from_json(record.value or b"")
+            found.setdefault(event.saga, []).append(event.verdict)
+    return found
+
+
+def _said(error: BaseException | None) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return f"{type(error).__name__}: {error}"

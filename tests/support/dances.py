@@ -1,0 +1,290 @@
+"""Dances: small choreographies, each with one of the situations in which sagas go wrong, ready to be verified."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from pavane import Agent, Context, EffectUndone, Event, Rejected, Retry, Saga, SagaEnded, Step
+from pavane.testing import HistoryPlayed, Verification
+
+TWICE = Retry(attempts=2, first_s=0.01)
+PATIENT = Retry(attempts=3, first_s=0.01)
+DEADLINE = timedelta(minutes=1)
+
+
+class Asked(Event, type="dance.asked"):
+    refuse: str = ""
+
+
+class Left(Event, type="dance.left"):
+    refuse: str = ""
+
+
+class Right(Event, type="dance.right"):
+    refuse: str = ""
+
+
+class Detour(Event, type="dance.detour"):
+    refuse: str = ""
+
+
+class Met(Event, type="dance.met"):
+    refuse: str = ""
+
+
+class Done(Event, type="dance.done"):
+    refuse: str = ""
+
+
+class Refused(Event, type="dance.refused"):
+    by: str = ""
+
+
+@dataclass
+class Store:
+    """Effects by key, each with its fence: what was undone stays so. ``heard``: what observers were told."""
+
+    effects: dict[str, tuple[str, str, bool]] = field(default_factory=dict[str, tuple[str, str, bool]])
+    heard: list[str] = field(default_factory=list[str])
+
+    def do(self, ctx: Context, what: str) -> None:
+        known = self.effects.get(ctx.idempotency_key)
+        if known is not None and not known[2]:
+            raise EffectUndone(ctx.idempotency_key)
+        self.effects[ctx.idempotency_key] = (ctx.saga or "", what, True)
+
+    def undo(self, ctx: Context, what: str) -> None:
+        self.effects[ctx.idempotency_key] = (ctx.saga or "", what, False)
+
+    def standing(self, saga: str) -> list[str]:
+        return sorted(what for each, what, stands in self.effects.values() if stands and each == saga)
+
+    def clear(self) -> None:
+        self.effects.clear()
+        self.heard.clear()
+
+
+def all_or_none(store: Store, *effects: str) -> "Invariant":
+    """A completed saga has these effects, once each; any other saga has none."""
+    return Invariant(store, sorted(effects))
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """What :func:`all_or_none` says."""
+
+    store: Store
+    effects: Sequence[str]
+
+    def __call__(self, history: HistoryPlayed) -> None:
+        for saga in history.sagas:
+            expected = list(self.effects) if saga.verdict == "completed" else list[str]()
+            standing = self.store.standing(saga.id)
+            assert standing == expected, f"{saga.verdict}, and {standing} stand where {expected} should"
+
+
+def fork_and_join(*, next_version: bool = False) -> Verification:
+    """Two branches side by side, a join that needs both, an end that may be a refusal, an observer that hears of it.
+
+    ``next_version``: the right branch's agent is upgraded in mid-saga, to one that has another step beside its own.
+    """
+    store = Store()
+    left, right, join = Agent("left"), Agent("right"), Agent("join")
+
+    @left.step(retry=TWICE)
+    async def go_left(asked: Asked, ctx: Context) -> Left:
+        store.do(ctx, "left")
+        return Left(refuse=asked.refuse)
+
+    @go_left.compensate(retry=PATIENT)
+    async def back_left(asked: Asked, done: Left | None, ctx: Context) -> None:
+        store.undo(ctx, "left")
+
+    @right.step(retry=TWICE)
+    async def go_right(asked: Asked, ctx: Context) -> Right:
+        store.do(ctx, "right")
+        if asked.refuse == "right":
+            raise Rejected("not to the right")
+        return Right(refuse=asked.refuse)
+
+    @go_right.compensate(retry=PATIENT)
+    async def back_right(asked: Asked, done: Right | None, ctx: Context) -> None:
+        store.undo(ctx, "right")
+
+    @join.step(retry=TWICE, within=timedelta(seconds=20))
+    async def meet(a: Left, b: Right, ctx: Context) -> Done | Refused:
+        if a.refuse == "join":
+            return Refused(by="join")
+        store.do(ctx, "join")
+        return Done()
+
+    @meet.compensate(retry=PATIENT)
+    async def part(a: Left, b: Right, done: Done | Refused | None, ctx: Context) -> None:
+        store.undo(ctx, "join")
+
+    @join.observe(retry=TWICE)
+    async def mourn(refused: Refused, ctx: Context) -> None:
+        store.heard.append(ctx.saga or "")
+
+    @join.observe(retry=TWICE)
+    async def note(ended: SagaEnded) -> None:
+        store.heard.append(ended.saga)
+
+    starts = {"to the end": Asked(), "refused": Asked(refuse="join"), "no": Asked(refuse="right")}
+    return Verification(
+        agents=[left, right, join],
+        sagas=[Saga("dance", starts=Asked, completes=Done, fails=Refused, deadline=DEADLINE, intake="dance.intake")],
+        starts=starts,
+        invariant=_unless_added(store) if next_version else all_or_none(store, "join", "left", "right"),
+        reset=store.clear,
+        next_versions=[_next_right(store, go_right)] if next_version else (),
+    )
+
+
+def _next_right(store: Store, step: Step[..., object]) -> Agent:
+    """The agent of that step as it will be: with a second step beside it."""
+    upgraded = Agent("right")
+    upgraded.steps["go_right"] = step
+
+    @upgraded.step(retry=TWICE)
+    async def also(asked: Asked, ctx: Context) -> None:
+        store.do(ctx, "also")
+
+    @also.compensate(retry=PATIENT)
+    async def not_also(asked: Asked, done: None, ctx: Context) -> None:
+        store.undo(ctx, "also")
+
+    return upgraded
+
+
+def _unless_added(store: Store) -> Invariant:
+    return _WithAdded(store, ["join", "left", "right"])
+
+
+class _WithAdded(Invariant):
+    """The step that the upgrade adds stands where it was called, in a completed saga only."""
+
+    def __call__(self, history: HistoryPlayed) -> None:
+        for saga in history.sagas:
+            expected = set(self.effects) if saga.verdict == "completed" else set[str]()
+            standing = self.store.standing(saga.id)
+            allowed = {"also"} if expected else set[str]()
+            assert expected <= set(standing) <= expected | allowed, f"{saga.verdict}, and {standing} stand"
+            assert len(set(standing)) == len(standing), f"{standing} stand"
+
+
+def alternative_branch() -> Verification:
+    """A step takes one of two ways; on the detour the join beside it is left with one arm, and the saga completes."""
+    store = Store()
+    fork, way, join = Agent("fork"), Agent("way"), Agent("join")
+
+    @fork.step(retry=TWICE)
+    async def choose(asked: Asked, ctx: Context) -> Right | Detour:
+        store.do(ctx, "choose")
+        return Detour() if asked.refuse == "detour" else Right()
+
+    @choose.compensate(retry=PATIENT)
+    async def unchoose(asked: Asked, done: Right | Detour | None, ctx: Context) -> None:
+        store.undo(ctx, "choose")
+
+    @way.step(retry=TWICE)
+    async def walk(asked: Asked, ctx: Context) -> Left:
+        store.do(ctx, "walk")
+        return Left()
+
+    @walk.compensate(retry=PATIENT)
+    async def walk_back(asked: Asked, done: Left | None, ctx: Context) -> None:
+        store.undo(ctx, "walk")
+
+    @join.step(retry=TWICE)
+    async def meet(a: Left, b: Right, ctx: Context) -> Done:
+        return Done()
+
+    @meet.compensate(retry=PATIENT)
+    async def part(a: Left, b: Right, done: Done | None, ctx: Context) -> None:
+        store.undo(ctx, "meet")
+
+    @join.step(retry=TWICE, effects=False)
+    async def arrive(detour: Detour) -> Done:
+        return Done()
+
+    return Verification(
+        agents=[fork, way, join],
+        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")],
+        starts={"straight": Asked(), "detour": Asked(refuse="detour")},
+        invariant=all_or_none(store, "choose", "walk"),
+        reset=store.clear,
+    )
+
+
+def crossed_joins() -> Verification:
+    """Two joins, each of which waits for what the other gives: only the saga's deadline ends it."""
+    store = Store()
+    one, other = Agent("one"), Agent("other")
+
+    @one.step(retry=TWICE)
+    async def begin(asked: Asked, ctx: Context) -> Met:
+        store.do(ctx, "begin")
+        return Met()
+
+    @begin.compensate(retry=PATIENT)
+    async def unbegin(asked: Asked, done: Met | None, ctx: Context) -> None:
+        store.undo(ctx, "begin")
+
+    @one.step(retry=TWICE)
+    async def after_right(met: Met, right: Right, ctx: Context) -> Left:
+        store.do(ctx, "left")
+        return Left()
+
+    @after_right.compensate(retry=PATIENT)
+    async def not_left(met: Met, right: Right, done: Left | None, ctx: Context) -> None:
+        store.undo(ctx, "left")
+
+    @other.step(retry=TWICE)
+    async def after_left(met: Met, left: Left, ctx: Context) -> tuple[Right, Done]:
+        store.do(ctx, "right")
+        return Right(), Done()
+
+    @after_left.compensate(retry=PATIENT)
+    async def not_right(met: Met, left: Left, done: tuple[Right, Done] | None, ctx: Context) -> None:
+        store.undo(ctx, "right")
+
+    return Verification(
+        agents=[one, other],
+        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")],
+        starts={"waits for ever": Asked()},
+        invariant=all_or_none(store),
+        reset=store.clear,
+    )
+
+
+def slow_and_late() -> Verification:
+    """Steps without a deadline of their own: where one hangs, the coordinator's timer fires, and its answer comes late."""
+    store = Store()
+    first, last = Agent("first"), Agent("last")
+
+    @first.step(retry=TWICE)
+    async def begin(asked: Asked, ctx: Context) -> Met:
+        store.do(ctx, "begin")
+        return Met()
+
+    @begin.compensate(retry=PATIENT)
+    async def unbegin(asked: Asked, done: Met | None, ctx: Context) -> None:
+        store.undo(ctx, "begin")
+
+    @last.step(retry=TWICE)
+    async def finish(met: Met, ctx: Context) -> Done:
+        store.do(ctx, "finish")
+        return Done()
+
+    @finish.compensate(retry=PATIENT)
+    async def unfinish(met: Met, done: Done | None, ctx: Context) -> None:
+        store.undo(ctx, "finish")
+
+    return Verification(
+        agents=[first, last],
+        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")],
+        starts={"to the end": Asked()},
+        invariant=all_or_none(store, "begin", "finish"),
+        reset=store.clear,
+    )

@@ -1,0 +1,194 @@
+"""The verification, verified: engine, lanes, bus and credit agents are broken in one place each, and it must notice."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol, cast
+
+import pytest
+
+from pavane import Context, Fence, commits
+from pavane.context import Outcome
+from pavane.marks import Marks
+from pavane.overlay import Overlay
+from pavane.testing import VerificationFailed, verify
+from pavane_credit.ledger import Ledger
+from pavane_credit.verification import credit
+from pavane_events.bus import Lane
+from pavane_events.buses.memory_lanes import MemoryLane
+from pavane_events.ids import uuid7
+from pavane_events.patience import commit_patiently
+from pavane_events.record import Message, Record
+from pavane_saga import coordinator, engine
+from pavane_saga.engine import End, Failure, Undo
+from pavane_saga.history import History, Plan, Unit
+
+ENOUGH = 3_000
+"""Histories within which each must be noticed; most are within a hundred."""
+
+State = Mapping[bytes, bytes | None]
+
+
+class View(Protocol):
+    """The facts as the rules look at them."""
+
+    history: History
+    plan: Plan
+
+
+_VIEW = cast("type[object]", vars(engine)["_View"])
+_undo_order = cast("Callable[[View], Iterator[Undo]]", vars(engine)["_undo_order"])
+_owes_undo = cast("Callable[[View, Unit], bool]", vars(_VIEW)["owes_undo"])
+_failure = engine.failure
+_get = Overlay.get
+_apply = cast("Callable[[MemoryLane, Mapping[str, int], State | None], None]", vars(MemoryLane)["_apply"])
+_do = Ledger.do
+_undo = Ledger.undo
+
+
+# --- the engine ---------------------------------------------------------------------------------------------------
+
+
+def nobody(view: View, unit: Unit) -> set[Unit]:
+    return set()
+
+
+def blindly(view: View) -> Iterator[Undo]:
+    for undo in _undo_order(view):
+        yield replace(undo, outputs=(), outcome="unknown")
+
+
+def only_if_it_answered(view: View, unit: Unit) -> bool:
+    return _owes_undo(view, unit) and unit in view.history.outputs
+
+
+def at_once(view: View) -> Iterator[End]:
+    yield End("compensated")
+
+
+def deaf_to_failed_steps(plan: Plan, history: History) -> Failure | None:
+    found = _failure(plan, history)
+    return found if found is None or found.step is None or found.code in plan.fails else None
+
+
+def never_parked(history: History, unit: Unit) -> int:
+    return 0
+
+
+# --- lanes and bus ------------------------------------------------------------------------------------------------
+
+
+async def inputs_before_outputs(
+    lane: Lane, done: Mapping[str, int], outputs: Sequence[Message] = (), state: State | None = None
+) -> None:
+    await commit_patiently(lane, done, (), state or {})
+    if outputs:
+        await commit_patiently(lane, {}, outputs, {})
+
+
+async def outputs_before_inputs(
+    lane: Lane, done: Mapping[str, int], outputs: Sequence[Message] = (), state: State | None = None
+) -> None:
+    if outputs:
+        await commit_patiently(lane, {}, outputs, {})
+    await commit_patiently(lane, done, (), state or {})
+
+
+def without_tombstones(state: Overlay, key: bytes) -> bytes | None:
+    return None if key.startswith(b"t/") else _get(state, key)
+
+
+def nothing_began(marks: Marks, record: Record) -> bool:
+    return False
+
+
+def offsets_without_state(lane: MemoryLane, done: Mapping[str, int], state: State | None) -> None:
+    _apply(lane, done, None)
+
+
+def unfenced(lane: MemoryLane) -> None:
+    return None
+
+
+def by_attempt(
+    context: Context,
+    *,
+    saga: str | None,
+    step: str,
+    key: str | Callable[[], str],
+    breakers: object,
+    attempt: int = 1,
+    deadline: object = None,
+    outcome: Outcome = "done",
+) -> None:
+    """The attempt's number leaks into the key, and so into what the undo takes back."""
+    found = key if isinstance(key, str) else key()
+    context.saga, context.step, context.attempt, context.outcome = saga, step, attempt, outcome
+    context.deadline = None
+    vars(Context)["_key"].__set__(context, f"{found}/{attempt}")
+    vars(Context)["_breakers"].__set__(context, breakers)
+
+
+# --- the credit agents --------------------------------------------------------------------------------------------
+
+
+def by_another_key(
+    ledger: Ledger, context: Context, application_id: str, kind: str, amount_dm: int = 0, line_dm: int | None = None
+) -> bool:
+    return _do(ledger, Context.fake(saga=context.saga, key=uuid7()), application_id, kind, amount_dm, line_dm)
+
+
+def twice_over(ledger: Ledger, context: Context) -> bool:
+    stood = _undo(ledger, context)
+    _ = vars(ledger)["_connection"].execute("UPDATE line SET booked_dm = booked_dm - ?", (0 if stood else 1,))
+    return stood
+
+
+def only_what_is_known(ledger: Ledger, context: Context) -> bool:
+    return _undo(ledger, context) if context.outcome == "done" else False
+
+
+def forgetful_fence(fence: Fence, connection: "Connection", key: str) -> bool:
+    return connection.execute("DELETE FROM pavane_effects WHERE key = ? RETURNING 1", (key,)).fetchone() is not None
+
+
+class Cursor(Protocol):
+    def fetchone(self) -> object: ...
+
+
+class Connection(Protocol):
+    def execute(self, sql: str, parameters: tuple[object, ...] = ..., /) -> Cursor: ...
+
+
+MUTANTS: Mapping[str, tuple[object, str, object]] = {
+    "a step is undone before those that used its answer": (_VIEW, "users_of", nobody),
+    "an undo is not told the answer that came": (engine, "_undo_order", blindly),
+    "a step that failed after its effect owes no undo": (_VIEW, "owes_undo", only_if_it_answered),
+    "a saga is called compensated at once": (engine, "_compensated", at_once),
+    "a failed step does not turn its saga back": (engine, "failure", deaf_to_failed_steps),
+    "an undo asked for again is the same undo": (History, "retry_of", never_parked),
+    "an agent's offsets are committed before its outputs": (commits, "commit_patiently", inputs_before_outputs),
+    "an agent's outputs are committed before its offsets": (commits, "commit_patiently", outputs_before_inputs),
+    "the coordinator's offsets are committed before its commands": (
+        coordinator,
+        "commit_patiently",
+        inputs_before_outputs,
+    ),
+    "an agent forgets that a saga has ended": (Overlay, "get", without_tombstones),
+    "what an earlier holder began is taken for untouched": (Marks, "may_have_begun", nothing_began),
+    "a lane's state is older than its offsets": (MemoryLane, "_apply", offsets_without_state),
+    "a lane's former holder may commit": (MemoryLane, "_check_holder", unfenced),
+    "the attempt leaks into the key of the effect": (Context, "__init__", by_attempt),
+    "an effect is done under another key each time": (Ledger, "do", by_another_key),
+    "an undo takes back twice": (Ledger, "undo", twice_over),
+    "an undo passes over what nobody knows": (Ledger, "undo", only_what_is_known),
+    "the fence lets a zombie through": (Fence, "undo", forgetful_fence),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_mutant_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name, function = MUTANTS[mutant]
+    monkeypatch.setattr(owner, name, function)
+    with pytest.raises(VerificationFailed) as caught:
+        verify(credit, histories=ENOUGH)
+    assert caught.value.report.findings[0].story
