@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos check bench schemas format clean
+.PHONY: help install demo test chaos verify check bench schemas format clean
 
 help: ## these lines
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ test: $(VENV)/.dev ## everything the tests need, then all tests (ARGS='-k engine
 
 chaos: $(VENV)/.dev ## processes and brokers killed for most of an hour, with the story as it goes (ARGS='-k copy'); `make test` has a short form
 	PAVANE_CHAOS=long $(BIN)/python -m pytest tests/chaos -s $(ARGS)
+
+verify: $(VENV)/.dev ## a million histories of the credit decision, every two faults among them (ARGS='--histories 10000')
+	$(BIN)/pavane verify pavane_credit.verification:credit --exhaustive --histories 1000000 $(ARGS)
 
 check: $(VENV)/.dev ## formatting, lint, both type checkers, import contracts, contracts and declarations
 	$(BIN)/ruff format --check .

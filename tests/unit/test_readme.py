@@ -38,3 +38,15 @@ def test_the_links_of_readme_and_docs_lead_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_the_tests_that_the_guarantee_names_are_there() -> None:
+    page = (ROOT / "docs/guarantee.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/.]+?)(?:::(\w+))?`", page)
+    missing = [
+        f"{path}::{test}"
+        for path, test in named
+        if not (ROOT / path).exists() or (test and f"def {test}(" not in (ROOT / path).read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 20
+    assert missing == []

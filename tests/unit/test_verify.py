@@ -1,6 +1,9 @@
 """Histories by the thousand: choreographies hold under every fault that is tried, and what is tried is what is said."""
 
 import asyncio
+import importlib.util
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +96,13 @@ def test_a_history_that_cannot_be_read_is_refused_with_all_that_is_wrong() -> No
     assert [problem.where for problem in caught.value.problems] == ["do:a/b#1=explode", "nonsense"]
 
 
+def test_a_history_that_cannot_come_about_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="there are approved, declined"):
+        replay(credit, job_of("approbed"))
+    with pytest.raises(ConfigurationError, match="it never comes to that"):
+        replay(credit, job_of("approved;undo:approval/decide#1=fail"))
+
+
 class Begun(Event, type="v.begun"):
     n: int = 0
 
@@ -160,3 +170,29 @@ def test_a_step_that_opens_a_connection_is_told_why_it_cannot() -> None:
     )
     with pytest.raises(VerificationFailed, match="no network"):
         verify(verification, histories=5)
+
+
+def test_the_orders_of_the_how_to_keep_money_as_the_how_to_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/verify.md").read_text()
+    program = page.partition("```python\n")[2].partition("```")[0]
+    for number, (forgetful, faults) in enumerate([(True, 1), (False, 2)]):
+        source = program if forgetful else program.replace("    if done is not None:\n        kept", "    kept")
+        verification = _loaded(tmp_path / f"orders_{number}.py", source)
+        with pytest.raises(VerificationFailed, match="compensated, and 9999 cents were kept") as caught:
+            verify(verification, histories=1_000)
+        replayed = caught.value.report.findings[0].replay
+        assert len(job_of(replayed).faults) == faults
+        assert replayed in page
+
+
+def _loaded(path: Path, source: str) -> Verification:
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # annotations are looked up there
+    spec.loader.exec_module(module)
+    found = vars(module)["verification"]
+    assert isinstance(found, Verification)
+    return found

@@ -135,8 +135,10 @@ def _members(name: str, found: object) -> list[Agent | Saga]:
 
 
 def _likely(module: ModuleType) -> str | None:
+    from pavane.simulation.verification import Verification
+
     for name, each in vars(module).items():
-        if isinstance(each, Agent | Saga):
+        if isinstance(each, Agent | Saga | Verification):
             return name
     return None
 

@@ -24,7 +24,7 @@ class InjectedFailure(Exception):
 
 @dataclass(slots=True)
 class Call:
-    """One call of a step or of its undo. ``began`` and ``ended`` are places in the history, not times.
+    """One call of a step or of its undo. ``began`` and ``ended`` are places in the history; the times are virtual.
 
     ``owes_undo``: the step has an undo. ``blind``: an undo that was told nothing of what the step had answered.
     ``worked``: the function returned, whatever became of its process then.
@@ -37,6 +37,8 @@ class Call:
     attempt: int
     owes_undo: bool
     began: int
+    began_s: float
+    ended_s: float = 0.0
     blind: bool = False
     ended: int | None = None
     how: How = "under way"
@@ -99,7 +101,8 @@ class Calls:
     def _begin(self, kind: Kind, step: AnyStep, context: Context) -> Call:
         self.places += 1
         saga, key = context.saga or "", context.idempotency_key
-        made = Call(kind, saga, step.wire_name, key, context.attempt, step.owes_undo, self.places)
+        now_s = asyncio.get_running_loop().time()
+        made = Call(kind, saga, step.wire_name, key, context.attempt, step.owes_undo, self.places, now_s)
         self.made.append(made)
         return made
 
@@ -167,7 +170,7 @@ class Calls:
 
     def _end(self, made: Call, how: How) -> None:
         self.places += 1
-        made.how, made.ended = how, self.places
+        made.how, made.ended, made.ended_s = how, self.places, asyncio.get_running_loop().time()
 
 
 class _Watched(Step[..., object]):

@@ -78,7 +78,7 @@ class Player:
             choice = self._choice(job)
             look = _Look(world, job.faults, ahead) if job.look else None
             played = self._play(world, str(job), self._starts(job.scenario), choice, look)
-            by_saga = {saga: expected[name] for saga, name in zip(played.sagas, _names(job.scenario), strict=True)}
+            by_saga = {saga: expected[name] for saga, name in zip(played.sagas, names_of(job.scenario), strict=True)}
             violations = judge(self.verification, played, by_saga, trace=world.traced)
             if violations:
                 world.worn_out = True
@@ -123,7 +123,7 @@ class Player:
 
     def _expected_of(self, scenario: str) -> Mapping[str, str]:
         """How each saga of a scenario ends where nothing goes wrong."""
-        for name in _names(scenario):
+        for name in names_of(scenario):
             if name not in self._expected:
                 played = self._play(self._fresh(), f"{name};expected {self._worlds}", self._starts(name), nothing, None)
                 verdicts = [each for found in played.verdicts.values() for each in found]
@@ -132,7 +132,7 @@ class Player:
 
     def _starts(self, scenario: str) -> list[Event]:
         scenarios = self.verification.scenarios
-        return [event for name in _names(scenario) for event in scenarios[name]]
+        return [event for name in names_of(scenario) for event in scenarios[name]]
 
     def _choice(self, job: Job) -> Choice:
         return as_written(job.faults) if job.seed is None else by_lot(job.seed, self._upgrades)
@@ -174,7 +174,7 @@ def by_lot(seed: str, upgrades: frozenset[str]) -> Choice:
     return choose
 
 
-def _names(scenario: str) -> list[str]:
+def names_of(scenario: str) -> list[str]:
     """A scenario's name, or the names of several that are played side by side."""
     return scenario.split(" + ")
 

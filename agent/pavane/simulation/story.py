@@ -66,14 +66,15 @@ class Teller:
         what = "undo" if call.kind == "undo" else "call"
         known = ", nothing known of its answer" if call.blind else ""
         if before is None:
-            self._say(call.step, f"{what}, attempt {call.attempt}{known}")
+            self._say(call.step, f"{what}, attempt {call.attempt}{known}", call.began_s)
         if call.how == "raised":
-            self._say(call.step, f"{what} raised {call.error}")
+            self._say(call.step, f"{what} raised {call.error}", call.ended_s)
         elif call.how == "ended":
-            self._say(call.step, f"{what} returned")
+            self._say(call.step, f"{what} returned", call.ended_s)
 
-    def _say(self, who: str, what: str) -> None:
-        self.lines.append(f"{self.world.loop.time() - self.world.began_s:9.3f} s  {who:<34} {what}")
+    def _say(self, who: str, what: str, at_s: float | None = None) -> None:
+        found_s = self.world.loop.time() if at_s is None else at_s
+        self.lines.append(f"{found_s - self.world.began_s:9.3f} s  {who:<34} {what}")
 
 
 def _gone_wrong(fault: Fault) -> str:

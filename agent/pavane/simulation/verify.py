@@ -3,10 +3,11 @@
 from pavane.cli.targets import load_verification
 from pavane.simulation.crew import Alone, Several
 from pavane.simulation.explore import Bounds, Crew, Explorer, Survey, Tell, silently
-from pavane.simulation.player import Job, Outcome, Player
+from pavane.simulation.player import Job, Outcome, Player, names_of
 from pavane.simulation.points import Faults
 from pavane.simulation.report import Finding, Report, VerificationFailed
 from pavane.simulation.verification import Verification
+from pavane_events.errors import ConfigurationError, Problem
 
 
 def explore(
@@ -44,14 +45,29 @@ def verify(
 
 
 def replay(verification: Verification, job: Job) -> tuple[Outcome, list[str]]:
-    """Play one history, and tell it."""
+    """Play one history, and tell it.
+
+    Raises :class:`ConfigurationError` where there is no such scenario, or a fault's point does not come by.
+    """
+    problems = [_unknown(verification, name) for name in names_of(job.scenario) if name not in verification.scenarios]
+    if problems:
+        raise ConfigurationError("that history cannot be played", problems)
     player = Player(verification, trace_every=1)
     try:
         outcome = player.play(job)
         faults: Faults = outcome.struck if job.seed is not None else job.faults
+        missed = [
+            Problem(str(each), "replay.missed", "it never comes to that") for each in faults if each not in outcome.struck
+        ]
+        if missed:
+            raise ConfigurationError("that history cannot be played", missed)
         return outcome, player.tell(job, faults)
     finally:
         player.close()
+
+
+def _unknown(verification: Verification, scenario: str) -> Problem:
+    return Problem(scenario, "replay.scenario", f"no such scenario: there are {', '.join(verification.scenarios)}")
 
 
 def told(verification: Verification, outcome: Outcome) -> Finding:
