@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pavane.agent import Agent
 from pavane.step import AnyStep
@@ -86,9 +87,9 @@ def event_classes(agent: Agent) -> list[type[Event]]:
 
 def contracts(agent: Agent) -> dict[str, str]:
     """A hash of each contract the agent holds, by wire name and class: part of its version."""
-    return {
-        f"{kind.dataschema()}#{kind.__name__}": hashlib.sha256(
-            json.dumps(kind.model_json_schema(), sort_keys=True).encode()
-        ).hexdigest()[:16]
-        for kind in event_classes(agent)
-    }
+    return {f"{kind.dataschema()}#{kind.__name__}": _hash_of(kind) for kind in event_classes(agent)}
+
+
+@lru_cache(maxsize=1024)
+def _hash_of(kind: type[Event]) -> str:
+    return hashlib.sha256(json.dumps(kind.model_json_schema(), sort_keys=True).encode()).hexdigest()[:16]

@@ -148,6 +148,8 @@ class CoordinatorLane:
         self._office = office
         self._lane = lane
         self._desk = Desk(lane, office.sagas, office.tracing, office.clock, office.bus.partitions)
+        self._receiving = False
+        self._stopping = False
 
     @property
     def lost(self) -> bool:
@@ -165,22 +167,31 @@ class CoordinatorLane:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set or the lane is lost. A batch is decided and committed, then the next is read."""
+        working = asyncio.ensure_future(self._work())
+        working.add_done_callback(_look_at)  # if this task is cancelled meanwhile, nobody else will
         stopping = asyncio.ensure_future(stop.wait())
         try:
-            while not stopping.done():
-                receiving = asyncio.ensure_future(self._lane.receive(_BATCH, self._desk.patience_s()))
-                receiving.add_done_callback(_look_at)  # if this task is cancelled meanwhile, nobody else will
-                try:
-                    await asyncio.wait((receiving, stopping), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    if not receiving.done():
-                        receiving.cancel()
-                if receiving.done() and not receiving.cancelled():
-                    await self._turn(receiving.result())
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if self._receiving:
+                working.cancel()  # a receive loses nothing; a turn is ended first
+            self._stopping = True
+            await asyncio.wait((working,))
+            if not working.cancelled():
+                working.result()
         except LaneLost:
             log.info("lane %d of the coordinator is lost: its next holder goes on", self._lane.partition)
         finally:
             stopping.cancel()
+            if not working.done():
+                working.cancel()
+                await asyncio.wait((working,))
+
+    async def _work(self) -> None:
+        while not self._stopping:
+            self._receiving = True
+            records = await self._lane.receive(_BATCH, self._desk.patience_s())
+            self._receiving = False
+            await self._turn(records)
 
     async def _turn(self, records: Sequence[Record]) -> None:
         """One batch, and what the clock says, in one commit."""
@@ -195,6 +206,6 @@ class CoordinatorLane:
             desk.committed()
 
 
-def _look_at(receiving: "asyncio.Future[Sequence[Record]]") -> None:
-    if not receiving.cancelled():
-        receiving.exception()
+def _look_at(working: "asyncio.Future[None]") -> None:
+    if not working.cancelled():
+        working.exception()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
+from pavane.memory import settle_memory
 from pavane.simulation.player import Job, Outcome, Player, shrunk
 from pavane.simulation.verification import Verification
 
@@ -75,6 +76,7 @@ def _settle_in(name: str, load: Loader) -> None:
     global _player
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked for the histories ends this process
     player = Player(load(name))
+    settle_memory()
     _player = lambda: player  # noqa: E731
 
 

@@ -10,7 +10,7 @@ from typing import Self
 from pavane_events.bus import MAX_RECORD_BYTES, Start, TopicSpec
 from pavane_events.buses.faults import BadDay, Faults
 from pavane_events.buses.memory_lanes import MemoryGroup, MemoryLane, MemoryLanes
-from pavane_events.buses.memory_log import Logs
+from pavane_events.buses.memory_log import Logs, Written
 from pavane_events.buses.placing import check_partition
 from pavane_events.errors import BusUnavailable
 from pavane_events.record import Message, Record
@@ -179,11 +179,12 @@ class MemoryBus:
     ) -> None:
         await self.close()
 
-    def _wake(self, partitions: Collection[int]) -> None:
+    def _wake(self, written: Written) -> None:
         for group in self._groups.values():
-            for partition in partitions:
+            for partition, topics in written.items():
                 for lane in group.rows[partition].readers:
-                    lane.wake()
+                    if not lane.reads.isdisjoint(topics):
+                        lane.wake()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from pavane_events.bus import LaneState, Start
 from pavane_events.buses.faults import UNTIL_RELEASED, BadDay
 from pavane_events.buses.lane_state import StateOfLane
-from pavane_events.buses.memory_log import KeyedState, Log, Logs
+from pavane_events.buses.memory_log import KeyedState, Log, Logs, Written
 from pavane_events.buses.sharing import share
 from pavane_events.buses.waiting import Bell
 from pavane_events.errors import LaneLost
@@ -31,7 +31,7 @@ class LaneRow:
 class MemoryGroup:
     """One group: its lanes, and the members that share them. Shares move at once when a member comes or goes."""
 
-    def __init__(self, name: str, logs: Logs, faults: BadDay | None, wake: Callable[[Collection[int]], None]) -> None:
+    def __init__(self, name: str, logs: Logs, faults: BadDay | None, wake: Callable[[Written], None]) -> None:
         self.name = name
         self.logs = logs
         self.faults = faults
@@ -189,7 +189,7 @@ class MemoryLane:
         return dict(self._positions)
 
     @property
-    def reads(self) -> Collection[str]:
+    def reads(self) -> Set[str]:
         """The topics that it reads."""
         return self._logs.keys()
 

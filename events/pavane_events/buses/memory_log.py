@@ -12,6 +12,9 @@ from pavane_events.record import Message, Record
 Placed = tuple[Message, int]
 """A message that passed every check, and its partition."""
 
+Written = Mapping[int, Collection[str]]
+"""By partition, the topics that were written."""
+
 
 @dataclass(slots=True)
 class Log:
@@ -66,8 +69,8 @@ class Logs:
             self._placing.check_size(message)
         return [(message, self._placing.partition(message)) for message in messages]
 
-    def append(self, placed: Sequence[Placed]) -> set[int]:
-        """Append all of them, and say which partition numbers were written.
+    def append(self, placed: Sequence[Placed]) -> Written:
+        """Append all of them, and say which partitions of which topics were written.
 
         Each partition written loses one offset at the end, as Kafka spends one on the marker of a transaction: nobody
         may rely on offsets without gaps.
@@ -86,7 +89,10 @@ class Logs:
             written[id(log)] = log
         for log in written.values():
             log.end += 1
-        return {partition for _, partition in placed}
+        topics: dict[int, set[str]] = {}
+        for message, partition in placed:
+            topics.setdefault(partition, set()).add(message.topic)
+        return topics
 
 
 class KeyedState:
