@@ -15,7 +15,7 @@ from pavane_saga.deadlines import Deadlines
 from pavane_saga.dossier import Dossier, Dossiers
 from pavane_saga.engine import Command, decide, due
 from pavane_saga.facts import Declared, Ended, Fact, Fired, Happened, fact_from_json
-from pavane_saga.history import History, Plan
+from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.intake import Admission, admit
 from pavane_saga.saga import Saga
 from pavane_saga.wire import ADMISSIONS, COORDINATOR, FACTS, fact_envelope, fact_message, misplaced, read_fact
@@ -74,14 +74,15 @@ class Desk:
         self._batch = Batch()
         self._held: list[Record] = []
         self._taken: dict[str, int] = {}
-        self._declared: dict[str, Declared] = {}
+        self._declared: dict[str, tuple[Declared, ...]] = {}
         self._versions = {key[2:].decode() for key, _ in lane.state.scan(b"w/")}
         self._plans: dict[str, Plan] = {}
         self.deadlines = Deadlines(clock)
-        for _, row in lane.state.scan(b"d/"):
-            fact = fact_from_json(row)
-            if isinstance(fact, Declared):
-                self._declared[fact.agent] = fact
+        for prefix in (b"e/", b"d/"):
+            for _, row in lane.state.scan(prefix):
+                fact = fact_from_json(row)
+                if isinstance(fact, Declared):
+                    self._declared[fact.agent] = (*self._declared.get(fact.agent, ()), fact)
         self._learn()
         for saga, name, started_ms in self._dossiers.all_open():
             self._time(saga, name, started_ms)
@@ -140,9 +141,13 @@ class Desk:
     def _declare(self, fact: Declared, news: News) -> None:
         """A lane of an agent answers by this manifest from now on. What that makes due for open sagas is issued, too."""
         before = self._plans
-        self._declared[fact.agent] = fact
+        earlier = self._declared.get(fact.agent, ())
+        self._declared[fact.agent] = declared_after(earlier, fact)
         self._versions.add(fact.version)
-        self._batch.state[b"d/" + fact.agent.encode()] = fact.to_json()
+        *former, last = self._declared[fact.agent]
+        self._batch.state[b"d/" + fact.agent.encode()] = last.to_json()
+        if len(former) == len(earlier) > 0:
+            self._batch.state[b"e/%s/%06d" % (fact.agent.encode(), len(former))] = former[-1].to_json()
         self._batch.state[b"w/" + fact.version.encode()] = b""
         self._learn()
         for saga_id in self._dossiers.open_sagas():
@@ -160,8 +165,9 @@ class Desk:
                 starts=saga.starts.event_type,
                 completes=saga.completes.event_type,
                 fails=frozenset(each.event_type for each in saga.fails),
-                declared=dict(self._declared),
+                declared={agent: known[-1] for agent, known in self._declared.items()},
                 former=frozenset(self._versions),
+                earlier={agent: known[:-1] for agent, known in self._declared.items() if len(known) > 1},
             )
             for name, saga in self._sagas.items()
         }

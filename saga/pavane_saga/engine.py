@@ -208,7 +208,7 @@ class _View:
             if name not in found:
                 found.add(name)
                 produces = self.plan.steps[name].produces
-                todo.extend(step.name for event_type in produces for step, _ in self.plan.steps_for(event_type))
+                todo.extend(step.name for event_type in produces for step, *_ in self.plan.steps_for(event_type))
         return frozenset(found)
 
     @cached_property

@@ -1,7 +1,7 @@
 """History: the set of a saga's facts, with the indexes that the rules read. And the plan they are read against."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Happened, Settled, StepPlan, UndoFailed, Undone
@@ -15,9 +15,26 @@ Unit = tuple[str, tuple[str, ...]]
 _STRENGTH: Mapping[Literal["done", "failed", "skipped"], int] = {"done": 3, "failed": 2, "skipped": 1}
 
 
+Owing = tuple[StepPlan, int, int]
+"""A step that listens to a type, and the offsets between which it owes an answer: from, and up to but not including."""
+
+_EVER = 1 << 63
+
+
+def declared_after(known: tuple[Declared, ...], new: Declared) -> tuple[Declared, ...]:
+    """An agent's declarations of a lane with one more, oldest first. Where its steps are as before, it follows the last."""
+    if known and known[-1].steps == new.steps:
+        return (*known[:-1], replace(new, since=known[-1].since))
+    return (*known, new)
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What a lane of the coordinator knows of one saga: where it starts and ends, and what was declared so far."""
+    """What a lane of the coordinator knows of one saga: where it starts and ends, and what was declared so far.
+
+    ``declared``: by agent, what it declared last; ``earlier``: what it had declared before that, oldest first. An event
+    owes the steps of the version in force at its offset: also long after, where it waits to be tried again.
+    """
 
     saga: str
     starts: str
@@ -25,31 +42,32 @@ class Plan:
     fails: frozenset[str]
     declared: Mapping[str, Declared]
     former: frozenset[str] = frozenset()
+    earlier: Mapping[str, tuple[Declared, ...]] = field(default_factory=dict[str, tuple[Declared, ...]])
     steps: Mapping[str, StepPlan] = field(init=False, repr=False, compare=False)
     versions: frozenset[str] = field(init=False, repr=False, compare=False)
-    _owed: Mapping[str, tuple[tuple[StepPlan, int], ...]] = field(init=False, repr=False, compare=False)
+    _owed: Mapping[str, tuple[Owing, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        owed: dict[str, list[tuple[StepPlan, int]]] = {}
-        for declared in self.declared.values():
-            since = dict(declared.since)
-            for step in declared.steps:
-                for event_type in {each for alternatives in step.consumes for each in alternatives}:
-                    if not step.observer:
-                        owed.setdefault(event_type, []).append((step, since.get(event_type, 0)))
-        steps = {step.name: step for declared in self.declared.values() for step in declared.steps}
+        owed: dict[str, list[Owing]] = {}
+        steps: dict[str, StepPlan] = {}
+        for agent, last in self.declared.items():
+            sequence = (*self.earlier.get(agent, ()), last)
+            for place, declared in enumerate(sequence):
+                steps.update((step.name, step) for step in declared.steps)
+                for event_type, found in _owed_by(declared, sequence[place + 1 :]):
+                    owed.setdefault(event_type, []).append(found)
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "versions", self.former | {each.version for each in self.declared.values()})
         object.__setattr__(self, "_owed", {name: tuple(found) for name, found in owed.items()})
 
-    def steps_for(self, event_type: str) -> Collection[tuple[StepPlan, int]]:
-        """The steps that listen to a type, observers aside, each with the offset from which on it owes an answer."""
+    def steps_for(self, event_type: str) -> Collection[Owing]:
+        """The steps that listen to a type, or did, observers aside, each with the offsets for which it owes an answer."""
         return self._owed.get(event_type, ())
 
     def owing(self, event: Happened) -> Iterator[StepPlan]:
         """The steps that owe an answer to an event."""
-        for step, since in self.steps_for(event.type):
-            if event.offset >= since:
+        for step, since, until in self.steps_for(event.type):
+            if since <= event.offset < until:
                 yield step
 
     def has_effects(self, step: str) -> bool:
@@ -66,6 +84,21 @@ class Plan:
         """Whether a step is outside the bookkeeping."""
         found = self.steps.get(step)
         return found is not None and found.observer
+
+
+def _owed_by(declared: Declared, later: tuple[Declared, ...]) -> Iterator[tuple[str, Owing]]:
+    """What the steps of one declaration owe: from its own offsets on, up to those of the next one that reads the topic.
+
+    A topic that no later one reads is not owed for any more: nobody is there who would answer.
+    """
+    since = dict(declared.since)
+    for step in declared.steps:
+        for event_type in {each for alternatives in step.consumes for each in alternatives}:
+            if not step.observer:
+                first = since.get(event_type, 0)
+                ends = [dict(each.since)[event_type] for each in later if event_type in dict(each.since)]
+                until = (ends[0] if ends else first) if later else _EVER
+                yield event_type, (step, first, until)
 
 
 class History:

@@ -12,7 +12,7 @@ from pavane_events.partition import partition_of
 from pavane_events.record import Record
 from pavane_saga.engine import Debt, Failure, State, failure, open_debts, standing, status, unseen
 from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Happened, Settled, UndoFailed, Undone
-from pavane_saga.history import History, Plan, Unit
+from pavane_saga.history import History, Plan, Unit, declared_after
 from pavane_saga.manifest import Directory, SagaPlan, read_directory
 from pavane_saga.saga import SagaEnded
 from pavane_saga.wire import COORDINATOR, ENDED, ENDS, FACTS, UNDO, commands_topic, read_fact, read_undo_request
@@ -196,21 +196,28 @@ async def _records(bus: Bus, topics: Iterable[str], saga: str | None = None) -> 
             continue
 
 
-async def _declarations(bus: Bus, directory: Directory, partitions: Collection[int]) -> dict[int, Mapping[str, Declared]]:
-    """By lane, what its agents declared last; of an agent that has not declared it, what its manifest says."""
-    found: dict[int, Mapping[str, Declared]] = {}
+_Declarations = Mapping[str, tuple[Declared, ...]]
+
+
+async def _declarations(bus: Bus, directory: Directory, partitions: Collection[int]) -> dict[int, _Declarations]:
+    """By lane, what its agents declared, oldest first; of an agent that has not declared it, what its manifest says."""
+    found: dict[int, _Declarations] = {}
     for partition in partitions:
-        declared = {name: manifest.declared(()) for name, manifest in directory.agents.items()}
+        declared: dict[str, tuple[Declared, ...]] = {}
         try:
             async for record in bus.read(FACTS, partition=partition):
                 if record.key is None:
                     fact = _fact(record)
                     if isinstance(fact, Declared):
-                        declared[fact.agent] = fact
+                        declared[fact.agent] = declared_after(declared.get(fact.agent, ()), fact)
         except UnknownTopic:
             pass
-        found[partition] = declared
+        found[partition] = {**_by_manifest(directory), **declared}
     return found
+
+
+def _by_manifest(directory: Directory) -> dict[str, tuple[Declared, ...]]:
+    return {name: (manifest.declared(()),) for name, manifest in directory.agents.items()}
 
 
 def _fact(record: Record) -> Fact | None:
@@ -301,14 +308,15 @@ def _of_end(envelope: Envelope) -> _Heard:
     return _Heard("let-go", "joins let go", COORDINATOR)
 
 
-def _tell(saga: str, telling: _Telling, directory: Directory, declared: Mapping[str, Declared]) -> Story:
+def _tell(saga: str, telling: _Telling, directory: Directory, declared: _Declarations) -> Story:
     found = directory.sagas.get(telling.name or "")
     plan = Plan(
         saga=found.name if found else "",
         starts=found.starts if found else "",
         completes=found.completes if found else "",
         fails=frozenset(found.fails if found else ()),
-        declared=declared,
+        declared={agent: known[-1] for agent, known in declared.items()},
+        earlier={agent: known[:-1] for agent, known in declared.items() if len(known) > 1},
     )
     history = History().with_facts(telling.facts)
     summary = Summary(saga, telling.name, telling.subject, status(plan, history), telling.started_ms, telling.ended_ms)

@@ -86,7 +86,7 @@ class Invariant:
 def fork_and_join(*, next_version: bool = False) -> Verification:
     """Two branches side by side, a join that needs both, an end that may be a refusal, an observer that hears of it.
 
-    ``next_version``: the right branch's agent is upgraded in mid-saga, to one that has another step beside its own.
+    ``next_version``: the right branch's agent and the join's are upgraded in mid-saga, to such as have another step.
     """
     store = Store()
     left, right, join = Agent("left"), Agent("right"), Agent("join")
@@ -137,8 +137,24 @@ def fork_and_join(*, next_version: bool = False) -> Verification:
         starts=starts,
         invariant=_unless_added(store) if next_version else all_or_none(store, "join", "left", "right"),
         reset=store.clear,
-        next_versions=[_next_right(store, go_right)] if next_version else (),
+        next_versions=[_next_right(store, go_right), _next_join(store, meet)] if next_version else (),
     )
+
+
+def _next_join(store: Store, step: Step[..., object]) -> Agent:
+    """The agent of that join as it will be: without its observers, with a step beside it that goes one way only."""
+    upgraded = Agent("join")
+    upgraded.steps["meet"] = step
+
+    @upgraded.step(retry=TWICE)
+    async def glance(right: Right, ctx: Context) -> None:
+        store.do(ctx, "also")
+
+    @glance.compensate(retry=PATIENT)
+    async def look_away(right: Right, done: None, ctx: Context) -> None:
+        store.undo(ctx, "also")
+
+    return upgraded
 
 
 def _next_right(store: Store, step: Step[..., object]) -> Agent:
@@ -170,7 +186,7 @@ class _WithAdded(Invariant):
             standing = self.store.standing(saga.id)
             allowed = {"also"} if expected else set[str]()
             assert expected <= set(standing) <= expected | allowed, f"{saga.verdict}, and {standing} stand"
-            assert len(set(standing)) == len(standing), f"{standing} stand"
+            assert all(standing.count(each) == 1 for each in expected), f"{standing} stand"
 
 
 def alternative_branch() -> Verification:
@@ -287,4 +303,41 @@ def slow_and_late() -> Verification:
         starts={"to the end": Asked()},
         invariant=all_or_none(store, "begin", "finish"),
         reset=store.clear,
+    )
+
+
+def long_pauses() -> Verification:
+    """A step that waits long between its attempts, beside one that may refuse; its agent may be upgraded meanwhile."""
+    store = Store()
+    left, right, join = Agent("left"), Agent("right"), Agent("join")
+
+    @left.step(retry=TWICE)
+    async def go_left(asked: Asked, ctx: Context) -> Left:
+        store.do(ctx, "left")
+        return Left()
+
+    @go_left.compensate(retry=PATIENT)
+    async def back_left(asked: Asked, done: Left | None, ctx: Context) -> None:
+        store.undo(ctx, "left")
+
+    @right.step(retry=Retry(attempts=2, first_s=10, jitter=0))
+    async def go_right(asked: Asked, ctx: Context) -> Right:
+        store.do(ctx, "right")
+        return Right()
+
+    @go_right.compensate(retry=PATIENT)
+    async def back_right(asked: Asked, done: Right | None, ctx: Context) -> None:
+        store.undo(ctx, "right")
+
+    @join.step(effects=False)
+    async def meet(a: Left, b: Right) -> Done:
+        return Done()
+
+    return Verification(
+        agents=[left, right, join],
+        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")],
+        starts={"to the end": Asked()},
+        invariant=_WithAdded(store, ["left", "right"]),
+        reset=store.clear,
+        next_versions=[_next_right(store, go_right)],
     )

@@ -17,7 +17,7 @@ from typing import cast
 from pavane_events.buses.address import open_bus
 from pavane_saga.engine import Command, End, Halt, Undo, due, open_debts, standing, status
 from pavane_saga.facts import Declared, Ended, Fact, Happened, fact_from_json
-from pavane_saga.history import History, Plan
+from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.story import Story, list_sagas, read_story
 
 FOLDER = Path(__file__).parents[1] / "histories"
@@ -57,12 +57,17 @@ def read(path: Path) -> Recorded:
     facts = [fact_from_json(_bytes(each)) for each in cast("list[object]", document["facts"])]
     declared = [fact_from_json(_bytes(each)) for each in cast("list[object]", document["declared"])]
     saga = cast("dict[str, object]", document["saga"])
+    known: dict[str, tuple[Declared, ...]] = {}
+    for each in declared:
+        if isinstance(each, Declared):
+            known[each.agent] = declared_after(known.get(each.agent, ()), each)
     plan = Plan(
         saga=str(saga["name"]),
         starts=str(saga["starts"]),
         completes=str(saga["completes"]),
         fails=frozenset(cast("list[str]", saga["fails"])),
-        declared={each.agent: each for each in declared if isinstance(each, Declared)},
+        declared={agent: found[-1] for agent, found in known.items()},
+        earlier={agent: found[:-1] for agent, found in known.items() if len(found) > 1},
     )
     return Recorded(plan, tuple(facts), cast("dict[str, object]", document["judged"]))
 
@@ -77,7 +82,11 @@ def write(story: Story, path: Path) -> None:
     facts = [fact for fact in story.history.facts if not isinstance(fact, Ended)]
     document = {
         "saga": {"name": plan.saga, "starts": plan.starts, "completes": plan.completes, "fails": sorted(plan.fails)},
-        "declared": [json.loads(each.to_json()) for each in plan.declared.values()],
+        "declared": [
+            json.loads(each.to_json())
+            for agent, last in plan.declared.items()
+            for each in (*plan.earlier.get(agent, ()), last)
+        ],
         "facts": [json.loads(each.to_json()) for each in facts],
         "judged": judgement(plan, facts),
     }

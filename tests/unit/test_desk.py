@@ -277,6 +277,26 @@ def test_a_new_desk_goes_on_in_the_middle_of_a_saga() -> None:
     at_the_desk(scenario)
 
 
+def test_what_waits_while_a_next_version_takes_over_is_still_owed_also_to_a_new_desk() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        await office.take(asked(saga).to_message())
+        later = Agent("clerk")
+
+        @later.step(name="other", effects=False)
+        def listen(asked: Asked) -> None: ...
+
+        await office.take(fact_of(plan_of(later).manifest.declared([("k.asked", 50)]), None))
+        office.desk = office.another()
+        refused = replace(answered(saga, "k.refused"), step=None, causes=())
+        assert topics(await office.take(refused.to_message())) == ["pavane.ends"]
+        office.desk = office.another()
+        skipped = Settled("clerk/answer", (f"a-{saga}",), "skipped", began=False)
+        assert topics(await office.take(fact_of(skipped, saga))) == [SagaEnded.event_type]
+
+    at_the_desk(scenario)
+
+
 def test_a_failed_undo_parks_the_saga_and_tells_nobody_that_it_ended() -> None:
     async def scenario(office: Office) -> None:
         saga = office.saga_here()

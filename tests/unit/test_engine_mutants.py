@@ -142,7 +142,7 @@ def look_in_random_worlds() -> None:
 
 
 def every_offset(plan: Plan, event: Happened) -> Iterator[StepPlan]:
-    return (step for step, _ in plan.steps_for(event.type))
+    return (step for step, *_ in plan.steps_for(event.type))
 
 
 def no_observer(plan: Plan, step: str) -> bool:
