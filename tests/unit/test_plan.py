@@ -10,13 +10,12 @@ def version(number: int, steps: tuple[str, ...], since: int, *, topic: str = "as
     return Declared("clerk", f"clerk@{number}", plans, ((topic, since),))
 
 
-def plan(*versions: Declared) -> Plan:
+def plan(first: Declared, *others: Declared) -> Plan:
     """What a lane knows that has heard these, in order."""
-    known: tuple[Declared, ...] = ()
-    for each in versions:
+    known: tuple[Declared, ...] = (first,)
+    for each in others:
         known = declared_after(known, each)
-    *earlier, last = known
-    return Plan("saga", "asked", "done", frozenset(), {"clerk": last}, earlier={"clerk": tuple(earlier)})
+    return Plan("saga", "asked", "done", frozenset(), {"clerk": known[-1]}, earlier={"clerk": known[:-1]})
 
 
 def owed(found: Plan, offset: int) -> set[str]:
