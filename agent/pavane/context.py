@@ -11,7 +11,7 @@ from opentelemetry import trace
 from pavane.breaker import Breaker, Breakers
 from pavane_events.ids import uuid7
 
-Outcome = Literal["done", "unknown"]
+Outcome = Literal["done", "not-done", "unknown"]
 
 
 class Context:
@@ -19,8 +19,9 @@ class Context:
 
     ``saga``: the saga's id (None outside one). ``attempt``: from 1. ``idempotency_key``: the name of this step's effect,
     the same in every re-run and in its undo: give it to whatever the step changes. ``deadline``: when the step stops
-    being tried (``within``), None if never. ``outcome``: in an undo, *done* where the step answered, *unknown* where
-    nobody can know whether it took effect.
+    being tried (``within``), None if never. ``outcome``: in an undo, *done* where the step answered or its
+    reconciliation says that it happened, *not-done* where that says that it did not, *unknown* where nobody can know
+    whether it took effect.
     """
 
     __slots__ = ("_breakers", "_key", "attempt", "deadline", "outcome", "saga", "step")

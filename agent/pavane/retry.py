@@ -48,5 +48,7 @@ class Retry:
 
 
 ONCE = Retry(attempts=1)
+ASK = Retry(attempts=3, most_s=0.8)
+"""The default policy of a reconciliation: what it cannot find out soon, nobody knows."""
 UNDO = Retry(attempts=8, first_s=0.1)
 """The default policy of an undo: patient, because an undo that fails parks its saga."""

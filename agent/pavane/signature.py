@@ -108,6 +108,26 @@ def read_undo(function: Callable[..., object], step: Signature, what: str) -> tu
     return (True, context), problems
 
 
+def read_reconciliation(function: Callable[..., object], step: Signature, what: str) -> tuple[str | None, list[Problem]]:
+    """The name of the context that a reconciliation takes, if any; with every reason why it does not fit its step."""
+    problems: list[Problem] = []
+    hints = _hints(function, what, problems)
+    if hints is None:
+        return None, problems
+    found = inspect.signature(function).parameters
+    names = [name for name in found if hints.get(name) is not Context]
+    contexts = [name for name in found if hints.get(name) is Context]
+    wanted = [parameter.name for parameter in step.parameters]
+    is_named = all(each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) for each in found.values())
+    if names != wanted or len(contexts) > 1 or not is_named:
+        shown = ", ".join([*wanted, "ctx"])
+        message = f"a reconciliation takes its step's inputs under the same names, no more: ({shown})"
+        problems.append(Problem(what, "reconcile.parameters", message))
+    for parameter in step.parameters:
+        _check_undo_type(hints.get(parameter.name), parameter, f"{what}({parameter.name})", problems)
+    return (contexts[0] if contexts else None), problems
+
+
 def accepts(function: Callable[..., object], signature: Signature) -> bool:
     """Whether a function can be called as a step of that signature is: with its events, and its context, by name."""
     names = [parameter.name for parameter in signature.parameters]

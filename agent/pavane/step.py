@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Generic, ParamSpec, TypeVar, cast, overload
 
-from pavane.context import Context
-from pavane.retry import UNDO, Retry
-from pavane.signature import Parameter, Signature, read_undo
+from pavane.context import Context, Outcome
+from pavane.retry import ASK, UNDO, Retry
+from pavane.signature import Parameter, Signature, read_reconciliation, read_undo
 from pavane_events.errors import DeclarationError, Problem
 from pavane_events.event import Event
 
@@ -33,6 +33,23 @@ class Undo:
     function: Callable[..., object]
     context: str | None
     retry: Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """How it is found out whether a step took effect: a function, whether it asks for a context, how often it is tried."""
+
+    function: Callable[..., object]
+    context: str | None
+    retry: Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a reconciliation found out. ``outputs``: what the step had returned, or would have; None unless it is done."""
+
+    outcome: Outcome
+    outputs: Outputs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,7 @@ class Step(Generic[P, R_co]):
         self.signature = signature
         self.options = options
         self.undo: Undo | None = None
+        self.reconciliation: Reconciliation | None = None
         self.is_join = len(signature.parameters) > 1
         """Whether it waits for more than one event of a saga."""
 
@@ -109,6 +127,32 @@ class Step(Generic[P, R_co]):
         self.undo = Undo(function, context, retry)
         return function
 
+    @overload
+    def reconcile(self, function: F, /, *, retry: Retry = ...) -> F: ...
+
+    @overload
+    def reconcile(self, function: None = None, /, *, retry: Retry = ...) -> Callable[[F], F]: ...
+
+    def reconcile(self, function: Callable[..., object] | None = None, /, *, retry: Retry = ASK) -> object:
+        """Declare how to find out whether the step took effect: a function of its inputs under the same names, and a context.
+
+        Asked before a step is undone of which nobody knows whether it did. It returns what the step would have returned
+        where it happened (True where that is nothing), False where it did not, None where it cannot say; what it raises is
+        tried again a few times, and then nobody knows. The undo is called in any case, and is told: ``done`` and
+        ``ctx.outcome``. What did not happen has to be fenced all the same, for it may still come.
+        """
+        if function is None:
+            return functools.partial(self.reconcile, retry=retry)
+        context, problems = read_reconciliation(function, self.signature, f"{self.wire_name}.reconcile")
+        if self.reconciliation is not None:
+            problems.append(Problem(self.wire_name, "reconcile.doubled", "a step has one reconciliation"))
+        if not self.options.effects or self.options.observer:
+            problems.append(Problem(self.wire_name, "reconcile.no-effects", "it changes nothing: nothing is to be found out"))
+        if problems:
+            raise DeclarationError(f"the reconciliation of {self.wire_name} cannot work so", problems)
+        self.reconciliation = Reconciliation(function, context, retry)
+        return function
+
     async def perform(self, inputs: Mapping[str, Event], context: Context | None) -> Outputs:
         """Call the function with its events; its outputs, checked against its signature (:class:`WrongOutput`).
 
@@ -134,6 +178,21 @@ class Step(Generic[P, R_co]):
         if undo.context is not None:
             arguments[undo.context] = context
         await call(undo.function, arguments)
+
+    async def perform_reconciliation(self, inputs: Mapping[str, Event], context: Context) -> Found:
+        """Ask whether the step took effect, once. Raises what the function raises, and :class:`WrongOutput`."""
+        asked = self.reconciliation
+        if asked is None:
+            return Found("unknown")
+        arguments: dict[str, object] = dict(inputs)
+        if asked.context is not None:
+            arguments[asked.context] = context
+        answer = await call(asked.function, arguments)
+        if answer is None:
+            return Found("unknown")
+        if answer is False:
+            return Found("not-done")
+        return Found("done", self.check_outputs(None if answer is True else answer))
 
     def check_outputs(self, returned: object) -> Outputs:
         """What a function returned, as a tuple of the events that its signature names."""

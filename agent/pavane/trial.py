@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pavane.context import Context
-from pavane.step import AnyStep, Outputs
+from pavane.context import Context, Outcome
+from pavane.step import AnyStep, Found, Outputs
 from pavane_events.event import Event
 from pavane_events.ids import derived, uuid7
 
@@ -36,10 +36,15 @@ class Trial:
         return tuple(outputs)
 
     async def undo(self, step: AnyStep, *, outcome_known: bool = True) -> None:
-        """Undo a step that was called, with what it returned; or, as after a crash, with ``done=None``."""
+        """Undo a step that was called, with what it returned; or, as after a crash, with ``done=None``.
+
+        After a crash its reconciliation is asked, where there is one.
+        """
         inputs, done = self._done[step.wire_name]
-        context = self._context(step, outcome_known=outcome_known)
-        await step.perform_undo(inputs, done if outcome_known else None, context)
+        found = Found("done", done)
+        if not outcome_known:
+            found = await step.perform_reconciliation(inputs, self._context(step, "unknown"))
+        await step.perform_undo(inputs, found.outputs, self._context(step, found.outcome))
 
     async def _fill(self, step: AnyStep, event: Event) -> Sequence[Event]:
         held = self._held.setdefault(step.wire_name, {})
@@ -54,9 +59,8 @@ class Trial:
         self._done[step.wire_name] = (inputs, outputs)
         return outputs
 
-    def _context(self, step: AnyStep, *, outcome_known: bool = True) -> Context:
-        key = derived("trial", self._saga, step.wire_name)
-        return Context.fake(saga=self._saga, key=key, outcome="done" if outcome_known else "unknown")
+    def _context(self, step: AnyStep, outcome: Outcome = "done") -> Context:
+        return Context.fake(saga=self._saga, key=derived("trial", self._saga, step.wire_name), outcome=outcome)
 
 
 def _listens(step: AnyStep, event: Event) -> bool:

@@ -341,3 +341,78 @@ def long_pauses() -> Verification:
         reset=store.clear,
         next_versions=[_next_right(store, go_right)],
     )
+
+
+class Charged(Event, type="dance.charged"):
+    receipt: str
+
+
+@dataclass
+class Bank:
+    """Somebody else's books, by idempotency key. ``wrong``: what a refund was told and was not so."""
+
+    receipts: dict[str, str] = field(default_factory=dict[str, str])
+    fenced: set[str] = field(default_factory=set[str])
+    wrong: list[str] = field(default_factory=list[str])
+
+    def charge(self, ctx: Context) -> str:
+        if ctx.idempotency_key in self.fenced:
+            raise EffectUndone(ctx.idempotency_key)
+        return self.receipts.setdefault(ctx.idempotency_key, f"receipt for {ctx.idempotency_key}")
+
+    def refund(self, ctx: Context, receipt: str | None) -> None:
+        there = self.receipts.pop(ctx.idempotency_key, None)
+        is_first = ctx.idempotency_key not in self.fenced
+        expected: list[str | None] = [None] if ctx.outcome == "not-done" else [there]
+        if (receipt is None) != (ctx.outcome != "done") or (is_first and there not in expected):
+            self.wrong.append(f"told {ctx.outcome} and {receipt}, there was {there}")
+        if is_first and receipt not in (there, None):
+            self.wrong.append(f"told of {receipt}, there was {there}")
+        self.fenced.add(ctx.idempotency_key)
+
+    def clear(self) -> None:
+        self.receipts.clear()
+        self.fenced.clear()
+        self.wrong.clear()
+
+
+def asked_whether() -> Verification:
+    """A charge at somebody else's, who can be asked whether it happened, beside a step that may refuse."""
+    bank = Bank()
+    payment, other = Agent("payment"), Agent("other")
+
+    @payment.step(retry=TWICE)
+    async def charge(asked: Asked, ctx: Context) -> Charged:
+        return Charged(receipt=bank.charge(ctx))
+
+    @charge.reconcile(retry=TWICE)
+    async def was_charged(asked: Asked, ctx: Context) -> Charged | bool:
+        receipt = bank.receipts.get(ctx.idempotency_key)
+        return Charged(receipt=receipt) if receipt is not None else False
+
+    @charge.compensate(retry=PATIENT)
+    async def refund(asked: Asked, done: Charged | None, ctx: Context) -> None:
+        bank.refund(ctx, done.receipt if done is not None else None)
+
+    @other.step(effects=False, retry=TWICE)
+    async def agree(asked: Asked) -> Left:
+        if asked.refuse:
+            raise Rejected("no")
+        return Left()
+
+    @other.step(effects=False)
+    async def meet(left: Left, charged: Charged) -> Done:
+        return Done()
+
+    def books_agree(history: HistoryPlayed) -> None:
+        assert not bank.wrong, bank.wrong
+        for saga in history.sagas:
+            assert len(bank.receipts) == (saga.verdict == "completed"), f"{saga.verdict}: {bank.receipts}"
+
+    return Verification(
+        agents=[payment, other],
+        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")],
+        starts={"to the end": Asked(), "no": Asked(refuse="other")},
+        invariant=books_agree,
+        reset=bank.clear,
+    )

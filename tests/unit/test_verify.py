@@ -26,6 +26,7 @@ DANCES = {
     "crossed joins": dances.crossed_joins,
     "slow and late": dances.slow_and_late,
     "long pauses, and an upgrade": dances.long_pauses,
+    "asked whether it happened": dances.asked_whether,
 }
 
 

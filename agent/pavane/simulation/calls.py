@@ -9,10 +9,10 @@ from pavane.agent import Agent
 from pavane.context import Context
 from pavane.retry import Rejected
 from pavane.simulation.script import Script
-from pavane.step import AnyStep, Outputs, Step, call
+from pavane.step import AnyStep, Found, Outputs, Step, call
 from pavane_events.event import Event
 
-Kind = Literal["do", "undo"]
+Kind = Literal["do", "undo", "ask"]
 How = Literal["under way", "ended", "raised", "died"]
 
 _CONTEXT = "pavane_context"
@@ -86,6 +86,18 @@ class Calls:
         for each in zombies:
             each.set_result(None)
         return bool(zombies)
+
+    async def ask(self, step: AnyStep, inputs: Mapping[str, Event], context: Context) -> Found:
+        """Call a reconciliation."""
+        made = self._begin("ask", step, context)
+        found = Found("unknown")
+
+        async def once() -> None:
+            nonlocal found
+            found = await step.perform_reconciliation(inputs, context)
+
+        await self._play(made, self._action(made, ("fail",)), once)
+        return found
 
     def begin(self) -> None:
         """Another history begins."""
@@ -185,6 +197,7 @@ class _Watched(Step[..., object]):
                 options = replace(options, fallback=_without_context(fallback))
         super().__init__(inner.wire_name, inner.function, signature, options)
         self.undo = inner.undo
+        self.reconciliation = inner.reconciliation
         self._inner = inner
         self._calls = calls
 
@@ -195,6 +208,9 @@ class _Watched(Step[..., object]):
 
     async def perform_undo(self, inputs: Mapping[str, Event], done: Outputs | None, context: Context) -> None:
         await self._calls().undo(self._inner, inputs, done, context)
+
+    async def perform_reconciliation(self, inputs: Mapping[str, Event], context: Context) -> Found:
+        return await self._calls().ask(self._inner, inputs, context)
 
 
 def watched(agent: Agent, calls: Callable[[], Calls]) -> Agent:

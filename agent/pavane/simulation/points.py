@@ -12,6 +12,7 @@ ACTIONS: Mapping[str, Sequence[str]] = {
     "again": ("twice",),
     "late": ("late",),
     "do": ("crash-before", "crash-after", "zombie", "fail-once", "fail", "fail-after", "reject", "hang"),
+    "ask": ("crash-before", "crash-after", "fail-once", "fail"),
     "undo": ("crash-before", "crash-after", "zombie", "twice", "fail-once", "fail"),
 }
 """What can be done to a history at a point, by the kind of point.
@@ -21,7 +22,7 @@ holder, who is told or (a *zombie*) not. ``again``: what was handed out and is n
 ``late``: new records of a topic come only when all else has happened. ``do`` and ``undo``: a step or its undo is called:
 its process dies before or after; the lane goes elsewhere, and the old holder does it when all else is over (*zombie*);
 it fails once, or at every attempt, before or (*after*) having had its effect; it says no; it does not answer in time; an
-undo is done twice.
+undo is done twice. ``ask``: a reconciliation is called.
 """
 
 UPGRADE = "upgrade"

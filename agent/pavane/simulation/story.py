@@ -14,6 +14,7 @@ from pavane_saga.saga import SagaEnded
 from pavane_saga.wire import COORDINATOR, ENDED, FACTS, UNDO, read_fact, undo_asked_for
 from pavane_tracing.store import SPANS_TOPIC
 
+_KINDS = {"do": "call", "undo": "undo", "ask": "did it happen?"}
 _WORDS = {
     "crash-before": "dies before it",
     "crash-after": "dies after it",
@@ -63,7 +64,7 @@ class Teller:
         if before == call.how:
             return
         self._calls[id(call)] = call.how
-        what = "undo" if call.kind == "undo" else "call"
+        what = _KINDS[call.kind]
         known = ", nothing known of its answer" if call.blind else ""
         if before is None:
             self._say(call.step, f"{what}, attempt {call.attempt}{known}", call.began_s)
@@ -80,8 +81,9 @@ class Teller:
 def _gone_wrong(fault: Fault) -> str:
     point, words = fault.point, _WORDS[fault.action]
     number = f" no. {point.number}" if point.number > 1 else ""
-    if point.what in ("do", "undo"):
-        return f"{'the undo of ' if point.what == 'undo' else ''}{point.where}, call{number}: {words}"
+    if point.what in _KINDS:
+        whose = {"do": "", "undo": "the undo of ", "ask": "the reconciliation of "}[point.what]
+        return f"{whose}{point.where}, call{number}: {words}"
     if point.what == "commit":
         return f"{point.where}, commit{number}: its process {words}"
     group, _, topic = point.where.partition(" ")
