@@ -13,7 +13,7 @@ from pavane_events.record import Message, Record
 from pavane_saga.clerk import Clerk
 from pavane_saga.deadlines import Deadlines
 from pavane_saga.dossier import Dossier, Dossiers
-from pavane_saga.engine import Command, decide, due
+from pavane_saga.engine import Command, decide, due, open_debts
 from pavane_saga.facts import Declared, Ended, Fact, Fired, Happened, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.intake import Admission, admit
@@ -219,14 +219,14 @@ class Desk:
         """The time of these sagas has come, and everything that was there before was read."""
         for saga_id in sagas:
             dossier = self._dossiers.find(saga_id)
-            if dossier is None or dossier.history.fired or self._due_ms(dossier) > self._clock() * 1000:
+            if dossier is None or self._due_ms(dossier) > self._clock() * 1000:
+                continue
+            if dossier.history.fired or dossier.history.overdue is not None:
                 continue
             if saga_id in self._batch.news:
                 self.deadlines.add(saga_id, self._due_ms(dossier))  # first what was just heard, then the clock
                 continue
-            known = dossier.name is not None
-            detail = "the saga's deadline passed" if known else "its start event never came"
-            fact = Fired("deadline" if known else "unknown", int(self._clock() * 1000), detail)
+            fact = self._fired(dossier)
             start = next((each for each in dossier.history.events.values() if not each.causes), None)
             envelope = fact_envelope(fact, saga=saga_id, source=f"/{COORDINATOR}", time_s=self._clock())
             if start is not None:
@@ -237,6 +237,19 @@ class Desk:
                 self._dossiers.name(dossier, next(iter(self._sagas)), dossier.started_ms)
                 base = History()
             self._decide(dossier, [News(fact, envelope, record)], base, timer=True)
+
+    def _fired(self, dossier: Dossier) -> Fired:
+        now_ms = int(self._clock() * 1000)
+        if dossier.name is None:
+            return Fired("unknown", now_ms, "its start event never came")
+        if self._sagas[dossier.name].overdue == "fail":
+            return Fired("deadline", now_ms, "the saga's deadline passed")
+        plan = self._plans[dossier.name]
+        owed = [debt for debt in open_debts(plan, dossier.history) if not debt.waiting]
+        missing = sorted(f"{' or '.join(plan.steps[each.step].produces) or 'done'} of {each.step}" for each in owed)
+        detail = f"the saga's deadline passed, it runs on; missing: {', '.join(missing) or 'nothing'}"
+        log.warning("saga %s %s: %s", dossier.name, dossier.saga, detail)
+        return Fired("overdue", now_ms, detail)
 
     def decide(self) -> Decision | None:
         """Everything taken and fired since the last commit, decided; None where there is nothing to commit."""

@@ -182,9 +182,12 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Fired:
-    """The coordinator's clock spoke: the deadline passed, or the start event of a saga never came."""
+    """The coordinator's clock spoke: the deadline passed, or the start event of a saga never came.
 
-    rule: Literal["deadline", "unknown"]
+    ``overdue``: the deadline of a saga passed that is to be reported only. It turns nothing back.
+    """
+
+    rule: Literal["deadline", "unknown", "overdue"]
     at_ms: int
     detail: str = ""
 

@@ -107,9 +107,9 @@ class History:
     ``events`` by id; ``outputs``: the events that answered a unit; ``settled``: a unit's strongest settlement without an
     event (done > failed > skipped); ``undone``, by an agent or by hand, beats ``undo_failed``, of which the last retry
     counts; what operators decided: ``retries``, ``skipped``, ``abandoned``; ``types`` seen; ``fired`` and ``failing`` turn
-    the saga back, as ``fails`` events do; ``declarations``: the versions that answers name. Where two facts compete for
-    one place, which one gets it does not depend on which came first. ``due`` is the engine's note: what it found due,
-    and under which plan.
+    the saga back, as ``fails`` events do, ``overdue`` does not; ``declarations``: the versions that answers name. Where
+    two facts compete for one place, which one gets it does not depend on which came first. ``due`` is the engine's note:
+    what it found due, and under which plan.
     """
 
     __slots__ = (
@@ -122,6 +122,7 @@ class History:
         "failing",
         "fired",
         "outputs",
+        "overdue",
         "retries",
         "settled",
         "skipped",
@@ -136,6 +137,7 @@ class History:
     settled: Mapping[Unit, Settled]
     failing: Mapping[str, Settled]
     fired: Mapping[str, Fired]
+    overdue: Fired | None
     undone: frozenset[Unit]
     undo_failed: Mapping[Unit, UndoFailed]
     retries: Mapping[Unit, Decided]
@@ -153,6 +155,7 @@ class History:
         self.settled = {}
         self.failing = {}
         self.fired = {}
+        self.overdue = None
         self.undone = frozenset()
         self.undo_failed = {}
         self.retries = {}
@@ -219,6 +222,7 @@ class History:
         copy.settled = self.settled
         copy.failing = self.failing
         copy.fired = self.fired
+        copy.overdue = self.overdue
         copy.undone = self.undone
         copy.undo_failed = self.undo_failed
         copy.retries = self.retries
@@ -254,6 +258,8 @@ class History:
                 self.undo_failed = {**self.undo_failed, unit: fact}
         elif isinstance(fact, Decided):
             self._decide(fact)
+        elif isinstance(fact, Fired) and fact.rule == "overdue":
+            self.overdue = fact
         elif isinstance(fact, Fired):
             self.fired = {**self.fired, fact.rule: fact}
         elif isinstance(fact, Ended):

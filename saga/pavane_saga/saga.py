@@ -23,7 +23,8 @@ class Saga:
 
     ``starts`` is published for every valid record on the ``intake`` topic; ``completes`` ends it well once nothing is
     owed any more; an event of ``fails``, a failed step or the ``deadline`` (from the start event's append) has every
-    effect undone in reverse causal order.
+    effect undone in reverse causal order. ``overdue="report"``: past its deadline the saga is reported, once, in the log and
+    as a fact, and runs on.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Saga:
         completes: type[Event],
         fails: type[Event] | Sequence[type[Event]] = (),
         deadline: timedelta = timedelta(hours=1),
+        overdue: Literal["fail", "report"] = "fail",
         intake: str,
     ) -> None:
         self.name = name
@@ -41,6 +43,7 @@ class Saga:
         self.completes = completes
         self.fails = (fails,) if isinstance(fails, type) else tuple(fails)
         self.deadline = deadline
+        self.overdue = overdue
         self.intake = intake
         problems = self._problems()
         if problems:
@@ -60,6 +63,10 @@ class Saga:
             problems.append(Problem("fails", "saga.end-doubled", "each end is one event type: completes, or one of fails"))
         if self.deadline <= timedelta(0):
             problems.append(Problem("deadline", "saga.deadline", "a deadline is a positive time"))
+        if self.overdue not in ("fail", "report"):
+            problems.append(
+                Problem("overdue", "saga.overdue", 'past its deadline a saga fails or is reported: "fail", "report"')
+            )
         if not self.intake or self.intake == self.starts.event_type or self.intake.startswith("pavane."):
             problems.append(Problem("intake", "saga.intake", "the intake is a topic of its own, as in credit.applications"))
         return problems

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Literal
 
 from pavane import Agent, Context, EffectUndone, Event, Rejected, Retry, Saga, SagaEnded, Step
 from pavane.testing import HistoryPlayed, Verification
@@ -274,7 +275,7 @@ def crossed_joins() -> Verification:
     )
 
 
-def slow_and_late() -> Verification:
+def slow_and_late(overdue: Literal["fail", "report"] = "fail") -> Verification:
     """Steps without a deadline of their own: where one hangs, the coordinator's timer fires, and its answer comes late."""
     store = Store()
     first, last = Agent("first"), Agent("last")
@@ -299,7 +300,7 @@ def slow_and_late() -> Verification:
 
     return Verification(
         agents=[first, last],
-        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")],
+        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, overdue=overdue, intake="dance.intake")],
         starts={"to the end": Asked()},
         invariant=all_or_none(store, "begin", "finish"),
         reset=store.clear,

@@ -18,7 +18,7 @@ from pavane_events.ids import uuid7
 from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
 from pavane_saga.desk import UNKNOWN_AFTER_S, Decision, Desk
-from pavane_saga.facts import Fact, Settled, UndoFailed, Undone
+from pavane_saga.facts import Fact, Fired, Settled, UndoFailed, Undone
 from pavane_saga.intake import saga_id_of
 from pavane_saga.wire import ADMISSIONS, COORDINATOR, FACTS, fact_envelope, fact_message, read_fact, read_undo_request
 from pavane_tracing.work import Tracing
@@ -61,13 +61,14 @@ class Office:
         self.bus = bus
         self.lane = lane
         self.now = 1_700_000_000.0
+        self.saga = SAGA
         self.out: list[Message] = []
         self._offsets: dict[str, int] = {}
         self.desk = self.another()
 
     def another(self) -> Desk:
         """A desk that begins with what is in the lane's state."""
-        return Desk(self.lane, {"k": SAGA}, Tracing.off(), lambda: self.now, self.bus.partitions)
+        return Desk(self.lane, {"k": self.saga}, Tracing.off(), lambda: self.now, self.bus.partitions)
 
     def record(self, message: Message, partition: int | None = None) -> Record:
         """The message as it lies in the log."""
@@ -342,6 +343,26 @@ async def fire(office: Office) -> list[Message]:
         office.desk.deadlines.asked({})
     office.desk.fire(office.desk.deadlines.take({}))
     return await office.settle()
+
+
+def test_past_its_deadline_a_saga_that_says_so_is_reported_once_and_runs_on(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(office: Office) -> None:
+        office.saga = Saga("k", starts=Asked, completes=Answered, intake="k.intake", overdue="report")
+        office.desk = office.another()
+        saga = office.saga_here()
+        await office.take(asked(saga).to_message())
+        office.now += 3_601
+        (reported,) = await fire(office)
+        fact = read_fact(parse(office.record(reported)))
+        assert isinstance(fact, Fired)
+        assert (fact.rule, fact.detail.partition("; ")[2]) == ("overdue", "missing: k.answered or k.refused of clerk/answer")
+        assert fact.detail in caplog.text
+        office.desk = office.another()
+        assert await fire(office) == []
+        (ended,) = await office.take(answered(saga).to_message())
+        assert json.loads(ended.value or b"")["verdict"] == "completed"
+
+    at_the_desk(scenario)
 
 
 def test_past_its_deadline_a_saga_turns_back_and_the_answers_that_came_are_undone() -> None:

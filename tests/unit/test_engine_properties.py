@@ -497,7 +497,7 @@ def junk(rng: Random, plan: Plan) -> Fact:
     if kind == 12:
         return Decided(rng.choice(_VERBS), step, causes, rng.randint(0, 3), "somebody", "", 0)
     if kind < 11:
-        others: list[Fact] = [Fired("deadline", 0), Fired("unknown", 0), *plan.declared.values()]
+        others: list[Fact] = [Fired("deadline", 0), Fired("unknown", 0), Fired("overdue", 0), *plan.declared.values()]
         return rng.choice(others)
     return Ended(rng.choice(_VERDICTS), 0) if rng.random() < 0.2 else Undone(step, causes)
 

@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -25,6 +26,7 @@ DANCES = {
     "an alternative branch": dances.alternative_branch,
     "crossed joins": dances.crossed_joins,
     "slow and late": dances.slow_and_late,
+    "slow and late, and reported": lambda: dances.slow_and_late("report"),
     "long pauses, and an upgrade": dances.long_pauses,
     "asked whether it happened": dances.asked_whether,
 }
@@ -70,6 +72,16 @@ def test_histories_that_were_wrong_once_are_right(history: str) -> None:
     outcome, story = replay(ONCE_WRONG[history](), job_of(history))
     assert outcome.violations == ()
     assert any("!" in line for line in story)
+
+
+@pytest.mark.parametrize(("overdue", "verdict"), [("fail", "compensated"), ("report", "completed")])
+def test_past_its_deadline_a_saga_turns_back_or_is_reported_as_it_says(
+    overdue: Literal["fail", "report"], verdict: str
+) -> None:
+    _, story = replay(dances.slow_and_late(overdue), job_of("to the end;do:last/finish#1=hang"))
+    (passed,) = (line for line in story if "the saga's deadline passed" in line)
+    assert ("it runs on; missing: dance.done of last/finish" in passed) == (overdue == "report")
+    assert f"ended: {verdict}" in story[-1]
 
 
 def test_a_history_is_a_function_of_its_name() -> None:
