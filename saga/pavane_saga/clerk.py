@@ -24,6 +24,7 @@ from pavane_saga.wire import (
     timestamp,
     under,
 )
+from pavane_tracing.metrics import count_ended, count_parked
 from pavane_tracing.work import Work
 
 log = logging.getLogger("pavane.coordinator")
@@ -57,6 +58,7 @@ class Clerk:
                     command.step,
                     command.code,
                 )
+                count_parked(self._saga.name, command.step, command.code)
             else:
                 messages.extend(self._end(command))
         return messages
@@ -96,6 +98,7 @@ class Clerk:
 
     def _end(self, command: End) -> list[Message]:
         self.verdict = command.verdict
+        count_ended(self._saga.name, command.verdict)
         self._work.point(f"saga {self._saga.name} end", attributes={"saga.verdict": command.verdict})
         event = SagaEnded(saga=self._id, verdict=command.verdict)
         envelope = Envelope(

@@ -19,6 +19,7 @@ from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.intake import Admission, admit
 from pavane_saga.saga import Saga
 from pavane_saga.wire import ADMISSIONS, COORDINATOR, FACTS, fact_envelope, fact_message, misplaced, read_fact
+from pavane_tracing.metrics import count_overdue
 from pavane_tracing.store import encode
 from pavane_tracing.work import Tracing, Work
 
@@ -242,6 +243,7 @@ class Desk:
         now_ms = int(self._clock() * 1000)
         if dossier.name is None:
             return Fired("unknown", now_ms, "its start event never came")
+        count_overdue(dossier.name)
         if self._sagas[dossier.name].overdue == "fail":
             return Fired("deadline", now_ms, "the saga's deadline passed")
         plan = self._plans[dossier.name]

@@ -2,14 +2,18 @@
 
 Follows the standard ``OTEL_*`` variables, and no others: where an OTLP endpoint is named (or
 ``OTEL_TRACES_EXPORTER=otlp``), spans are exported; else they are kept if the caller keeps spans; else there are none.
+Metrics are exported where ``OTEL_METRICS_EXPORTER=otlp`` or an endpoint of their own says so: many that take traces take
+no metrics.
 """
 
 import atexit
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from os import environ
+from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
+from opentelemetry.metrics import set_meter_provider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -21,9 +25,11 @@ from pavane_tracing.routing import global_routes
 from pavane_tracing.unit import Service, Strays, unit_in
 from pavane_tracing.work import SCOPE, Tracing
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricExporter
+
 _STOP_TIMEOUT_S = 1.0
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
 def make_tracing(service: str, *, keep: bool, system: str = "pavane", baggage: Collection[str] = ()) -> Tracing:
@@ -54,6 +60,22 @@ def make_tracing(service: str, *, keep: bool, system: str = "pavane", baggage: C
         provider.add_span_processor(processor)
     routes.add(provider)
     return tracing
+
+
+def start_metrics(service: str) -> Callable[[float], bool]:
+    """Export this process's metrics, where the environment asks for it. What it returns stops that: within so many seconds.
+
+    Once per process. Raises :class:`ConfigurationError` for a variable that cannot be followed.
+    """
+    if not _wants_metrics(environ):
+        return lambda timeout_s: True
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    reader = PeriodicExportingMetricReader(_metric_exporter(environ))
+    provider = MeterProvider([reader], Resource.create({"service.name": service}), shutdown_on_exit=False)
+    set_meter_provider(provider)
+    return lambda timeout_s: _within(provider.shutdown, timeout_s)
 
 
 def is_disabled(variables: Mapping[str, str]) -> bool:
@@ -185,17 +207,44 @@ def _is_exporting(variables: Mapping[str, str]) -> bool:
     return wanted == "otlp" or any(variables.get(name, "").strip() for name in _ENDPOINTS)
 
 
+def _wants_metrics(variables: Mapping[str, str]) -> bool:
+    if variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    wanted = variables.get("OTEL_METRICS_EXPORTER", "").strip().lower()
+    if wanted not in ("", "otlp", "none"):
+        raise ConfigurationError(
+            "metrics cannot be set up",
+            [Problem("OTEL_METRICS_EXPORTER", "metrics.exporter", "use otlp, or none to switch metrics off")],
+        )
+    return wanted == "otlp" or (wanted == "" and bool(variables.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "").strip()))
+
+
+def _metric_exporter(variables: Mapping[str, str]) -> "MetricExporter":
+    if _protocol(variables, "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL") == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as OverGrpc
+
+        return OverGrpc()
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as OverHttp
+
+    return OverHttp()
+
+
 def _exporter(variables: Mapping[str, str]) -> SpanExporter:
-    protocol = next((variables[name].strip() for name in _PROTOCOLS if variables.get(name, "").strip()), "http/protobuf")
-    if protocol == "grpc":
+    if _protocol(variables, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
 
         return OverGrpc()
-    if protocol == "http/protobuf":
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OverHttp
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OverHttp
 
-        return OverHttp()
-    raise ConfigurationError(
-        "tracing cannot be set up",
-        [Problem("OTEL_EXPORTER_OTLP_PROTOCOL", "tracing.protocol", "use http/protobuf or grpc")],
-    )
+    return OverHttp()
+
+
+def _protocol(variables: Mapping[str, str], own: str) -> str:
+    names = (own, "OTEL_EXPORTER_OTLP_PROTOCOL")
+    protocol = next((variables[name].strip() for name in names if variables.get(name, "").strip()), "http/protobuf")
+    if protocol not in ("grpc", "http/protobuf"):
+        raise ConfigurationError(
+            "telemetry cannot be set up",
+            [Problem("OTEL_EXPORTER_OTLP_PROTOCOL", "tracing.protocol", "use http/protobuf or grpc")],
+        )
+    return protocol

@@ -36,6 +36,8 @@ def run(targets: TargetsArgument, bus: BusOption = None) -> None:
     from pavane.cli.targets import load_targets
     from pavane.runner import Surroundings
     from pavane.runner import run as run_all
+    from pavane_tracing.setup import start_metrics
+    from pavane_tracing.work import FLUSH_S
 
     settings = settings_for(bus)
     set_up_logs(settings.log)
@@ -62,8 +64,12 @@ def run(targets: TargetsArgument, bus: BusOption = None) -> None:
         watched = Watched(opened, len(groups) + bool(found.sagas), ready)
         await run_all(found.agents, found.sagas, cast("Bus", watched), stop, Surroundings.of(settings))
 
+    stop_metrics = start_metrics("pavane")
     settle_memory()
-    asyncio.run(work())
+    try:
+        asyncio.run(work())
+    finally:
+        stop_metrics(FLUSH_S)
     if signal.SIGINT in caught:
         raise typer.Exit(130)
 
