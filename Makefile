@@ -32,6 +32,8 @@ check: $(VENV)/.dev ## formatting, lint, both type checkers, import contracts, c
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.choreography:SAGAS --schemas events/schemas
+	$(BIN)/pavane check examples.trip:AGENTS examples.trip:trip
+	$(BIN)/pavane check examples.checkout:AGENTS examples.checkout:checkout
 
 bench: $(VENV)/.dev ## speed on SQLite and on a real Kafka, beside bare loops (ARGS='--quick --only throughput')
 	$(BIN)/python -m bench.both $(ARGS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pavane.agent import Agent
-from pavane.context import Context
+from pavane.context import Context, Outcome
 from pavane.retry import Rejected
 from pavane.simulation.script import Script
 from pavane.step import AnyStep, Found, Outputs, Step, call
@@ -26,7 +26,7 @@ class InjectedFailure(Exception):
 class Call:
     """One call of a step or of its undo. ``began`` and ``ended`` are places in the history; the times are virtual.
 
-    ``owes_undo``: the step has an undo. ``blind``: an undo that was told nothing of what the step had answered.
+    ``owes_undo``: the step has an undo. ``outcome``: what an undo was told; ``blind``: nothing of what the step had answered.
     ``worked``: the function returned, whatever became of its process then.
     """
 
@@ -39,6 +39,7 @@ class Call:
     began: int
     began_s: float
     ended_s: float = 0.0
+    outcome: Outcome = "done"
     blind: bool = False
     ended: int | None = None
     how: How = "under way"
@@ -73,7 +74,7 @@ class Calls:
     async def undo(self, step: AnyStep, inputs: Mapping[str, Event], done: Outputs | None, context: Context) -> None:
         """Call an undo."""
         made = self._begin("undo", step, context)
-        made.blind = done is None
+        made.outcome, made.blind = context.outcome, done is None
         action = self._action(made, ("fail",))
         await self._play(made, action, lambda: step.perform_undo(inputs, done, context))
         if action == "twice":

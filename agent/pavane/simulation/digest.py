@@ -19,7 +19,7 @@ class Digest:
     It is made of what lies on each topic, in order, by what it says; of how far each lane has read and committed, of
     every lane that does not know of its loss; of every call that was made, and how it ended; and of what is held back or
     frozen. What a lane's state holds follows from what it committed. Ids and times are left out: they differ from history
-    to history. Made at the beginning of a history of one saga.
+    to history. Made at the beginning of a history.
     """
 
     def __init__(self, world: World) -> None:
@@ -36,7 +36,10 @@ class Digest:
         world = self._world
         if self._bus.arrivals != self._arrivals:
             self._hear()
-        calls = tuple([(each.kind, each.step, each.attempt, each.how, each.error) for each in world.calls.made])
+        sagas = world.ordinals
+        calls = tuple(
+            [(each.kind, sagas.get(each.saga), each.step, each.attempt, each.how, each.error) for each in world.calls.made]
+        )
         sticky = tuple([f"{kind}{action}" for (kind, _), action in world.calls.sticky.items()])
         frozen = sum([not each.done() for each in world.calls.zombies])
         lanes = tuple([(lane.group, *self._place(lane)) for lane in self._bus.readers()])
@@ -46,9 +49,12 @@ class Digest:
         """Take in what was written since."""
         for record in self._bus.written_since(self._ends):
             if record.topic != SPANS_TOPIC:
-                self._said[record.topic] = hash((self._said.get(record.topic), *_words(record)))
+                self._said[record.topic] = hash((self._said.get(record.topic), self._saga(record), *_words(record)))
         self._ends = self._bus.ends()
         self._arrivals = self._bus.arrivals
+
+    def _saga(self, record: Record) -> int | None:
+        return self._world.ordinals.get((record.key or b"").decode(errors="replace"))
 
     def _place(self, lane: MemoryLane) -> Iterator[tuple[str, int, int]]:
         """How far a lane has read and committed, in records of this history."""

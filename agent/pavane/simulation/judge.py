@@ -1,7 +1,7 @@
 """Judge: what must hold when a history is over, read off what was written and called, never off the coordinator's word."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pavane.simulation.calls import Call
@@ -30,8 +30,8 @@ class Violation:
         return f"{self.code}: {self.message}"
 
 
-def judge(verification: Verification, played: Played, expected: Mapping[str, str], *, trace: bool) -> list[Violation]:
-    """Everything that is wrong with a history. ``expected``: by saga, how it ends where nothing goes wrong."""
+def judge(verification: Verification, played: Played, expected: str | None, *, trace: bool) -> list[Violation]:
+    """Everything that is wrong with a history. ``expected``: how its saga ends where nothing goes wrong, if that is known."""
     if played.stuck is not None:
         return [Violation("stuck", played.stuck)]
     sagas = {saga: _Told(saga) for saga in played.sagas}
@@ -46,7 +46,7 @@ def judge(verification: Verification, played: Played, expected: Mapping[str, str
     for saga, told in sagas.items():
         calls = [call for call in played.calls if call.saga == saga]
         verdicts = played.verdicts.get(saga, [])
-        found += _ended(verdicts, expected.get(saga) if neutral else None)
+        found += _ended(verdicts, expected if neutral else None)
         found += _effects(verdicts[0] if verdicts else "", calls)
         found += told.doubled()
         found += _order(told, calls)

@@ -1,8 +1,9 @@
 """Story: a history as somebody can read it: who did what, what was said, and what went wrong where."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from pavane.context import Outcome
 from pavane.simulation.calls import Call
 from pavane.simulation.points import Fault, Faults, Point
 from pavane.simulation.world import World
@@ -15,6 +16,11 @@ from pavane_saga.wire import COORDINATOR, ENDED, FACTS, UNDO, read_fact, undo_as
 from pavane_tracing.store import SPANS_TOPIC
 
 _KINDS = {"do": "call", "undo": "undo", "ask": "did it happen?"}
+_KNOWN: Mapping[Outcome, str] = {
+    "done": "",
+    "not-done": ", told that it did not happen",
+    "unknown": ", nothing known of its answer",
+}
 _WORDS = {
     "crash-before": "dies before it",
     "crash-after": "dies after it",
@@ -65,7 +71,7 @@ class Teller:
             return
         self._calls[id(call)] = call.how
         what = _KINDS[call.kind]
-        known = ", nothing known of its answer" if call.blind else ""
+        known = _KNOWN[call.outcome] if call.kind == "undo" else ""
         if before is None:
             self._say(call.step, f"{what}, attempt {call.attempt}{known}", call.began_s)
         if call.how == "raised":

@@ -73,6 +73,8 @@ class World:
         self._upgrading: set[asyncio.Task[None]] = set()
         self._began: dict[str, int] = {}
         self.began_s = 0.0
+        self.ordinals: dict[str, int] = {}
+        """The sagas of the history that is played, by id, in order."""
 
     @asynccontextmanager
     async def alive(self) -> AsyncGenerator["World"]:
@@ -104,11 +106,13 @@ class World:
         self.calls.begin()
         self.script.begin(choice, look)
         sagas: dict[str, Event] = {}
+        self.ordinals = {}
         for number, start in enumerate(starts):
             saga = self.verification.saga_of(start)
             event_id = f"{name}/{number}"
             saga_id = saga_id_of(_SOURCE, event_id)
             sagas[saga_id] = start
+            self.ordinals[saga_id] = number
             envelope = Envelope(id=event_id, source=_SOURCE, type=start.event_type, data=start.to_json(), subject=name)
             await self.bus.publish([envelope.to_message(saga.intake, key=saga_id)])
         parked: list[UndoFailed] = []
