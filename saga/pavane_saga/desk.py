@@ -13,7 +13,7 @@ from pavane_events.record import Message, Record
 from pavane_saga.clerk import Clerk
 from pavane_saga.deadlines import Deadlines
 from pavane_saga.dossier import Dossier, Dossiers
-from pavane_saga.engine import Command, decide, due, open_debts
+from pavane_saga.engine import Command, decide, due, nothing_to_decide, open_debts
 from pavane_saga.facts import Declared, Ended, Fact, Fired, Happened, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.intake import Admission, admit
@@ -151,7 +151,7 @@ class Desk:
             self._batch.state[b"e/%s/%06d" % (fact.agent.encode(), len(former))] = former[-1].to_json()
         self._batch.state[b"w/" + fact.version.encode()] = b""
         self._learn()
-        for saga_id in self._dossiers.open_sagas():
+        for saga_id in self._dossiers.turning():
             dossier = self._dossiers.find(saga_id)
             if dossier is not None and dossier.name is not None:
                 known = set(due(before[dossier.name], dossier.history))
@@ -300,6 +300,8 @@ class Desk:
         self._dossiers.add(dossier, facts)
         known = dossier.history.facts if base is not dossier.history else ()
         dossier.history, commands = decide(plan, base, [*known, *facts])
+        if not nothing_to_decide(plan, dossier.history):
+            self._dossiers.turn(dossier)
         unheard = [each for each in news if isinstance(each.fact, Happened) and not plan.steps_for(each.fact.type)]
         if not commands and not unheard and not timer:
             return

@@ -10,7 +10,8 @@ from pavane_events.compact import read_json, write_json
 from pavane_saga.facts import Fact, fact_from_json
 from pavane_saga.history import History
 
-_MOST_CACHED = 20_000
+_MOST_CACHED = 4_000
+"""Some 8 kB each; the others are read again when something is heard of them."""
 
 
 @dataclass(slots=True)
@@ -22,13 +23,15 @@ class Dossier:
     started_ms: int
     history: History
     rows: set[bytes] = field(default_factory=set[bytes])
+    is_turning: bool = False
 
 
 class Dossiers:
     """The open sagas of a lane. Changes gather in :attr:`changes` until the commit that makes them durable.
 
-    Rows: ``o/<saga>`` is there while the saga is open, ``s/<saga>/<fact>`` are its facts, ``x/<saga>`` is left when it
-    has ended, ``n/<saga>`` when it was admitted and its start event is on its way.
+    Rows: ``o/<saga>`` is there while the saga is open, ``s/<saga>/<fact>`` are its facts, ``t/<saga>`` is there while it
+    is turning to an end, good or bad; ``x/<saga>`` is left when it has ended, ``n/<saga>`` when it was admitted and its
+    start event is on its way.
     """
 
     def __init__(self, state: LaneState) -> None:
@@ -73,6 +76,8 @@ class Dossiers:
         saga = dossier.saga.encode()
         self.changes.update(dict.fromkeys(dossier.rows))
         self.changes[b"o/" + saga] = None
+        if dossier.is_turning:
+            self.changes[b"t/" + saga] = None
         self.changes[b"x/" + saga] = write_json({"verdict": verdict, "at_ms": at_ms})
 
     def ended(self, saga: str) -> bool:
@@ -88,9 +93,19 @@ class Dossiers:
         """Remember that a saga of that id was admitted."""
         self.changes[b"n/" + saga.encode()] = b""
 
-    def open_sagas(self) -> set[str]:
-        """The ids of every open saga, committed or not."""
-        return {*self._open, *(saga for saga, _, _ in self.all_open())}
+    def turn(self, dossier: Dossier) -> None:
+        """Something may be due for it from now on: when a step is declared, too."""
+        if not dossier.is_turning:
+            dossier.is_turning = True
+            self.changes[b"t/" + dossier.saga.encode()] = b""
+
+    def turning(self) -> set[str]:
+        """The ids of the sagas for which something may be due, committed or not."""
+        rows = {key[2:].decode() for key, _ in self._state.scan(b"t/")}
+        for key, value in self.changes.items():
+            if key.startswith(b"t/"):
+                (rows.add if value is not None else rows.discard)(key[2:].decode())
+        return rows
 
     def all_open(self) -> Iterator[tuple[str, str | None, int]]:
         """Every open saga as of the last commit: id, name and start, for timers after a restart."""
@@ -113,7 +128,8 @@ class Dossiers:
         name, started_ms = _head(row)
         stored = list(self._state.scan(f"s/{saga}/".encode()))
         history = History().with_facts([fact_from_json(value) for _, value in stored])
-        dossier = self._open[saga] = Dossier(saga, name, started_ms, history, {key for key, _ in stored})
+        is_turning = self._get(b"t/" + saga.encode()) is not None
+        dossier = self._open[saga] = Dossier(saga, name, started_ms, history, {key for key, _ in stored}, is_turning)
         return dossier
 
     def _write_head(self, dossier: Dossier) -> None:

@@ -83,7 +83,7 @@ def decide(plan: Plan, history: History, facts: Iterable[Fact]) -> tuple[History
     what that makes due is :func:`due` under the new plan without :func:`due` under the old one.
     """
     grown = history.with_facts(facts)
-    if grown is history or _nothing_to_decide(plan, grown):
+    if grown is history or nothing_to_decide(plan, grown):
         return grown, ()
     before = set(due(plan, history))
     return grown, tuple(command for command in due(plan, grown) if command not in before)
@@ -100,7 +100,7 @@ def due(plan: Plan, history: History) -> tuple[Command, ...]:
 
 
 def _derived(plan: Plan, history: History) -> tuple[Command, ...]:
-    if history.ended is not None or _nothing_to_decide(plan, history):
+    if history.ended is not None or nothing_to_decide(plan, history):
         return ()
     view = _View(plan, history)
     failed = failure(plan, history)
@@ -248,8 +248,8 @@ class _View:
         return _is_over(self, unit) and (unit in history.undone or unit in history.skipped or unit not in self.owing)
 
 
-def _nothing_to_decide(plan: Plan, history: History) -> bool:
-    """While nothing failed and ``completes`` was not seen, nothing is due."""
+def nothing_to_decide(plan: Plan, history: History) -> bool:
+    """While nothing failed and ``completes`` was not seen, nothing is due, whatever is declared."""
     return not (
         plan.completes in history.types or history.failing or history.fired or not plan.fails.isdisjoint(history.types)
     )

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from pavane.simulation.player import Job, Player
 from pavane.simulation.points import Fault, Point, read_faults, write_faults
 from pavane.simulation.report import job_of
 from pavane.simulation.verify import replay
+from pavane.simulation.world import UnfitVerification
 from pavane.testing import HistoryPlayed, Verification, VerificationFailed, verify
 from pavane_credit.verification import credit
 from pavane_events.errors import ConfigurationError, DeclarationError
@@ -172,6 +174,26 @@ def test_what_cannot_be_verified_is_refused_with_every_reason() -> None:
     with pytest.raises(DeclarationError) as caught:
         Verification(agents=[], sagas=[], starts={"empty": (), "unknown": Begun()}, next_versions=[agent])
     assert {problem.code for problem in caught.value.problems} == {"verify.empty", "verify.version", "verify.starts"}
+
+
+def test_a_history_holds_each_event_of_its_sagas_once() -> None:
+    heard: list[tuple[int, int]] = []
+
+    def count(history: HistoryPlayed) -> None:
+        for saga in history.sagas:
+            assert saga.start == Begun(n=7)
+            heard.append((len(saga.said(Begun)), len(saga.said(Over))))
+
+    verify(replace(forgetful(), starts={"only": Begun(n=7)}, invariant=count), histories=1)
+    assert heard == [(1, 1)]
+
+
+def test_a_reset_that_raises_is_said_to_be_at_fault() -> None:
+    def reset() -> None:
+        raise OSError("no such table")
+
+    with pytest.raises(UnfitVerification, match="reset raised OSError: no such table"):
+        verify(replace(forgetful(), reset=reset), histories=1)
 
 
 def test_a_step_that_opens_a_connection_is_told_why_it_cannot() -> None:

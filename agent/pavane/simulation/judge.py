@@ -39,8 +39,11 @@ def judge(verification: Verification, played: Played, expected: str | None, *, t
     for record in played.records:
         if record.topic == SPANS_TOPIC:
             rows.extend(decode(record))
-        elif record.key is not None and (record.key.decode() in sagas) and not _is_control(record.topic):
-            sagas[record.key.decode()].hear(parse(record), is_fact=record.topic == FACTS)
+        elif record.key is not None and not _is_control(record.topic):
+            told = sagas.get(record.key.decode(errors="replace"))
+            envelope = parse(record) if told is not None else None
+            if told is not None and envelope is not None and envelope.saga is not None:  # an application is of no saga yet
+                told.hear(envelope, is_fact=record.topic == FACTS)
     found: list[Violation] = []
     neutral = all(fault.action in NEUTRAL for fault in played.struck)
     for saga, told in sagas.items():

@@ -1,6 +1,7 @@
 """World: a whole deployment in one thread: bus, agents, coordinator, on virtual time. Histories are played in it, in turn."""
 
 import asyncio
+import traceback
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pavane.simulation.virtual_time import VirtualLoop
 from pavane_events.bus import TopicSpec
 from pavane_events.buses.memory import MemoryBus
 from pavane_events.envelope import Envelope, parse
+from pavane_events.errors import PavaneError
 from pavane_events.event import Event
 from pavane_events.record import Message, Record
 from pavane_saga.coordinator import topic_specs
@@ -32,6 +34,16 @@ PARKED_AFTER_S = 5.0
 """A saga whose undo has failed, and in which nothing has happened for so long, is parked."""
 _SOURCE = "/simulation"
 _LIMITS = Limits(mark_window=8)
+
+
+class UnfitVerification(PavaneError):
+    """What a verification brings along raised by itself: no history can be played. Mend it."""
+
+    code = "verification.unfit"
+
+    def __init__(self, what: str, error: Exception) -> None:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        super().__init__(f"{what} raised {type(error).__name__}: {error} ({last.filename}:{last.lineno})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +113,10 @@ class World:
         """Play one history to its end. ``name`` names its sagas: the same name, the same ids."""
         self.began_s = self.loop.time()
         if self.verification.reset is not None:
-            self.verification.reset()
+            try:
+                self.verification.reset()
+            except Exception as error:
+                raise UnfitVerification("reset", error) from error
         self._began = self.bus.ends()
         self.calls.begin()
         self.script.begin(choice, look)
