@@ -130,9 +130,9 @@ async def cancel_car(wish: TripRequested, done: CarReserved | None, ctx: Context
     cars.strike(ctx)
 
 
-@cashier.step(within=timedelta(seconds=30))
+@cashier.step(pivot=True, within=timedelta(seconds=30))
 async def charge(flight: FlightReserved, room: HotelReserved, car: CarReserved, ctx: Context) -> TripPaid:
-    """Three events in: called once, when the trip is whole."""
+    """Three events in: called once, when the trip is whole. The point of no return: what is paid is never taken back."""
     if flight.card == "declined":
         raise Rejected("the card was declined")
     cents = flight.cents + room.cents + car.cents

@@ -57,6 +57,8 @@ class Agent:
         within: timedelta | None = None,
         effects: bool = True,
         retriable: bool = False,
+        pivot: bool = False,
+        external: bool = False,
         fallback: Callable[..., object] | None = None,
     ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
@@ -70,6 +72,8 @@ class Agent:
         within: timedelta | None = None,
         effects: bool = True,
         retriable: bool = False,
+        pivot: bool = False,
+        external: bool = False,
         fallback: Callable[..., object] | None = None,
     ) -> Any:
         """Make a function a step: its annotations say which events it waits for and gives.
@@ -78,11 +82,17 @@ class Agent:
         ``ctx.idempotency_key`` to whatever it changes. Order: one saga's events one after another, sagas side by side.
         ``retry``: for exceptions other than :class:`pavane.Rejected`. ``within``: from the append of its last input
         until its answer; past it the step fails. ``effects=False``: it changes nothing outside, there is nothing to
-        undo; otherwise it needs a ``compensate`` or ``retriable=True``. ``fallback``: called with the same arguments
-        while a circuit breaker is open, instead of waiting; its event is the answer.
+        undo; otherwise it needs a ``compensate`` or ``retriable=True``. ``pivot``: the point of no return: it begins when
+        nothing else of its saga is under way and nothing has failed, and once it is done nothing is undone any more: what
+        fails after it is done again until it succeeds. ``external``: it also waits for an event from outside, a person's
+        answer (``Saga(answers=...)``); ``within`` then runs from the moment at which only that is missing, too.
+        ``fallback``: called with the same arguments while a circuit breaker is open, instead of waiting; its event is the
+        answer.
         Raises :class:`DeclarationError` with every reason why the signature cannot work.
         """
-        options = StepOptions(retry, within, effects, retriable, observer=False, fallback=fallback)
+        options = StepOptions(
+            retry, within, effects, retriable, observer=False, fallback=fallback, pivot=pivot, external=external
+        )
 
         def declare(declared: Callable[..., Any]) -> AnyStep:
             return self._declare(declared, name, options)
@@ -164,6 +174,11 @@ class Agent:
             problems.append(Problem(what, "step.within", "within is a positive time: within=timedelta(seconds=30)"))
         if signature is not None and options.fallback is not None and not accepts(options.fallback, signature):
             problems.append(Problem(what, "step.fallback", "a fallback is called with the step's own arguments, by name"))
+        if options.pivot and options.retriable:
+            problems.append(Problem(what, "pivot.retriable", "the pivot may be refused: give it a compensate, not retriable"))
+        if signature is not None and options.external and len(signature.parameters) < 2:
+            two = "it takes an event of the saga and one from outside: async def decide(review: Review, answer: Answer)"
+            problems.append(Problem(what, "external.alone", two))
         if step_name in self.steps:
             problems.append(Problem(what, "step.doubled", "the agent has a step of that name: give name= another"))
         if signature is not None and options.observer and signature.produces:

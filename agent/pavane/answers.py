@@ -137,6 +137,7 @@ class Answers:
         began: bool = True,
         code: str = "",
         reason: str = "",
+        retry: int = 0,
     ) -> Message:
         """The fact that a step is done without an event, has failed, or is skipped."""
         fact = Settled(
@@ -147,6 +148,7 @@ class Answers:
             code=code,
             reason=reason,
             declaration=self._version,
+            retry=retry,
         )
         return self.fact(fact, saga, work)
 

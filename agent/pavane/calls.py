@@ -78,7 +78,15 @@ class Calls:
             reason = "; ".join(map(str, problems))[:500]
             messages.append(
                 self._answers.settled(
-                    step.wire_name, saga, [unit.envelope.id], work, how="failed", began=False, code=code, reason=reason
+                    step.wire_name,
+                    saga,
+                    [unit.envelope.id] if unit.granted is None else unit.granted.causes,
+                    work,
+                    how="failed",
+                    began=False,
+                    code=code,
+                    reason=reason,
+                    retry=unit.retry,
                 )
             )
         messages.append(self._answers.dead(unit.record, step.wire_name, code, problems=problems))
@@ -125,7 +133,14 @@ class Calls:
         if saga is not None and not step.options.observer:
             messages.append(
                 self._answers.settled(
-                    step.wire_name, saga, causes, work, how="failed", code=failure.code, reason=failure.reason
+                    step.wire_name,
+                    saga,
+                    causes,
+                    work,
+                    how="failed",
+                    code=failure.code,
+                    reason=failure.reason,
+                    retry=unit.retry,
                 )
             )
         if failure.dead:

@@ -25,6 +25,7 @@ from pavane.waiting import Index, Waiting
 from pavane_events.envelope import Envelope
 from pavane_events.errors import ContractViolation, Problem
 from pavane_events.event import Event
+from pavane_saga.wire import GrantRead
 
 
 class Performer:
@@ -49,19 +50,21 @@ class Performer:
             row = self._state.get(tombstone_key(unit.envelope.saga))
         if row is not None:
             return self._at_tombstone(unit, row) if waiting is None else self._ended(unit, waiting)
-        if place is not None and not unit.step.is_join:  # a join is called once: its inputs have no order
+        if place is not None and not unit.step.holds and unit.granted is None:  # what is held has no order
             earlier = self._index.before(place)
             if earlier is not None and fits(unit.record):
                 return self._calls.behind(unit, earlier)
         if waiting is not None:
             return await self._again(unit, waiting)
+        if unit.granted is not None:
+            return await self._granted(unit, unit.granted)
         parameter = unit.step.parameter_for(unit.envelope.type)
         try:
             event = read_event(unit.envelope, parameter)
         except ContractViolation as error:
             return self._calls.refused(unit, "contract", error.problems)
-        if unit.step.is_join:
-            return await self._join(unit, parameter, event)
+        if unit.step.holds:
+            return await self._hold(unit, parameter, event)
         return await self._calls.call(unit, {parameter.name: unit.envelope}, {parameter.name: event}, {})
 
     async def _again(self, unit: Unit, waiting: Waiting) -> Done:
@@ -76,7 +79,7 @@ class Performer:
     def _ended(self, unit: Unit, waiting: Waiting) -> Done:
         """The saga ended while a holder that died then tried the unit again: nobody knows what it did."""
         changes: Changes = {}
-        if unit.step.is_join:
+        if unit.step.holds:
             changes[arms_key(unit.envelope.saga or "", unit.step.wire_name)] = None
         return self._calls.given_up(unit, waiting, ENDED_WAITING, changes)
 
@@ -88,17 +91,19 @@ class Performer:
         """
         envelope, step = unit.envelope, unit.step
         saga = envelope.saga or ""
+        if unit.granted is not None:
+            return self._granted_too_late(unit, unit.granted)
         if not unit.otherwise and _is_refused(unit):
             return self._skipped(unit)
         let_go = decode_tombstone(row)
         name = step.parameter_for(envelope.type).name
         key = arms_key(saga, step.wire_name)
-        held = {each: arm.id for each, arm in decode_arms(self._state.get(key) if step.is_join else None).items()}
+        held = {each: arm.id for each, arm in decode_arms(self._state.get(key) if step.holds else None).items()}
         if name in held:
             held = {}  # a second event of that arm: not the one that the join was called for
         arms = {**let_go.get(step.wire_name, {}), **held, name: envelope.id}
         fills = len(arms) == len(step.signature.parameters)
-        failed = step.owes_undo and unit.may_have_begun and fills
+        failed = step.owes_undo and unit.may_have_begun and fills and not step.options.pivot
         work = self._calls.begin(unit)
         message = self._answers.settled(
             step.wire_name,
@@ -111,7 +116,7 @@ class Performer:
             reason="its saga had ended; whether it began is not known" if failed else "",
         )
         changes: Changes = {}
-        if step.is_join:
+        if step.holds:
             let_go[step.wire_name] = arms
             changes[tombstone_key(saga)] = encode_tombstone(let_go)
             if held:
@@ -127,7 +132,28 @@ class Performer:
         )
         return self._calls.finished(unit, work, Done([message]))
 
-    async def _join(self, unit: Unit, parameter: Parameter, event: Event) -> Done:
+    async def _granted(self, unit: Unit, granted: GrantRead) -> Done:
+        """The coordinator lets the step begin, on the inputs that its command carries."""
+        found = read_inputs(unit.step, granted.inputs)
+        if isinstance(found, ContractViolation):
+            return self._calls.refused(unit, "contract", found.problems)
+        envelopes, events = found
+        arms = {name: unit.envelope if each.id == unit.envelope.id else each for name, each in envelopes.items()}
+        changes: Changes = {}
+        if unit.step.holds:
+            changes[arms_key(unit.envelope.saga or "", unit.step.wire_name)] = encode_filled(arms)
+        return await self._calls.call(unit, arms, events, changes)
+
+    def _granted_too_late(self, unit: Unit, granted: GrantRead) -> Done:
+        """The saga has ended. Where its inputs are still held, the step was running when the end came: nobody knows."""
+        key = arms_key(unit.envelope.saga or "", unit.step.wire_name)
+        if not decode_arms(self._state.get(key)):
+            return self._calls.finished(unit, self._calls.begin(unit), Done())
+        waiting = Waiting(unit.step.wire_name, granted.causes, 0, 0, {})
+        return self._calls.given_up(unit, waiting, ENDED_WAITING, {key: None})
+
+    async def _hold(self, unit: Unit, parameter: Parameter, event: Event) -> Done:
+        """An input of a join or of a pivot. A pivot is not called when it is whole: that is its request, for a grant."""
         envelope, step = unit.envelope, unit.step
         if envelope.saga is None:
             problem = Problem("ce_sagaid", "join.no-saga", "a join waits by saga, and the event belongs to none")
@@ -142,7 +168,7 @@ class Performer:
             both = f"{held} fills the arm {parameter.name!r} of this saga already, {envelope.id} came, too"
             return self._calls.refused(unit, "join.arm-filled", [Problem("ce_id", "join.arm-filled", both)])
         arms[parameter.name] = envelope
-        if len(arms) < len(step.signature.parameters):
+        if len(arms) < len(step.signature.parameters) or step.options.pivot:
             return self._calls.finished(unit, self._calls.begin(unit), Done((), {key: encode_arms(arms)}))
         events = {parameter.name: event}
         try:

@@ -72,6 +72,8 @@ def step_plan(step: AnyStep) -> StepPlan:
         effects=step.owes_undo,
         observer=step.options.observer,
         within_s=within.total_seconds() if within is not None else None,
+        pivot=step.options.pivot,
+        external=step.options.external,
     )
 
 

@@ -19,8 +19,8 @@ from pavane_events.bus import MAX_RECORD_BYTES
 from pavane_events.envelope import Envelope, parse
 from pavane_events.errors import Problem, UndecodableRecord
 from pavane_events.record import Message, Record
-from pavane_saga.facts import UndoFailed
-from pavane_saga.wire import ENDS, UNDO, misplaced, read_undo_request, undo_asked_for
+from pavane_saga.facts import Settled, UndoFailed
+from pavane_saga.wire import ENDS, GRANT, UNDO, asked_for, misplaced, read_grant, read_undo_request
 from pavane_tracing.work import Work
 
 
@@ -85,7 +85,13 @@ class Reception:
             self.commits.nudge()
             return None
         self.progress.admit(record.topic, record.offset, 1)
-        step = self.kit.plan.by_wire_name.get(delayed.step)
+        if delayed.original.topic == self.kit.plan.commands:
+            try:
+                return self._grant_unit(delayed.original, envelope, delayed)
+            except UndecodableRecord:
+                step = None
+        else:
+            step = self.kit.plan.by_wire_name.get(delayed.step)
         if step is not None and step in self.kit.plan.listeners.get(delayed.original.topic, ()):
             return Unit(delayed.original, envelope, step, may_have_begun=True, delayed=delayed)
         self.commits.settle(record, delayed.step, self._gone(delayed, envelope, place, waiting))
@@ -123,28 +129,41 @@ class Reception:
         if self._was_finished(record, UNDO_UNIT):
             return
         try:
-            unit = self._undo_unit(record, envelope)
+            unit = self._grant_unit(record, envelope) if envelope.type == GRANT else self._undo_unit(record, envelope)
         except UndecodableRecord as error:
-            self._refuse(record, error.problems, self._undo_failed(record, envelope))
+            self._refuse(record, error.problems, self._command_failed(record, envelope))
             return
         self.progress.admit(record.topic, record.offset, 1)
         self.workers.submit(unit)
 
     def _undo_unit(self, record: Record, envelope: Envelope, delayed: Delayed | None = None) -> UndoUnit:
         if envelope.type != UNDO or envelope.saga is None:
-            unknown = Problem("ce_type", "command.unknown", f"the only command is {UNDO}, for a saga")
+            unknown = Problem("ce_type", "command.unknown", f"the commands are {UNDO} and {GRANT}, for a saga")
             raise UndecodableRecord("no command", [unknown])
         return UndoUnit(record, envelope, read_undo_request(envelope), delayed=delayed)
 
-    def _undo_failed(self, record: Record, envelope: Envelope) -> list[Message]:
-        """That the undo failed for good, where the command at least says which: else its saga would wait for ever."""
-        asked = undo_asked_for(envelope)
-        if asked is None or envelope.saga is None:
+    def _grant_unit(self, record: Record, envelope: Envelope, delayed: Delayed | None = None) -> Unit:
+        granted = read_grant(envelope)
+        step = self.kit.plan.by_wire_name.get(granted.step)
+        if step is None or envelope.saga is None:
+            gone = Problem("data", "step.gone", "the agent has no such step (any more)")
+            raise UndecodableRecord("no grant", [gone])
+        last = max(granted.inputs, key=lambda each: (each.depth, each.id))
+        completing = last.of_saga(envelope.saga).with_trace(envelope.trace)
+        return Unit(record, completing, step, may_have_begun=True, granted=granted, delayed=delayed)
+
+    def _command_failed(self, record: Record, envelope: Envelope) -> list[Message]:
+        """That the undo, or the step, failed for good, where the command at least says which: else its saga would wait
+        for ever."""
+        asked = asked_for(envelope)
+        if asked is None or envelope.saga is None or envelope.type not in (UNDO, GRANT):
             return []
         work = self._begin(record, envelope)
-        reason = "the command cannot be read: see the agent's dead letters"
+        reason = "the command cannot be followed: see the agent's dead letters"
         step, causes, retry = asked
-        failed = UndoFailed(step, causes, "undo.undecodable", reason, retry)
+        failed: UndoFailed | Settled = UndoFailed(step, causes, "undo.undecodable", reason, retry)
+        if envelope.type == GRANT:
+            failed = Settled(step, causes, "failed", False, "grant.undecodable", reason, retry=retry)
         message = self.answers.fact(failed, envelope.saga, work)
         work.end()
         done = self.answers.with_spans(Done([message]), work, envelope.saga, record.partition)

@@ -5,7 +5,7 @@ import contextvars
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Generic, ParamSpec, TypeVar, cast, overload
 
@@ -61,6 +61,8 @@ class StepOptions:
     effects: bool
     retriable: bool
     observer: bool
+    pivot: bool = field(default=False, kw_only=True)
+    external: bool = field(default=False, kw_only=True)
     fallback: Callable[..., object] | None
 
 
@@ -79,6 +81,8 @@ class Step(Generic[P, R_co]):
         self.reconciliation: Reconciliation | None = None
         self.is_join = len(signature.parameters) > 1
         """Whether it waits for more than one event of a saga."""
+        self.holds = self.is_join or options.pivot
+        """Whether its inputs are held in the lane's state until it may be called, once: a join's, or a pivot's."""
 
         self._by_type = {kind: each for each in reversed(signature.parameters) for kind in each.types}
         self._is_async = inspect.iscoroutinefunction(function)

@@ -11,7 +11,7 @@ from pavane.tiers import Delayed
 from pavane.waiting import place_of
 from pavane_events.envelope import Envelope, Trace
 from pavane_events.record import Message, Record
-from pavane_saga.wire import UndoRequest
+from pavane_saga.wire import GrantRead, UndoRequest
 
 Interruption = Literal["ended", "stopping"]
 
@@ -58,12 +58,14 @@ class Pausing:
 class Unit(Pausing):
     """One input for one step. ``may_have_begun``: an earlier holder of the lane may have called the step on it.
 
-    ``otherwise``: that holder may have been of another version, and have taken what this one refuses.
+    ``otherwise``: that holder may have been of another version, and have taken what this one refuses. ``granted``: the
+    coordinator lets the step begin; then ``record`` is its command, and ``envelope`` the last input that it names.
     """
 
     step: AnyStep
     may_have_begun: bool
     otherwise: bool = field(default=False, kw_only=True)
+    granted: GrantRead | None = field(default=None, kw_only=True)
     key: tuple[str | bytes | None, str | None] = field(init=False)
     """What it queues behind: the saga (else the record's key); an observer's queue is its own, it holds up nobody."""
 
@@ -78,6 +80,11 @@ class Unit(Pausing):
     def name(self) -> str:
         """The name under which progress counts it."""
         return self.step.wire_name
+
+    @property
+    def retry(self) -> int:
+        """The how manyth time that an operator asked for it; 0: nobody did."""
+        return self.granted.retry if self.granted is not None else 0
 
     @property
     def place(self) -> bytes | None:

@@ -9,14 +9,15 @@ from pavane_events.bus import MAX_RECORD_BYTES
 from pavane_events.envelope import Envelope, parse_structured
 from pavane_events.ids import derived
 from pavane_events.record import Message
-from pavane_saga.engine import Command, End, Halt, Park, Undo
-from pavane_saga.facts import UndoFailed
+from pavane_saga.commands import Command, End, Grant, Halt, Park, Undo
+from pavane_saga.facts import Fact, Granted, Settled, UndoFailed
 from pavane_saga.history import History
 from pavane_saga.saga import Saga, SagaEnded
 from pavane_saga.wire import (
     COORDINATOR,
     ENDS,
     FACTS,
+    GrantCommand,
     UndoCommand,
     commands_topic,
     end_envelope,
@@ -33,7 +34,7 @@ Verdict = Literal["completed", "compensated", "abandoned"]
 
 
 class Clerk:
-    """Writes for one saga, once. ``verdict`` is set where the commands end it."""
+    """Writes for one saga, once. ``verdict`` is set where the commands end it; ``stated``: the facts that they make."""
 
     def __init__(self, saga: Saga, saga_id: str, history: History, work: Work, now_s: float) -> None:
         self._saga = saga
@@ -42,6 +43,7 @@ class Clerk:
         self._work = work
         self._now_s = now_s
         self.verdict: Verdict | None = None
+        self.stated: list[Fact] = []
 
     def write(self, commands: Iterable[Command]) -> list[Message]:
         """The messages that the commands become, in their order."""
@@ -51,13 +53,15 @@ class Clerk:
                 messages.append(self._tell_agents(failed=True, code=command.code, reason=command.reason))
             elif isinstance(command, Undo):
                 messages.append(self._undo(command))
+            elif isinstance(command, Grant):
+                messages.extend(self._grant(command))
             elif isinstance(command, Park):
-                log.error(
-                    "saga %s is parked: the undo of %s failed, its effect may stand (%s)",
-                    self._id,
-                    command.step,
-                    command.code,
+                what = (
+                    "%s failed after the point of no return, and has to be done"
+                    if command.forward
+                    else "the undo of %s failed, its effect may stand"
                 )
+                log.error(f"saga %s is parked: {what} (%s)", self._id, command.step, command.code)
                 count_parked(self._saga.name, command.step, command.code)
             else:
                 messages.extend(self._end(command))
@@ -83,8 +87,25 @@ class Clerk:
         if message.size() <= MAX_RECORD_BYTES:
             return message
         reason = f"its inputs and outputs take {message.size()} bytes: no command carries them"
-        failed = UndoFailed(command.step, command.causes, "undo.too-large", reason, command.retry)
-        return self._sent(fact_envelope(failed, saga=self._id, source=f"/{COORDINATOR}", time_s=self._now_s), FACTS)
+        return self._fact(UndoFailed(command.step, command.causes, "undo.too-large", reason, command.retry))
+
+    def _grant(self, command: Grant) -> list[Message]:
+        decided = self._history.retries.get((command.step, command.causes))
+        corrected = dict(decided.corrected) if decided is not None else {}
+        granted = Granted(command.step, command.causes, command.retry)
+        self.stated.append(granted)
+        inputs = self._events(command.causes, corrected)
+        order = GrantCommand(self._id, command.step, command.causes, inputs, command.retry)
+        message = self._sent(order.envelope(self._now_s), commands_topic(command.step.partition("/")[0]))
+        if message.size() > MAX_RECORD_BYTES:
+            reason = f"its inputs take {message.size()} bytes: no command carries them"
+            message = self._fact(
+                Settled(command.step, command.causes, "failed", False, "input.too-large", reason, retry=command.retry)
+            )
+        return [self._fact(granted), message]
+
+    def _fact(self, fact: Fact) -> Message:
+        return self._sent(fact_envelope(fact, saga=self._id, source=f"/{COORDINATOR}", time_s=self._now_s), FACTS)
 
     def _events(self, ids: Iterable[str], corrected: Mapping[str, str]) -> tuple[bytes, ...]:
         """Events in structured mode, as they were read, or with the data that an operator gave for their type."""
@@ -112,8 +133,8 @@ class Clerk:
         )
         messages = [self._sent(envelope, SagaEnded.event_type)]
         if command.let_go:
-            reason = "the saga completed; these arms can no longer be filled"
-            messages.append(self._tell_agents(failed=False, code="saga.completed", reason=reason))
+            reason = f"the saga is {command.verdict}; these arms can no longer be filled"
+            messages.append(self._tell_agents(failed=False, code=f"saga.{command.verdict}", reason=reason))
         return messages
 
     def _sent(self, envelope: Envelope, topic: str) -> Message:

@@ -11,12 +11,14 @@ from pavane_events.errors import ContractViolation, Problem, ProblemsError, Unde
 from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
 from pavane_saga.clerk import Clerk
+from pavane_saga.commands import Command
 from pavane_saga.deadlines import Deadlines
 from pavane_saga.dossier import Dossier, Dossiers
-from pavane_saga.engine import Command, decide, due, nothing_to_decide, open_debts
+from pavane_saga.engine import decide, due, nothing_to_decide, open_debts
 from pavane_saga.facts import Declared, Ended, Fact, Fired, Happened, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.intake import Admission, admit
+from pavane_saga.pivot import point_of
 from pavane_saga.saga import Saga
 from pavane_saga.wire import ADMISSIONS, COORDINATOR, FACTS, fact_envelope, fact_message, misplaced, read_fact
 from pavane_tracing.metrics import count_overdue
@@ -244,7 +246,8 @@ class Desk:
         if dossier.name is None:
             return Fired("unknown", now_ms, "its start event never came")
         count_overdue(dossier.name)
-        if self._sagas[dossier.name].overdue == "fail":
+        may_fail = self._sagas[dossier.name].overdue == "fail"
+        if may_fail and point_of(self._plans[dossier.name], dossier.history) in ("before", "refused"):
             return Fired("deadline", now_ms, "the saga's deadline passed")
         plan = self._plans[dossier.name]
         owed = [debt for debt in open_debts(plan, dossier.history) if not debt.waiting]
@@ -317,6 +320,9 @@ class Desk:
             trace = work.send(FACTS, last.envelope.id, last.envelope.type, saga=dossier.saga)
             self._batch.outputs.append(fact_message(last.envelope, trace))
         self._batch.outputs.extend(clerk.write(commands))
+        if clerk.stated:
+            self._dossiers.add(dossier, clerk.stated)
+            dossier.history = dossier.history.with_facts(clerk.stated)
         if clerk.verdict is not None:
             at_ms = int(self._clock() * 1000)
             dossier.history = dossier.history.with_facts([Ended(clerk.verdict, at_ms)])

@@ -33,7 +33,8 @@ Verdict = Literal["completed", "compensated", "abandoned"]
 class StepPlan:
     """What the engine knows of a step: ``consumes`` has one tuple of alternative types per parameter (several: a join).
 
-    ``effects``: an undo is owed. ``observer``: outside the bookkeeping, owes nothing.
+    ``effects``: an undo is owed. ``observer``: outside the bookkeeping, owes nothing. ``pivot``: it begins on a grant, and
+    when it is done the saga only goes forward. ``external``: it waits for an event from outside, for ``within_s`` seconds.
     """
 
     name: str
@@ -42,6 +43,8 @@ class StepPlan:
     effects: bool
     observer: bool = False
     within_s: float | None = None
+    pivot: bool = False
+    external: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,10 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A step answered those causes without an event. ``began`` is False only where it provably was never called."""
+    """A step answered those causes without an event. ``began`` is False only where it provably was never called.
+
+    ``retry``: the how manyth time that an operator asked for the step again; 0: nobody did.
+    """
 
     step: str
     causes: Causes
@@ -98,15 +104,38 @@ class Settled:
     code: str = ""
     reason: str = ""
     declaration: str | None = None
+    retry: int = 0
 
     @property
     def identity(self) -> str:
-        """Step, answer and causes."""
-        return f"s:{self.step}|{self.how}|{self.began:d}|{self.code}|{','.join(self.causes)}"
+        """Step, answer and causes; and the retry, if it is one."""
+        again = f"|{self.retry}" if self.retry else ""
+        return f"s:{self.step}|{self.how}|{self.began:d}|{self.code}|{','.join(self.causes)}{again}"
 
     def to_json(self) -> bytes:
-        """The fact as one JSON object."""
+        """The fact as one JSON object, without ``retry`` where it is none."""
         return _dump("settled", self)
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The coordinator let a step begin on those causes: the pivot, or (``retry``) a step that an operator asked for again.
+
+    Written once, with the command that carries it.
+    """
+
+    step: str
+    causes: Causes
+    retry: int = 0
+
+    @property
+    def identity(self) -> str:
+        """Step, causes and retry."""
+        return f"g:{self.step}|{','.join(self.causes)}|{self.retry}"
+
+    def to_json(self) -> bytes:
+        """The fact as one JSON object, without ``retry`` where it is none."""
+        return _dump("granted", self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +176,17 @@ class UndoFailed:
 
     def to_json(self) -> bytes:
         """The fact as one JSON object, without ``retry`` where it is none."""
-        members = {name: getattr(self, name) for name in self.__slots__ if name != "retry" or self.retry}
-        return write_json({"fact": "undofailed", **members})
+        return _dump("undofailed", self)
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Somebody decided about an undo that failed, or to abandon the saga (then ``step`` and ``causes`` are empty).
+    """Somebody decided about an undo that failed, or about a step that failed after the pivot, or to abandon the saga
+    (then ``step`` and ``causes`` are empty).
 
     ``retry``: it is asked for again, for the ``number``-th time, with the data of ``corrected`` events (JSON, by type) in
-    place of what they said; ``done``: its effect was taken back by hand; ``skip``: it stays. Whoever says the same first
-    is on record.
+    place of what they said; ``done``: a person did it by hand; ``skip``: it stays undone, or not done. Whoever says the
+    same first is on record.
     """
 
     verb: Verb
@@ -239,7 +268,7 @@ class Declared:
         return write_json({**members, "since": dict(self.since)})
 
 
-Fact = Happened | Settled | Undone | UndoFailed | Decided | Fired | Ended | Declared
+Fact = Happened | Settled | Granted | Undone | UndoFailed | Decided | Fired | Ended | Declared
 
 
 def fact_from_json(data: bytes) -> Fact:
@@ -282,6 +311,7 @@ _EVENT = b',"event":'
 _READERS: Mapping[str, TypeAdapter[Fact]] = {
     "happened": TypeAdapter(Happened),
     "settled": TypeAdapter(Settled),
+    "granted": TypeAdapter(Granted),
     "undone": TypeAdapter(Undone),
     "undofailed": TypeAdapter(UndoFailed),
     "decided": TypeAdapter(Decided),
@@ -291,6 +321,8 @@ _READERS: Mapping[str, TypeAdapter[Fact]] = {
 }
 
 
-def _dump(kind: str, fact: Settled | Undone | Fired | Ended) -> bytes:
+def _dump(kind: str, fact: Settled | Granted | Undone | UndoFailed | Fired | Ended) -> bytes:
     members = {name: getattr(fact, name) for name in fact.__slots__}
+    if not members.get("retry", True):
+        del members["retry"]
     return write_json({"fact": kind, **members})

@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Happened, Settled, StepPlan, UndoFailed, Undone
+from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Granted, Happened, Settled, StepPlan, UndoFailed, Undone
 
 if TYPE_CHECKING:
-    from pavane_saga.engine import Command
+    from pavane_saga.commands import Command
 
 Unit = tuple[str, tuple[str, ...]]
 """A unit of work: a step's wire name and the sorted ids of the events it was called with."""
@@ -45,6 +45,9 @@ class Plan:
     earlier: Mapping[str, tuple[Declared, ...]] = field(default_factory=dict[str, tuple[Declared, ...]])
     steps: Mapping[str, StepPlan] = field(init=False, repr=False, compare=False)
     versions: frozenset[str] = field(init=False, repr=False, compare=False)
+    asking: frozenset[str] = field(init=False, repr=False, compare=False)
+    """The types that pivots take."""
+
     _owed: Mapping[str, tuple[Owing, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +61,8 @@ class Plan:
                     owed.setdefault(event_type, []).append(found)
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "versions", self.former | {each.version for each in self.declared.values()})
+        pivots = [step.consumes for step in steps.values() if step.pivot]
+        object.__setattr__(self, "asking", frozenset(kind for arms in pivots for kinds in arms for kind in kinds))
         object.__setattr__(self, "_owed", {name: tuple(found) for name, found in owed.items()})
 
     def steps_for(self, event_type: str) -> Collection[Owing]:
@@ -79,6 +84,11 @@ class Plan:
         """Whether a step takes more than one event."""
         found = self.steps.get(step)
         return found is not None and len(found.consumes) > 1
+
+    def is_pivot(self, step: str) -> bool:
+        """Whether a step begins on a grant, and is the point of no return."""
+        found = self.steps.get(step)
+        return found is not None and found.pivot
 
     def is_observer(self, step: str) -> bool:
         """Whether a step is outside the bookkeeping."""
@@ -105,11 +115,12 @@ class History:
     """An immutable set of facts of one saga, indexed. Extending it copies small dicts: a saga has some twenty facts.
 
     ``events`` by id; ``outputs``: the events that answered a unit; ``settled``: a unit's strongest settlement without an
-    event (done > failed > skipped); ``undone``, by an agent or by hand, beats ``undo_failed``, of which the last retry
-    counts; what operators decided: ``retries``, ``skipped``, ``abandoned``; ``types`` seen; ``fired`` and ``failing`` turn
-    the saga back, as ``fails`` events do, ``overdue`` does not; ``declarations``: the versions that answers name. Where
-    two facts compete for one place, which one gets it does not depend on which came first. ``due`` is the engine's note:
-    what it found due, and under which plan.
+    event (done > failed > skipped); ``granted``: the units that the coordinator let begin, with the last retry;
+    ``undone``, by an agent or by hand, beats ``undo_failed``, of which the last retry counts; what operators decided:
+    ``retries``, ``skipped``, ``abandoned``; ``types`` seen; ``fired`` and ``failing`` turn the saga back, as ``fails``
+    events do, ``overdue`` does not; ``declarations``: the versions that answers name. Where two facts compete for one
+    place, which one gets it does not depend on which came first. ``due`` is the engine's note: what it found due, and
+    under which plan.
     """
 
     __slots__ = (
@@ -121,6 +132,7 @@ class History:
         "events",
         "failing",
         "fired",
+        "granted",
         "outputs",
         "overdue",
         "retries",
@@ -137,6 +149,7 @@ class History:
     settled: Mapping[Unit, Settled]
     failing: Mapping[str, Settled]
     fired: Mapping[str, Fired]
+    granted: Mapping[Unit, int]
     overdue: Fired | None
     undone: frozenset[Unit]
     undo_failed: Mapping[Unit, UndoFailed]
@@ -155,6 +168,7 @@ class History:
         self.settled = {}
         self.failing = {}
         self.fired = {}
+        self.granted = {}
         self.overdue = None
         self.undone = frozenset()
         self.undo_failed = {}
@@ -222,6 +236,7 @@ class History:
         copy.settled = self.settled
         copy.failing = self.failing
         copy.fired = self.fired
+        copy.granted = self.granted
         copy.overdue = self.overdue
         copy.undone = self.undone
         copy.undo_failed = self.undo_failed
@@ -249,6 +264,9 @@ class History:
     def _add(self, identity: str, fact: Fact) -> None:
         if isinstance(fact, Settled):
             self._settle(identity, fact)
+        elif isinstance(fact, Granted):
+            unit = (fact.step, fact.causes)
+            self.granted = {**self.granted, unit: max(fact.retry, self.granted.get(unit, 0))}
         elif isinstance(fact, Undone):
             self.undone |= {(fact.step, fact.causes)}
         elif isinstance(fact, UndoFailed):
@@ -279,7 +297,7 @@ class History:
             self.abandoned = fact
 
     def retry_of(self, unit: Unit) -> int:
-        """How often operators asked for that undo again."""
+        """How often operators asked for that undo, or that step, again."""
         found = self.retries.get(unit)
         return found.number if found is not None else 0
 
@@ -302,6 +320,7 @@ class History:
             self.declarations |= {fact.declaration}
 
 
-def _strength(settled: Settled) -> tuple[int, bool, str]:
-    """done > failed > skipped; of two failures the one that may have begun; then any order, but always the same."""
-    return _STRENGTH[settled.how], settled.began, settled.identity
+def _strength(settled: Settled) -> tuple[int, int, bool, str]:
+    """done > failed > skipped; of two failures the later try, then the one that may have begun; then any order, but always
+    the same."""
+    return _STRENGTH[settled.how], settled.retry, settled.began, settled.identity

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pavane_events.bus import Bus
-from pavane_saga.engine import State, Undo, due
+from pavane_saga.commands import Undo
+from pavane_saga.engine import State, due
 from pavane_saga.manifest import SagaPlan
 from pavane_saga.story import Story, open_stories
 

@@ -10,14 +10,17 @@ from pavane_events.envelope import Envelope, parse
 from pavane_events.errors import ContractViolation, UndecodableRecord, UnknownTopic
 from pavane_events.partition import partition_of
 from pavane_events.record import Record
-from pavane_saga.engine import Debt, Failure, State, failure, open_debts, standing, status, unseen
-from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Happened, Settled, UndoFailed, Undone
+from pavane_saga.engine import Failure, State, failure, open_debts, standing, status, stuck, unseen
+from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Granted, Happened, Settled, UndoFailed, Undone
 from pavane_saga.history import History, Plan, Unit, declared_after
 from pavane_saga.manifest import Directory, SagaPlan, read_directory
 from pavane_saga.saga import SagaEnded
-from pavane_saga.wire import COORDINATOR, ENDED, ENDS, FACTS, UNDO, commands_topic, read_fact, read_undo_request
+from pavane_saga.view import Debt
+from pavane_saga.wire import COORDINATOR, ENDED, ENDS, FACTS, GRANT, UNDO, commands_topic, read_fact, read_undo_request
 
-Kind = Literal["event", "settled", "undo", "undone", "undo-failed", "decided", "deadline", "turned-back", "let-go", "ended"]
+Kind = Literal[
+    "event", "granted", "settled", "undo", "undone", "undo-failed", "decided", "deadline", "turned-back", "let-go", "ended"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,9 @@ class Summary:
 class Story:
     """A whole saga. ``owed``: answers not given yet. ``standing``: effects that may stand, by step and its inputs' ids.
 
-    ``stuck``: the undos that failed and wait for a decision. ``unseen``: what somebody named and the topics do not hold
-    (yet). ``events``: the saga's own, as they were read. ``times``: when each was appended, by id, and when each undo was
-    asked for. ``plan`` and ``history`` are what the engine judged it by.
+    ``stuck``: what failed for good and waits for a decision: undos, or steps after the pivot. ``unseen``: what somebody
+    named and the topics do not hold (yet). ``events``: the saga's own, as they were read. ``times``: when each was
+    appended, by id, and when each undo was asked for. ``plan`` and ``history`` are what the engine judged it by.
     """
 
     summary: Summary
@@ -69,7 +72,7 @@ class Story:
     chapters: tuple[Chapter, ...]
     owed: tuple[Debt, ...]
     standing: tuple[Unit, ...]
-    stuck: tuple[UndoFailed, ...]
+    stuck: tuple[UndoFailed | Settled, ...]
     unseen: tuple[str, ...]
     events: tuple[Envelope, ...] = field(repr=False)
     times: Mapping[str | Unit, int] = field(repr=False)
@@ -244,6 +247,8 @@ def _hear(telling: _Telling, record: Record, directory: Directory) -> None:
             request = read_undo_request(envelope)
             telling.times[request.step, tuple(sorted(request.causes))] = record.timestamp_ms
             heard = _Heard("undo", f"undo asked for ({request.outcome})", request.step)
+        elif envelope.type == GRANT:
+            return  # there is a fact that says so, too
         elif envelope.type == ENDED:
             heard = _of_end(envelope)
         elif record.topic == SagaEnded.event_type:
@@ -280,6 +285,9 @@ def _of_fact(telling: _Telling, fact: Fact) -> _Heard | None:
         case Settled():
             began = "" if fact.how != "failed" or fact.began else " before it began"
             return _Heard("settled", f"{fact.how}{began}", fact.step, fact.code, fact.reason)
+        case Granted():
+            again = f", retry {fact.retry}" if fact.retry else ""
+            return _Heard("granted", f"may begin{again}", fact.step)
         case Undone():
             return _Heard("undone", "undone", fact.step)
         case UndoFailed():
@@ -294,9 +302,9 @@ def _of_fact(telling: _Telling, fact: Fact) -> _Heard | None:
 
 
 _SAID = {
-    "retry": "decided: retry the undo of",
-    "done": "decided: undone by hand:",
-    "skip": "decided: leave standing:",
+    "retry": "decided: try again:",
+    "done": "decided: done by hand:",
+    "skip": "decided: leave it:",
     "abandon": "decided: abandon the saga",
 }
 
@@ -326,7 +334,7 @@ def _tell(saga: str, telling: _Telling, directory: Directory, declared: _Declara
         chapters=tuple(sorted(telling.chapters, key=lambda each: (each.at_ms, each.offset))),
         owed=open_debts(plan, history) if telling.ended_ms is None else (),
         standing=standing(plan, history),
-        stuck=history.stuck() if telling.ended_ms is None else (),
+        stuck=stuck(plan, history) if telling.ended_ms is None else (),
         unseen=unseen(plan, history),
         events=tuple(telling.events),
         times=telling.times,

@@ -22,12 +22,18 @@ COORDINATOR = "pavane.coordinator"
 
 FACT_PREFIX = "pavane.fact."
 UNDO = "pavane.undo"
+GRANT = "pavane.grant"
 ENDED = "pavane.ended"
 
 
 def commands_topic(agent: str) -> str:
-    """Where an agent is told to undo."""
+    """Where an agent is told to undo, and that a step may begin."""
     return f"{agent}.commands"
+
+
+def is_control(topic: str) -> bool:
+    """Whether a topic carries no events of sagas: ends, commands, what waits to be tried again, dead letters."""
+    return topic == ENDS or topic.endswith((".commands", ".dead-letters")) or ".retry-" in topic
 
 
 def timestamp(seconds: float) -> str:
@@ -113,6 +119,53 @@ class UndoCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class GrantCommand:
+    """A step may begin on those inputs: they travel with it. ``retry``: see :class:`~pavane_saga.facts.Granted`."""
+
+    saga: str
+    step: str
+    causes: tuple[str, ...]
+    inputs: tuple[bytes, ...]
+    retry: int = 0
+
+    def envelope(self, time_s: float) -> Envelope:
+        """The command as an event for the agent's commands topic; inputs are structured-mode events."""
+        again = {"retry": self.retry} if self.retry else {}
+        head = write_json({"step": self.step, "causes": self.causes, **again})
+        return Envelope(
+            id=derived("grant", self.saga, self.step, *self.causes, *([f"retry {self.retry}"] if self.retry else ())),
+            source=f"/{COORDINATOR}",
+            type=GRANT,
+            data=b"".join((head[:-1], b',"inputs":[', b",".join(self.inputs), b"]}")),
+            time=timestamp(time_s),
+            saga=self.saga,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRead:
+    """A grant as an agent reads it: inputs parsed as envelopes, their data not yet."""
+
+    step: str
+    causes: tuple[str, ...]
+    inputs: tuple[Envelope, ...]
+    retry: int = 0
+
+
+def read_grant(envelope: Envelope) -> GrantRead:
+    """The grant in an event. Raises :class:`UndecodableRecord`, also where an input of it is missing."""
+    try:
+        data = cast("dict[str, object]", read_json(envelope.data))
+        step, causes, retry = _unit_of(data)
+        inputs = tuple(map(read_structured, cast("list[object]", data["inputs"])))
+        if not inputs or {each.id for each in inputs} != set(causes):
+            raise ValueError("its inputs are not its causes")
+        return GrantRead(step, causes, inputs, retry)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UndecodableRecord("no grant", [Problem("data", "grant", f"not a grant: {type(error).__name__}")]) from None
+
+
+@dataclass(frozen=True, slots=True)
 class UndoRequest:
     """An undo command as an agent reads it: inputs and outputs parsed as envelopes, their data not yet."""
 
@@ -145,10 +198,10 @@ def read_undo_request(envelope: Envelope) -> UndoRequest:
         ) from None
 
 
-def undo_asked_for(envelope: Envelope) -> tuple[str, tuple[str, ...], int] | None:
-    """Step, causes and retry that an undo command names, where it says so much but cannot be read as a whole."""
+def asked_for(envelope: Envelope) -> tuple[str, tuple[str, ...], int] | None:
+    """Step, causes and retry that a command names, where it says so much, if it can be read as a whole or not."""
     try:
-        return _unit_of(cast("dict[str, object]", read_json(envelope.data))) if envelope.type == UNDO else None
+        return _unit_of(cast("dict[str, object]", read_json(envelope.data)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

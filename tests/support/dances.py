@@ -344,6 +344,51 @@ def long_pauses() -> Verification:
     )
 
 
+def point_of_no_return() -> Verification:
+    """A branch that can be undone beside a payment that is the pivot, and an end that can only be brought about."""
+    store = Store()
+    left, right, join = Agent("left"), Agent("right"), Agent("join")
+
+    @left.step(retry=TWICE)
+    async def go_left(asked: Asked, ctx: Context) -> Left:
+        store.do(ctx, "left")
+        if asked.refuse == "left":
+            raise Rejected("not to the left")
+        return Left(refuse=asked.refuse)
+
+    @go_left.compensate(retry=PATIENT)
+    async def back_left(asked: Asked, done: Left | None, ctx: Context) -> None:
+        store.undo(ctx, "left")
+
+    @right.step(pivot=True, retry=TWICE, within=timedelta(seconds=40))
+    async def pay(asked: Asked, ctx: Context) -> Right | Refused:
+        if asked.refuse == "pay":
+            return Refused(by="right")
+        store.do(ctx, "paid")
+        return Right()
+
+    @pay.compensate(retry=PATIENT)
+    async def repay(asked: Asked, done: Right | Refused | None, ctx: Context) -> None:
+        store.undo(ctx, "paid")
+
+    @join.step(retriable=True, retry=TWICE)
+    async def finish(a: Left, b: Right, ctx: Context) -> Done:
+        store.do(ctx, "finished")
+        return Done()
+
+    @join.step(retriable=True, retry=TWICE, within=timedelta(seconds=20))
+    async def thank(b: Right, ctx: Context) -> None:
+        store.do(ctx, "thanked")
+
+    return Verification(
+        agents=[left, right, join],
+        sagas=[Saga("dance", starts=Asked, completes=Done, fails=Refused, deadline=DEADLINE, intake="dance.intake")],
+        starts={"to the end": Asked(), "no": Asked(refuse="left"), "not paid": Asked(refuse="pay")},
+        invariant=all_or_none(store, "finished", "left", "paid", "thanked"),
+        reset=store.clear,
+    )
+
+
 class Charged(Event, type="dance.charged"):
     receipt: str
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import cast
 
 from pavane_events.buses.address import open_bus
-from pavane_saga.engine import Command, End, Halt, Undo, due, open_debts, standing, status
+from pavane_saga.commands import Command, End, Grant, Halt, Undo
+from pavane_saga.engine import due, open_debts, standing, status
 from pavane_saga.facts import Declared, Ended, Fact, Happened, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.story import Story, list_sagas, read_story
@@ -48,6 +49,8 @@ def _said(command: Command) -> str:
         return f"halt {command.code}"
     if isinstance(command, Undo):
         return f"undo {command.step} {','.join(command.causes)} {command.outcome} {','.join(command.outputs)} {command.retry}"
+    if isinstance(command, Grant):
+        return f"grant {command.step} {','.join(command.causes)} {command.retry}"
     return f"end {command.verdict}" if isinstance(command, End) else f"park {command.step} {command.code} {command.retry}"
 
 

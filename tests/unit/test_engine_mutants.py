@@ -10,9 +10,12 @@ from typing import Protocol, cast
 import pytest
 
 from pavane_saga import engine
-from pavane_saga.engine import Command, Debt, Failure
+from pavane_saga import view as view_module
+from pavane_saga.commands import Command
+from pavane_saga.engine import Failure
 from pavane_saga.facts import Fact, Happened, Settled, StepPlan, UndoFailed, Undone
 from pavane_saga.history import History, Plan, Unit
+from pavane_saga.view import Debt
 from unit import test_engine_properties as properties
 from unit import test_engine_rules as rules
 
@@ -73,7 +76,7 @@ def nothing_unseen(plan: Plan, history: History) -> tuple[str, ...]:
 
 _with_facts = History.with_facts
 _failure = engine.failure
-_owed_answers = cast("Callable[[View], Iterator[Debt]]", vars(engine)["_owed_answers"])
+_owed_answers = cast("Callable[[View], Iterator[Debt]]", vars(view_module)["_owed_answers"])
 
 
 def failed_undos_pass(history: History, facts: Iterable[Fact]) -> History:
@@ -111,18 +114,18 @@ def decide_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 IN_RANDOM_WORLDS: Mapping[str, Break] = {
-    "an undo does not wait for the users of its output": instead("engine._View.users_of", no_users),
-    "undos run in the order of the steps forward": instead("engine._View.users_of", makers),
-    "an undo does not wait for answers that are owed": instead("engine._View.is_free", free),
-    "a skipped arm is over although its join may yet have been called": instead("engine._is_over", over_when_settled),
-    "began is ignored": instead("engine._View.owes_undo", owes_if_it_failed_at_all),
-    "a failed step is not undone": instead("engine._View.owes_undo", owes_only_if_done),
+    "an undo does not wait for the users of its output": instead("view.View.users_of", no_users),
+    "undos run in the order of the steps forward": instead("view.View.users_of", makers),
+    "an undo does not wait for answers that are owed": instead("view.View.is_free", free),
+    "a skipped arm is over although its join may yet have been called": instead("view.is_over", over_when_settled),
+    "began is ignored": instead("view.View.owes_undo", owes_if_it_failed_at_all),
+    "a failed step is not undone": instead("view.View.owes_undo", owes_only_if_done),
     "parts are ignored": instead("history.History.has_all_parts", any_part),
     "what is unseen is ignored": instead("engine.unseen", nothing_unseen),
     "a failed undo counts as undone": instead("history.History.with_facts", failed_undos_pass),
-    "one step's answer settles the debts of all": instead("engine._owed_answers", one_answer_settles_all),
-    "a saga completes while steps run": instead("engine._owed_answers", all_debts_wait),
-    "joins that wait in vain hold a saga up": instead("engine._owed_answers", no_debt_waits),
+    "one step's answer settles the debts of all": instead("view._owed_answers", one_answer_settles_all),
+    "a saga completes while steps run": instead("view._owed_answers", all_debts_wait),
+    "joins that wait in vain hold a saga up": instead("view._owed_answers", no_debt_waits),
     "fails events are ignored": instead("engine.failure", fails_events_pass),
     "completes wins over failure": instead("engine.failure", completes_wins),
     "commands are issued again": decide_anew,

@@ -11,7 +11,8 @@ from random import Random
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from pavane_saga.engine import Command, End, Halt, Undo, decide, due, failure, open_debts, standing, status, unseen
+from pavane_saga.commands import Command, End, Halt, Undo
+from pavane_saga.engine import decide, due, failure, open_debts, standing, status, unseen
 from pavane_saga.facts import (
     Decided,
     Declared,

@@ -1,40 +1,32 @@
 """The rules of the saga engine, one by one (DESIGN, section 5). Facts in, commands out: no bus, no clock."""
 
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
 
 from pavane_events.envelope import Envelope
-from pavane_saga.engine import (
-    Command,
-    Debt,
-    End,
-    Halt,
-    Park,
-    Undo,
-    decide,
-    due,
-    failure,
-    open_debts,
-    standing,
-    status,
-    unseen,
-)
+from pavane_saga.commands import Command, End, Grant, Halt, Park, Undo
+from pavane_saga.engine import decide, due, failure, open_debts, standing, status, unseen
 from pavane_saga.facts import (
+    Decided,
     Declared,
     Ended,
     Fact,
     Fired,
+    Granted,
     Happened,
     How,
     Settled,
     StepPlan,
     UndoFailed,
     Undone,
+    Verb,
     fact_from_json,
 )
 from pavane_saga.history import History, Plan
+from pavane_saga.view import Debt
 
 VERSION = "trip@1"
 
@@ -654,3 +646,117 @@ class TestFactsAsJson:
             2,
         )
         assert fact.event == envelope.to_structured()
+
+
+PIVOT = replace(step("trip/pay", "booked", "roomed", produces="paid unpaid"), pivot=True)
+THANK = step("trip/thank", "paid", produces="", effects=False)
+WITH_PIVOT = plan_of(FLIGHT, HOTEL, PIVOT, CONFIRM, THANK)
+GRANT = Grant("trip/pay", ("booked", "roomed"))
+GRANTED = Granted("trip/pay", ("booked", "roomed"))
+NO_THANKS = settled("trip/thank", "paid", "failed", code="no-card")
+THANKED = settled("trip/thank", "paid", "done")
+
+
+def again(verb: Verb, number: int = 1, of: Settled = NO_THANKS) -> Decided:
+    return Decided(verb, of.step, of.causes, number, "ann", "because", 0)
+
+
+class TestPivot:
+    def test_it_is_granted_when_its_own_debts_are_the_only_open_ones(self) -> None:
+        beside = step("trip/insure", "asked", produces="insured")
+        saga = Saga(plan_of(FLIGHT, HOTEL, PIVOT, CONFIRM, beside), ASKED, BOOKED)
+        assert saga.tell(ROOMED) == ()
+        assert saga.tell(event("insured", "trip/insure", "asked", depth=1)) == (GRANT,)
+        assert saga.tell(GRANTED) == ()
+
+    def test_it_is_not_granted_while_something_that_was_named_is_unseen(self) -> None:
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED)
+        assert saga.tell(event("roomed", "trip/hotel", "asked elsewhere", depth=1)) == ()
+        assert saga.tell(event("elsewhere")) == (GRANT,)
+
+    def test_it_is_not_granted_once_something_failed(self) -> None:
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED, NO_ROOM)
+        assert GRANT not in saga.tell(ROOMED)
+
+    def test_an_arm_that_waits_in_vain_does_not_hold_it_up(self) -> None:
+        join = step("trip/upgrade", "booked", "vouched", produces="upgraded")
+        saga = Saga(plan_of(FLIGHT, HOTEL, PIVOT, CONFIRM, join), ASKED, BOOKED)
+        assert saga.tell(ROOMED) == (GRANT,)
+
+    def test_two_events_for_one_of_its_arms_are_not_granted(self) -> None:
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED, event("second", "trip/flight", "asked", type="booked", depth=1))
+        assert saga.tell(ROOMED) == ()
+
+    def test_while_it_is_asked_nothing_fails_the_saga(self) -> None:
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED)
+        assert saga.tell(Fired("deadline", 1)) == ()
+        assert saga.status == "running"
+
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            settled("trip/pay", "booked roomed", "failed", code="declined"),
+            event("refused", "trip/pay", "booked roomed", depth=2),
+        ],
+    )
+    def test_refused_it_turns_the_saga_back(self, refusal: Fact) -> None:
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED)
+        commands = saga.tell(refusal)
+        assert commands[0] == HALT
+        assert [name for name, _ in undos(commands)] == ["trip/pay"]
+        assert saga.status == "compensating"
+
+    def test_once_it_is_done_a_failure_parks_the_saga_and_undoes_nothing(self) -> None:
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED, PAID, Fired("deadline", 1))
+        assert saga.status == "running"
+        assert saga.tell(NO_THANKS) == (Park("trip/thank", ("paid",), forward=True, code="", reason=""),)
+        assert saga.status == "parked"
+        assert saga.tell(CONFIRMED) == ()
+
+    def test_a_part_of_its_answer_is_no_answer(self) -> None:
+        half = event("paid", "trip/pay", "booked roomed", part=1, parts=2, depth=2)
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED, half, Fired("deadline", 1))
+        assert (saga.status, saga.tell(NO_THANKS)) == ("running", ())
+
+    def test_a_retry_is_granted_and_what_it_gets_done_lets_the_saga_complete(self) -> None:
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED, PAID, CONFIRMED, NO_THANKS)
+        assert saga.tell(again("retry")) == (Grant("trip/thank", ("paid",), 1),)
+        assert saga.status == "running"
+        assert saga.tell(Granted("trip/thank", ("paid",), 1)) == ()
+        assert saga.tell(THANKED) == (COMPLETED,)
+
+    def test_a_retry_that_fails_parks_it_again(self) -> None:
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED, PAID, CONFIRMED, NO_THANKS, again("retry"))
+        (park,) = saga.tell(replace(NO_THANKS, retry=1))
+        assert park == Park("trip/thank", ("paid",), retry=1, forward=True, code="", reason="")
+        assert saga.status == "parked"
+        assert saga.tell(again("retry", 2)) == (Grant("trip/thank", ("paid",), 2),)
+
+    @pytest.mark.parametrize("verb", ["done", "skip"])
+    def test_what_is_done_by_hand_or_left_holds_up_nothing(self, verb: Verb) -> None:
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED, PAID, CONFIRMED, NO_THANKS)
+        assert saga.tell(again(verb)) == (COMPLETED,)
+
+    def test_left_where_nothing_leads_to_the_end_any_more_the_saga_is_abandoned(self) -> None:
+        not_confirmed = settled("trip/confirm", "paid", "failed", code="no-mail")
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED, PAID, not_confirmed)
+        assert saga.tell(again("skip", of=not_confirmed)) == ()
+        assert saga.tell(THANKED) == (End("abandoned"),)
+
+    def test_it_can_be_abandoned_as_it_is(self) -> None:
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED, PAID, NO_THANKS)
+        assert saga.tell(Decided("abandon", "", (), 1, "ann", "because", 0)) == (End("abandoned"),)
+
+    def test_an_event_that_fails_the_saga_comes_too_late_and_parks_it(self) -> None:
+        saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED, PAID)
+        (park,) = saga.tell(REFUSED)
+        assert isinstance(park, Park)
+        assert (park.step, park.forward, park.code) == ("trip/confirm", True, "refused")
+
+    def test_the_order_of_facts_does_not_matter(self) -> None:
+        facts: list[Fact] = [ASKED, BOOKED, ROOMED, GRANTED, PAID, Fired("deadline", 1), NO_THANKS, again("retry"), CONFIRMED]
+        for seed in range(50):
+            shuffled = random.Random(seed).sample(facts, len(facts))
+            saga = Saga(WITH_PIVOT, *shuffled)
+            assert due(saga.plan, saga.history) == due(WITH_PIVOT, Saga(WITH_PIVOT, *facts).history)
+            assert saga.tell(THANKED) == (COMPLETED,)

@@ -5,7 +5,8 @@ from random import Random
 
 import pytest
 
-from pavane_saga.engine import Command, End, decide, due
+from pavane_saga.commands import Command, End
+from pavane_saga.engine import decide, due
 from pavane_saga.facts import Fact
 from pavane_saga.history import History, Plan
 from support.histories import FOLDER, judgement, read

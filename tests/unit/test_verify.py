@@ -31,6 +31,7 @@ DANCES = {
     "slow and late, and reported": lambda: dances.slow_and_late("report"),
     "long pauses, and an upgrade": dances.long_pauses,
     "asked whether it happened": dances.asked_whether,
+    "a point of no return": dances.point_of_no_return,
 }
 
 

@@ -19,8 +19,11 @@ from pavane_events.ids import uuid7
 from pavane_events.patience import commit_patiently
 from pavane_events.record import Message, Record
 from pavane_saga import coordinator, engine
-from pavane_saga.engine import End, Failure, Undo
+from pavane_saga.commands import End, Grant, Undo
+from pavane_saga.engine import Failure
 from pavane_saga.history import History, Plan, Unit
+from pavane_saga.view import View
+from support import dances
 
 ENOUGH = 3_000
 """Histories within which each must be noticed; most are within a hundred."""
@@ -28,16 +31,8 @@ ENOUGH = 3_000
 State = Mapping[bytes, bytes | None]
 
 
-class View(Protocol):
-    """The facts as the rules look at them."""
-
-    history: History
-    plan: Plan
-
-
-_VIEW = cast("type[object]", vars(engine)["_View"])
 _undo_order = cast("Callable[[View], Iterator[Undo]]", vars(engine)["_undo_order"])
-_owes_undo = cast("Callable[[View, Unit], bool]", vars(_VIEW)["owes_undo"])
+_owes_undo = View.owes_undo
 _failure = engine.failure
 _get = Overlay.get
 _apply = cast("Callable[[MemoryLane, Mapping[str, int], State | None], None]", vars(MemoryLane)["_apply"])
@@ -160,9 +155,9 @@ class Connection(Protocol):
 
 
 MUTANTS: Mapping[str, tuple[object, str, object]] = {
-    "a step is undone before those that used its answer": (_VIEW, "users_of", nobody),
+    "a step is undone before those that used its answer": (View, "users_of", nobody),
     "an undo is not told the answer that came": (engine, "_undo_order", blindly),
-    "a step that failed after its effect owes no undo": (_VIEW, "owes_undo", only_if_it_answered),
+    "a step that failed after its effect owes no undo": (View, "owes_undo", only_if_it_answered),
     "a saga is called compensated at once": (engine, "_compensated", at_once),
     "a failed step does not turn its saga back": (engine, "failure", deaf_to_failed_steps),
     "an undo asked for again is the same undo": (History, "retry_of", never_parked),
@@ -183,6 +178,37 @@ MUTANTS: Mapping[str, tuple[object, str, object]] = {
     "an undo passes over what nobody knows": (Ledger, "undo", only_what_is_known),
     "the fence lets a zombie through": (Fence, "undo", forgetful_fence),
 }
+
+
+def at_the_first_sight(view: View) -> Iterator[Grant]:
+    for debt in view.debts:
+        if view.plan.is_pivot(debt.step):
+            yield Grant(debt.step, (debt.event,))
+
+
+def always_before(plan: Plan, history: History) -> str:
+    return "before"
+
+
+def taken_when_granted(plan: Plan, history: History) -> str:
+    return "taken" if history.granted else "before"
+
+
+PIVOT_MUTANTS: Mapping[str, tuple[object, str, object]] = {
+    "the pivot does not wait for the rest": (engine, "pivot_grants", at_the_first_sight),
+    "what fails after the pivot turns the saga back": (engine, "point_of", always_before),
+    "a pivot that was refused counts as taken": (engine, "point_of", taken_when_granted),
+    "a saga completes although a step after its pivot failed": (engine, "is_held_up", lambda plan, history: False),
+}
+
+
+@pytest.mark.parametrize("mutant", PIVOT_MUTANTS)
+def test_a_mutant_of_the_pivot_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name, function = PIVOT_MUTANTS[mutant]
+    monkeypatch.setattr(owner, name, function)
+    with pytest.raises(VerificationFailed) as caught:
+        verify(dances.point_of_no_return(), histories=ENOUGH)
+    assert caught.value.report.findings[0].story
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)

@@ -21,7 +21,7 @@ from pavane_events.record import Message
 
 if TYPE_CHECKING:
     from pavane.cli.targets import Targets
-    from pavane_saga.engine import Command
+    from pavane_saga.commands import Command
     from pavane_saga.facts import Corrected, Decided, Verb
     from pavane_saga.story import Story
 
@@ -231,7 +231,7 @@ async def _state(bus: Bus, story: "Story", decided: "Sequence[Decided]") -> None
 
 
 def _described(command: "Command") -> str:
-    from pavane_saga.engine import End, Halt, Undo
+    from pavane_saga.commands import End, Halt, Undo
 
     if isinstance(command, Undo):
         return f"undo {command.step}" + (f" (retry {command.retry})" if command.retry else "")

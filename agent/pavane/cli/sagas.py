@@ -12,7 +12,7 @@ from pavane_events.bus import Bus
 from pavane_events.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
-    from pavane_saga.facts import UndoFailed
+    from pavane_saga.facts import Settled, UndoFailed
     from pavane_saga.story import Chapter, Story, Summary
 
 app = typer.Typer(help="Sagas: the list, and the story of one.", no_args_is_help=True)
@@ -195,13 +195,16 @@ def _print_story(story: "Story") -> None:
     )
     _print_list("not seen yet", list(story.unseen))
     _print_list("effects that may stand", [step for step, _ in story.standing])
-    _print_list("undos that failed and wait for a decision", [_stuck(each) for each in story.stuck])
+    _print_list("failed for good, and waiting for a decision", [_stuck(each) for each in story.stuck])
     if story.stuck:
         say("decide: pavane sagas retry | done --by-hand | skip | abandon, each with --why, first with --dry-run")
 
 
-def _stuck(failed: "UndoFailed") -> str:
-    return f"{failed.step}: {failed.code}" + (f" ({failed.reason})" if failed.reason else "")
+def _stuck(failed: "UndoFailed | Settled") -> str:
+    from pavane_saga.facts import UndoFailed
+
+    what = "the undo of " if isinstance(failed, UndoFailed) else ""
+    return f"{what}{failed.step}: {failed.code}" + (f" ({failed.reason})" if failed.reason else "")
 
 
 def _chapter_row(chapter: "Chapter") -> tuple[str, ...]:

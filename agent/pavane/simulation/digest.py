@@ -7,7 +7,7 @@ from pavane_events.buses.memory import MemoryLane
 from pavane_events.envelope import parse
 from pavane_events.errors import UndecodableRecord
 from pavane_events.record import Record
-from pavane_saga.wire import FACTS, UNDO, read_fact, undo_asked_for
+from pavane_saga.wire import FACTS, GRANT, UNDO, asked_for, read_fact
 from pavane_tracing.store import SPANS_TOPIC
 
 State = int
@@ -82,6 +82,6 @@ def _words(record: Record) -> Iterator[str]:
         fact = read_fact(envelope)
         for name in ("step", "how", "began", "code", "rule", "verdict", "retry"):
             yield str(getattr(fact, name, ""))
-    elif envelope.type == UNDO:
-        asked = undo_asked_for(envelope)
+    elif envelope.type in (UNDO, GRANT):
+        asked = asked_for(envelope)
         yield f"{asked[0]} {asked[2]}" if asked is not None else ""

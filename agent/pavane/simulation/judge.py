@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pavane.simulation.calls import Call
 from pavane.simulation.points import NEUTRAL
 from pavane.simulation.verification import HistoryPlayed, SagaPlayed, Verification
-from pavane.simulation.world import DEPLOYMENT, Played
+from pavane.simulation.world import DEPLOYMENT, Played, Stuck
 from pavane_events.envelope import Envelope, parse
 from pavane_events.ids import idempotency_key
-from pavane_saga.facts import Settled, UndoFailed
-from pavane_saga.wire import ENDS, FACTS, read_fact
+from pavane_saga.facts import Settled
+from pavane_saga.wire import FACTS, is_control, read_fact
 from pavane_tracing.continuity import check_continuity
 from pavane_tracing.span import SpanRow
 from pavane_tracing.store import SPANS_TOPIC, decode
@@ -39,7 +39,7 @@ def judge(verification: Verification, played: Played, expected: str | None, *, t
     for record in played.records:
         if record.topic == SPANS_TOPIC:
             rows.extend(decode(record))
-        elif record.key is not None and not _is_control(record.topic):
+        elif record.key is not None and not is_control(record.topic):
             told = sagas.get(record.key.decode(errors="replace"))
             envelope = parse(record) if told is not None else None
             if told is not None and envelope is not None and envelope.saga is not None:  # an application is of no saga yet
@@ -54,7 +54,8 @@ def judge(verification: Verification, played: Played, expected: str | None, *, t
         found += told.doubled()
         found += _order(told, calls)
         found += _known(told, calls)
-    found += [Violation("undo.reason", f"{each.step} failed to be undone without a reason") for each in _silent(played.parked)]
+        found += _turning(verification, told, calls)
+    found += [Violation("undo.reason", f"{each.step} failed for good without a reason") for each in _silent(played.parked)]
     if trace:
         report = check_continuity(rows)
         found += [Violation("trace", str(finding)) for finding in report.findings]
@@ -163,7 +164,22 @@ def _known(told: _Told, calls: Sequence[Call]) -> Iterator[Violation]:
             return
 
 
-def _silent(parked: Sequence[UndoFailed]) -> list[UndoFailed]:
+def _turning(verification: Verification, told: _Told, calls: Sequence[Call]) -> Iterator[Violation]:
+    """Once its pivot is done nothing of a saga is undone; and before, the pivot is not called while another step is."""
+    pivots = {step.wire_name for agent in verification.agents for step in agent.steps.values() if step.options.pivot}
+    fails = {kind.event_type for saga in verification.sagas for kind in saga.fails}
+    taken = [call for call in calls if call.kind == "do" and call.step in pivots and call.worked]
+    if not taken:
+        return
+    answers = [each for (step, _), outputs in told.outputs.items() if step in pivots for each in outputs]
+    if answers and all(each.type not in fails for each in answers):
+        for call in calls:
+            if call.kind == "undo":
+                yield Violation("pivot.undone", f"{call.step} was undone after the point of no return")
+                return
+
+
+def _silent(parked: Sequence[Stuck]) -> list[Stuck]:
     return [each for each in parked if not each.code or not each.reason]
 
 
@@ -176,7 +192,3 @@ def _invariant(verification: Verification, history: HistoryPlayed) -> Iterator[V
         yield Violation("invariant", str(error) or "it does not hold")
     except Exception as error:
         yield Violation("invariant", f"it raised {type(error).__name__}: {error}")
-
-
-def _is_control(topic: str) -> bool:
-    return topic == ENDS or topic.endswith((".commands", ".dead-letters")) or ".retry-" in topic

@@ -12,7 +12,7 @@ from pavane_events.errors import UndecodableRecord
 from pavane_events.record import Record
 from pavane_saga.facts import Decided, Fired, Settled, UndoFailed, Undone
 from pavane_saga.saga import SagaEnded
-from pavane_saga.wire import COORDINATOR, ENDED, FACTS, UNDO, read_fact, undo_asked_for
+from pavane_saga.wire import COORDINATOR, ENDED, FACTS, GRANT, UNDO, asked_for, read_fact
 from pavane_tracing.store import SPANS_TOPIC
 
 _KINDS = {"do": "call", "undo": "undo", "ask": "did it happen?"}
@@ -111,8 +111,11 @@ def _told(record: Record) -> Iterator[tuple[str, str]]:
     elif ".retry-" in record.topic:
         yield record.topic, "waits to be tried again"
     elif envelope.type == UNDO:
-        asked = undo_asked_for(envelope)
+        asked = asked_for(envelope)
         yield COORDINATOR, f"undo {asked[0] if asked else '?'}!"
+    elif envelope.type == GRANT:
+        asked = asked_for(envelope)
+        yield COORDINATOR, f"{asked[0] if asked else '?'} may begin"
     elif envelope.type == ENDED:
         yield COORDINATOR, "the saga turns back, or lets its joins go"
     elif envelope.type == SagaEnded.event_type:

@@ -2,7 +2,7 @@
 
 import asyncio
 import traceback
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -23,15 +23,21 @@ from pavane_events.errors import PavaneError
 from pavane_events.event import Event
 from pavane_events.record import Message, Record
 from pavane_saga.coordinator import topic_specs
-from pavane_saga.facts import Decided, UndoFailed
+from pavane_saga.engine import stuck
+from pavane_saga.facts import Decided, Fact, Happened, Settled, UndoFailed
+from pavane_saga.history import History, Plan
 from pavane_saga.intake import saga_id_of
-from pavane_saga.saga import SagaEnded
-from pavane_saga.wire import FACTS, fact_envelope, fact_message, read_fact
+from pavane_saga.saga import Saga, SagaEnded
+from pavane_saga.wire import FACTS, fact_envelope, fact_message, is_control, read_fact
+from pavane_tracing.store import SPANS_TOPIC
 
 EPOCH_S = 1_700_000_000.0
 DEPLOYMENT = "simulation"
 PARKED_AFTER_S = 5.0
-"""A saga whose undo has failed, and in which nothing has happened for so long, is parked."""
+"""A saga in which something has failed for good, and nothing has happened for so long, is parked."""
+
+Stuck = UndoFailed | Settled
+
 _SOURCE = "/simulation"
 _LIMITS = Limits(mark_window=8)
 
@@ -50,8 +56,8 @@ class UnfitVerification(PavaneError):
 class Played:
     """What came of a history. ``sagas``: the start events by saga id. ``stuck``: why it did not come to its end.
 
-    ``records``: all that was written meanwhile, in order. ``parked``: the undos that failed for good, before they were
-    asked for again by hand.
+    ``records``: all that was written meanwhile, in order. ``parked``: what failed for good, before it was asked for
+    again by hand: undos, and steps after the pivot.
     """
 
     sagas: dict[str, Event]
@@ -59,7 +65,7 @@ class Played:
     calls: Sequence[Call]
     records: Sequence[Record]
     verdicts: dict[str, list[str]]
-    parked: Sequence[UndoFailed]
+    parked: Sequence[Stuck]
     stuck: str | None
 
 
@@ -130,10 +136,10 @@ class World:
             self.ordinals[saga_id] = number
             envelope = Envelope(id=event_id, source=_SOURCE, type=start.event_type, data=start.to_json(), subject=name)
             await self.bus.publish([envelope.to_message(saga.intake, key=saga_id)])
-        parked: list[UndoFailed] = []
-        stuck = await self._to_the_end(sagas, parked)
+        parked: list[Stuck] = []
+        why = await self._to_the_end(sagas, parked)
         records = self.written()
-        return Played(sagas, list(self.script.struck), self.calls.made, records, _verdicts(sagas, records), parked, stuck)
+        return Played(sagas, list(self.script.struck), self.calls.made, records, _verdicts(sagas, records), parked, why)
 
     def written(self) -> list[Record]:
         """Every record of this history so far, in order."""
@@ -164,7 +170,7 @@ class World:
 
     # --- from here to there ---------------------------------------------------------------------------------------
 
-    async def _to_the_end(self, sagas: dict[str, Event], parked: list[UndoFailed]) -> str | None:
+    async def _to_the_end(self, sagas: dict[str, Event], parked: list[Stuck]) -> str | None:
         """Let everything happen that can; then what was held back; then let time pass. Why it did not end, if so."""
         began_s = last_s = self.loop.time()
         count = -1
@@ -183,7 +189,7 @@ class World:
             if ended and not any(call.how == "under way" for call in self.calls.made) and not any(self.bus.unsettled()):
                 return None
             if self.loop.time() - last_s > PARKED_AFTER_S and not ended:
-                failed = self._park(parked)
+                failed = self._park(sagas, parked)
                 if failed:
                     last_s = self.loop.time()
                     await self._retry(failed)
@@ -204,17 +210,34 @@ class World:
         ended = {(record.key or b"").decode() for record in self.bus.written_since(self._began, SagaEnded.event_type)}
         return ended >= sagas.keys()
 
-    def _park(self, parked: list[UndoFailed]) -> list[tuple[str, UndoFailed]]:
-        """The undos that failed for good since this was asked last, with their sagas."""
-        envelopes = [parse(record) for record in self.bus.written_since(self._began, FACTS)]
-        facts = [(each.saga or "", read_fact(each)) for each in envelopes if each.saga is not None]
-        known = set(parked)
-        found = [(saga, fact) for saga, fact in facts if isinstance(fact, UndoFailed) and fact not in known]
-        parked.extend(fact for _, fact in found)
+    def _park(self, sagas: Mapping[str, Event], parked: list[Stuck]) -> list[tuple[str, Stuck]]:
+        """What failed for good and waits for a decision, with its saga."""
+        facts: dict[str, list[Fact]] = {saga: [] for saga in sagas}
+        for record in self.written():
+            told = facts.get((record.key or b"").decode(errors="replace"))
+            if told is not None and record.topic != SPANS_TOPIC and not is_control(record.topic):
+                envelope = parse(record)
+                told.append(read_fact(envelope) if record.topic == FACTS else Happened.of(envelope, record.offset))
+        found: list[tuple[str, Stuck]] = []
+        for saga, told in facts.items():
+            plan = self._plan(self.verification.saga_of(sagas[saga]))
+            found.extend((saga, each) for each in stuck(plan, History().with_facts(told)))
+        parked.extend(each for _, each in found)
         return found
 
-    async def _retry(self, failed: Sequence[tuple[str, UndoFailed]]) -> None:
-        """What an operator does when the reason is gone: ask for these undos again."""
+    def _plan(self, saga: Saga) -> Plan:
+        """The saga as it is declared, by this version or the next."""
+        manifests = [plan_of(agent).manifest for agent in (*self._next.values(), *self._agents.values())]
+        return Plan(
+            saga=saga.name,
+            starts=saga.starts.event_type,
+            completes=saga.completes.event_type,
+            fails=frozenset(each.event_type for each in saga.fails),
+            declared={f"{each.agent}/{each.version}": each.declared(()) for each in manifests},
+        )
+
+    async def _retry(self, failed: Sequence[tuple[str, Stuck]]) -> None:
+        """What an operator does when the reason is gone: ask for these again."""
         self.calls.sticky.clear()
         for saga, fact in failed:
             at_ms = int(self._clock() * 1000)
