@@ -31,7 +31,7 @@ check: $(VENV)/.dev ## formatting, lint, both type checkers, import contracts, c
 	$(BIN)/mypy tests bench
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.choreography:SAGAS --schemas events/schemas
+	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.clerk:agent pavane_credit.choreography:SAGAS --schemas events/schemas
 	$(BIN)/pavane check examples.trip:AGENTS examples.trip:trip
 	$(BIN)/pavane check examples.checkout:AGENTS examples.checkout:checkout
 
@@ -39,7 +39,7 @@ bench: $(VENV)/.dev ## speed on SQLite and on a real Kafka, beside bare loops (A
 	$(BIN)/python -m bench.both $(ARGS)
 
 schemas: $(VENV)/.runtime ## write events/schemas from the event classes
-	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.choreography:SAGAS --schemas events/schemas --write
+	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.clerk:agent pavane_credit.choreography:SAGAS --schemas events/schemas --write
 
 format: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff check --fix .

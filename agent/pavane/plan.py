@@ -33,7 +33,8 @@ class AgentPlan:
     @property
     def topics(self) -> Collection[str]:
         """What the agent's lanes read."""
-        return [*self.listeners, self.commands, ENDS, *self.tiers]
+        ends = () if all(step.options.observer for step in self.by_wire_name.values()) else (ENDS,)
+        return [*self.listeners, self.commands, *ends, *self.tiers]
 
     def topic_specs(self) -> list[TopicSpec]:
         """What the agent needs to exist before it starts."""
@@ -74,6 +75,7 @@ def step_plan(step: AnyStep) -> StepPlan:
         within_s=within.total_seconds() if within is not None else None,
         pivot=step.options.pivot,
         external=step.options.external,
+        retriable=step.options.retriable,
     )
 
 

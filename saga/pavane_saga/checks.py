@@ -1,35 +1,18 @@
 """Checks: what is wrong with a choreography before anything runs. Pure: manifests, plans, contracts in, findings out."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pavane_events.contracts import contradictions
 from pavane_events.narrowing import narrowings
 from pavane_saga.facts import StepPlan
+from pavane_saga.finding import Finding
+from pavane_saga.forward_checks import check_forward
 from pavane_saga.manifest import Manifest, SagaPlan
 from pavane_saga.saga import SagaEnded
-
-Severity = Literal["error", "warning"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong: a stable code, how bad it is, where, and a sentence that names the fix.
-
-    ``source``: the file and line of the step or event, where whoever checks knows them.
-    """
-
-    code: str
-    severity: Severity
-    where: str
-    message: str
-    source: str = ""
-
-    def to_json(self) -> dict[str, object]:
-        """All of it, as JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
+from pavane_saga.ways import ancestors, can_run, heard_by, missing, reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +43,7 @@ def check_choreography(
         *_loose_events(steps, sagas),
         *(finding for saga in sagas for finding in _unreachable(steps, saga)),
         *_off_the_way(steps, sagas),
+        *check_forward(steps, sagas),
         *_circles(steps),
         *_versions(contracts),
         *_contradictions(contracts),
@@ -93,7 +77,7 @@ def _doubled_starts(sagas: Sequence[SagaPlan]) -> Iterator[Finding]:
 def _heard_ends(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> Iterator[Finding]:
     fails = {kind for saga in sagas for kind in saga.fails}
     for step in steps:
-        for kind in sorted(_heard_by(step)):
+        for kind in sorted(heard_by(step)):
             if step.observer:
                 continue
             if kind in fails:
@@ -118,11 +102,12 @@ def _loose_events(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> Itera
     starts = {saga.starts for saga in sagas}
     ends = {kind for saga in sagas for kind in (saga.completes, *saga.fails)}
     said = {kind: step.name for step in steps for kind in step.produces}
-    heard = {kind: step.name for step in steps for kind in _heard_by(step)}
+    heard = {kind: step.name for step in steps for kind in heard_by(step)}
     for kind in sorted(said.keys() - heard.keys() - ends):
         message = f"{said[kind]} says it and nobody hears it: let a step or an observer listen, or do not say it"
         yield Finding("event.unheard", "warning", kind, message)
-    for kind in sorted(heard.keys() - said.keys() - starts):
+    answers = {kind for saga in sagas for kind in saga.answers}
+    for kind in sorted(heard.keys() - said.keys() - starts - answers):
         if not kind.startswith("pavane."):
             message = f"{heard[kind]} waits for it and nobody here says it: name its producer too, or correct the type"
             yield Finding("event.unproduced", "warning", kind, message)
@@ -132,15 +117,19 @@ def _loose_events(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> Itera
         for kind in sorted(set(saga.fails) - said.keys()):
             message = f"it fails {saga.name} and nobody here says it: name its producer too, or leave it out of fails="
             yield Finding("fails.unproduced", "warning", kind, message)
+    if SagaEnded.event_type not in heard:
+        for kind in sorted({kind for saga in sagas for kind in saga.fails} - heard.keys()):
+            message = f"it fails its saga and nobody is told: observe it, or {SagaEnded.event_type}, with @agent.observe"
+            yield Finding("fails.unheard", "warning", kind, message)
 
 
 def _unreachable(steps: Sequence[StepPlan], saga: SagaPlan) -> Iterator[Finding]:
     """Whether ``completes`` can come about: a step answers once every parameter has an event that can come about."""
-    known = _reached(steps, saga.starts)
+    known = reached(steps, (saga.starts, *saga.answers))
     if saga.completes in known:
         return
-    stuck = [step for step in steps if step.produces and not _can_run(step, known)]
-    waits = [f"{step.name} waits for {_missing(step, known)}" for step in stuck]
+    stuck = [step for step in steps if step.produces and not can_run(step, known)]
+    waits = [f"{step.name} waits for {missing(step, known)}" for step in stuck]
     makers = any(saga.completes in step.produces for step in steps)
     why = "; ".join(waits[:3]) if makers and waits else f"nobody says it: let a step return {saga.completes}"
     message = f"{saga.name} can never complete: from {saga.starts} nothing leads to {saga.completes} ({why})"
@@ -148,14 +137,17 @@ def _unreachable(steps: Sequence[StepPlan], saga: SagaPlan) -> Iterator[Finding]
 
 
 def _off_the_way(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> Iterator[Finding]:
-    """Steps with an undo that no saga's end builds on."""
+    """Steps with an undo on which neither a saga's end builds nor its pivot."""
     on_the_way: set[str] = set()
     for saga in sagas:
-        on_the_way |= _ancestors(steps, saga.completes)
+        on_the_way |= ancestors(steps, saga.completes)
+        for step in steps:
+            if step.pivot and can_run(step, reached(steps, (saga.starts, *saga.answers))):
+                on_the_way |= {step.name}.union(*(ancestors(steps, kind) for kind in heard_by(step)))
     for saga in sagas:
-        known = _reached(steps, saga.starts)
+        known = reached(steps, (saga.starts, *saga.answers))
         for step in steps if saga.completes in known else ():
-            if step.effects and not step.observer and _can_run(step, known) and step.name not in on_the_way:
+            if step.effects and not step.observer and can_run(step, known) and step.name not in on_the_way:
                 message = (
                     f"nothing that leads to {saga.completes} builds on it: {saga.name} completes only after it has"
                     " answered, and its failure undoes everything; make it an observer, or let a later step take its event"
@@ -185,7 +177,7 @@ def _way_back(steps: Sequence[StepPlan], start: StepPlan) -> list[str]:
     while ways:
         way = ways.pop(0)
         for step in steps:
-            if step.observer or _heard_by(step).isdisjoint(way[-1].produces):
+            if step.observer or heard_by(step).isdisjoint(way[-1].produces):
                 continue
             if step.name == start.name:
                 return [each.name for each in way]
@@ -240,41 +232,6 @@ def _pairs(contracts: Sequence[Contract]) -> Iterator[tuple[Contract, Contract]]
             for producer in contracts:
                 if producer.role == "produces" and producer.type == consumer.type:
                     yield producer, consumer
-
-
-def _heard_by(step: StepPlan) -> set[str]:
-    return {kind for alternatives in step.consumes for kind in alternatives}
-
-
-def _can_run(step: StepPlan, known: Collection[str]) -> bool:
-    return all(any(kind in known for kind in alternatives) for alternatives in step.consumes)
-
-
-def _missing(step: StepPlan, known: Collection[str]) -> str:
-    return ", ".join(" or ".join(kinds) for kinds in step.consumes if not any(kind in known for kind in kinds))
-
-
-def _reached(steps: Sequence[StepPlan], start: str) -> set[str]:
-    """The event types that can come about from a start: a least fixpoint."""
-    known = {start}
-    while True:
-        grown = known.union(*(step.produces for step in steps if not step.observer and _can_run(step, known)))
-        if grown == known:
-            return known
-        known = grown
-
-
-def _ancestors(steps: Sequence[StepPlan], kind: str) -> set[str]:
-    """The steps whose events lead to an event, its producers included."""
-    found: set[str] = set()
-    todo = [kind]
-    while todo:
-        wanted = todo.pop()
-        for step in steps:
-            if wanted in step.produces and step.name not in found:
-                found.add(step.name)
-                todo.extend(_heard_by(step))
-    return found
 
 
 def _doubled(names: Iterable[str]) -> list[str]:

@@ -93,7 +93,7 @@ def topic_specs(sagas: Iterable[Saga]) -> list[TopicSpec]:
     names = {FACTS, ENDS, ADMISSIONS, SPANS_TOPIC, SagaEnded.event_type, dead_letters_topic(COORDINATOR)}
     for saga in sagas:
         names |= {saga.intake, saga.starts.event_type, saga.completes.event_type}
-        names |= {each.event_type for each in saga.fails}
+        names |= {each.event_type for each in (*saga.fails, *saga.answers)}
     return [*(TopicSpec(name) for name in sorted(names)), TopicSpec(AGENTS, compacted=True)]
 
 
@@ -160,7 +160,7 @@ class CoordinatorLane:
         """What must come before sagas may start in this lane: agents that lead to ``completes`` and their declarations."""
         missing: list[str] = []
         for saga in self._office.sagas.values():
-            agents, orphans = self._office.directory.leading_to(saga.completes.event_type, saga.starts.event_type)
+            agents, orphans = self._office.directory.leading_to(saga.completes.event_type, SagaPlan.of(saga))
             missing += [f"somebody who gives {event_type}" for event_type in orphans]
             missing += [f"agent {agent} in lane {self._lane.partition}" for agent in agents - self._desk.declared]
         return missing

@@ -13,9 +13,9 @@ from pavane_events.record import Message, Record
 from pavane_saga.clerk import Clerk
 from pavane_saga.commands import Command
 from pavane_saga.deadlines import Deadlines
-from pavane_saga.dossier import Dossier, Dossiers
-from pavane_saga.engine import decide, due, nothing_to_decide, open_debts
-from pavane_saga.facts import Declared, Ended, Fact, Fired, Happened, fact_from_json
+from pavane_saga.dossier import Dossier, Dossiers, Head
+from pavane_saga.engine import decide, due, failure, nothing_to_decide, open_debts
+from pavane_saga.facts import Answered, Declared, Ended, Fact, Fired, Happened, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.intake import Admission, admit
 from pavane_saga.pivot import point_of
@@ -69,6 +69,7 @@ class Desk:
         self._lane = lane
         self._sagas = sagas
         self._starts = {saga.starts.event_type: saga for saga in sagas.values()}
+        self._answers = {kind.event_type for saga in sagas.values() for kind in saga.answers}
         self._intakes = {saga.intake: saga for saga in sagas.values()}
         self._tracing = tracing
         self._clock = clock
@@ -87,8 +88,8 @@ class Desk:
                 if isinstance(fact, Declared):
                     self._declared[fact.agent] = (*self._declared.get(fact.agent, ()), fact)
         self._learn()
-        for saga, name, started_ms in self._dossiers.all_open():
-            self._time(saga, name, started_ms)
+        for saga, head in self._dossiers.all_open():
+            self.deadlines.add(saga, self._due_ms(head))
 
     @property
     def declared(self) -> set[str]:
@@ -185,36 +186,72 @@ class Desk:
     def _take_admission(self, record: Record) -> None:
         try:
             if record.topic == ADMISSIONS:
-                start = parse(record)
-                saga = self._starts.get(start.type)
-                if saga is None or start.saga is None:
-                    unknown = Problem("ce_type", "admission.unknown", f"no saga of this coordinator starts with {start.type}")
-                    raise UndecodableRecord("no admission", [unknown])
-                admission = Admission(start, start, named=True)
+                admission = self._admission(parse(record))
             else:
                 saga = self._intakes[record.topic]
                 admission = admit(record, saga, self._partitions, self._clock())
+            self._admit(record, admission)
         except (UndecodableRecord, ContractViolation) as error:
             self._dead(record, error)
-            return
-        self._admit(record, saga, admission)
 
-    def _admit(self, record: Record, saga: Saga, admission: Admission) -> None:
-        start = admission.start
-        saga_id = start.saga or ""
-        work = self._process(admission.origin, record, saga_id, saga.name)
-        if partition_of(saga_id.encode(), self._partitions) != self._lane.partition:
-            trace = work.send(ADMISSIONS, start.id, start.type, size=len(start.data))
-            self._batch.outputs.append(start.with_trace(trace).to_message(ADMISSIONS))
-        elif admission.named and self._dossiers.admitted(saga_id):
+    def _admission(self, event: Envelope) -> Admission:
+        """What another lane took in, and this one owns."""
+        is_answer = event.type in self._answers
+        if event.saga is None or not (is_answer or event.type in self._starts):
+            unknown = Problem("ce_type", "admission.unknown", f"no saga of this coordinator takes in {event.type}")
+            raise UndecodableRecord("no admission", [unknown])
+        return Admission(event, event, named=True, is_answer=is_answer)
+
+    def _admit(self, record: Record, admission: Admission) -> None:
+        event = admission.event
+        saga_id = event.saga or ""
+        is_here = partition_of(saga_id.encode(), self._partitions) == self._lane.partition
+        before = is_here and admission.named and self._was_admitted(admission)
+        name = self._starts[event.type].name if not admission.is_answer else ""
+        work = self._process(admission.origin, record, saga_id, name)
+        if not is_here:
+            trace = work.send(ADMISSIONS, event.id, event.type, size=len(event.data))
+            self._batch.outputs.append(event.with_trace(trace).to_message(ADMISSIONS))
+        elif before:
             work.event("admitted before")
         else:
-            if admission.named:
-                self._dossiers.admit(saga_id)
-            work.point(f"saga {saga.name} start")
-            trace = work.send(start.type, start.id, start.type, size=len(start.data))
-            self._batch.outputs.append(start.with_trace(trace).to_message())
+            if not admission.is_answer:
+                if admission.named or self._answers:
+                    self._dossiers.admit(saga_id)
+                work.point(f"saga {name} start")
+            trace = work.send(event.type, event.id, event.type, size=len(event.data))
+            self._batch.outputs.append(event.with_trace(trace).to_message())
         self._close(work, saga_id)
+
+    def _was_admitted(self, admission: Admission) -> bool:
+        """Whether that very event came before. An answer to no running saga, or a second one, is refused."""
+        event = admission.event
+        saga_id = event.saga or ""
+        if not admission.is_answer:
+            return self._dossiers.admitted(saga_id)
+        dossier = self._dossiers.find(saga_id)
+        known = dossier.history.answered.get(event.type) if dossier is not None else None
+        if known == event.id:
+            return True
+        name = dossier.name if dossier is not None else None
+        turned_back = dossier is not None and name is not None and failure(self._plans[name], dossier.history) is not None
+        if turned_back or self._dossiers.ended(saga_id) or not self._dossiers.admitted(saga_id):
+            why = "turns back" if turned_back else "is over" if self._dossiers.ended(saga_id) else "is not known"
+            late = f"the saga {why}: {event.type} is too late, or was never asked for"
+            raise UndecodableRecord("nobody waits for it", [Problem("ce_sagaid", "answer.not-waited-for", late)])
+        if name is not None and event.type not in {each.event_type for each in self._sagas[name].answers}:
+            wrong = f"{name} does not wait for {event.type}"
+            raise UndecodableRecord("nobody waits for it", [Problem("ce_type", "answer.unknown", wrong)])
+        if known is not None:
+            given = f"the saga has its {event.type} already: the first one counts"
+            raise UndecodableRecord("answered before", [Problem("ce_type", "answer.given", given)])
+        if dossier is None:  # its start event was admitted, and is on its way here
+            dossier = self._dossiers.begin(saga_id, None, int(self._clock() * 1000))
+            self._time(saga_id, None, dossier.started_ms)
+        answered = Answered(event.type, event.id)
+        self._dossiers.add(dossier, [answered])
+        dossier.history = dossier.history.with_facts([answered])
+        return False
 
     # --- decisions -----------------------------------------------------------------------------------------------
 
@@ -222,7 +259,11 @@ class Desk:
         """The time of these sagas has come, and everything that was there before was read."""
         for saga_id in sagas:
             dossier = self._dossiers.find(saga_id)
-            if dossier is None or self._due_ms(dossier) > self._clock() * 1000:
+            if dossier is None:
+                continue
+            self._still_awaited(dossier)
+            if self._due_ms(dossier) > self._clock() * 1000:
+                self.deadlines.add(saga_id, self._due_ms(dossier))
                 continue
             if dossier.history.fired or dossier.history.overdue is not None:
                 continue
@@ -241,18 +282,45 @@ class Desk:
                 base = History()
             self._decide(dossier, [News(fact, envelope, record)], base, timer=True)
 
+    def _still_awaited(self, dossier: Dossier) -> None:
+        """Forget what has come since, or never will."""
+        if dossier.awaited and dossier.name is not None:
+            waiting = {debt.step for debt in open_debts(self._plans[dossier.name], dossier.history) if debt.waiting}
+            self._dossiers.wait(dossier, {step: due for step, due in dossier.awaited.items() if step in waiting})
+
+    def _await(self, dossier: Dossier, plan: Plan, news: Sequence[News]) -> None:
+        """Of steps that wait for nothing any more but an event from outside: by when it is to be there."""
+        if plan.externals.isdisjoint([each.envelope.type for each in news]):
+            return
+        answers = {kind.event_type for kind in self._sagas[dossier.name or ""].answers}
+        found = dict(dossier.awaited)
+        for name in {debt.step for debt in open_debts(plan, dossier.history) if debt.waiting}:
+            step = plan.steps[name]
+            if step.external and step.within_s is not None and name not in found:
+                empty = [kinds for kinds in step.consumes if dossier.history.types.isdisjoint(kinds)]
+                if all(not answers.isdisjoint(kinds) for kinds in empty):
+                    last_ms = max(each.record.timestamp_ms for each in news)
+                    found[name] = last_ms + int(step.within_s * 1000)
+        self._dossiers.wait(dossier, found)
+        self.deadlines.add(dossier.saga, self._due_ms(dossier))
+
     def _fired(self, dossier: Dossier) -> Fired:
         now_ms = int(self._clock() * 1000)
         if dossier.name is None:
             return Fired("unknown", now_ms, "its start event never came")
         count_overdue(dossier.name)
+        if dossier.started_ms + self._allowed_ms(dossier.name) > now_ms:
+            step = min(dossier.awaited, key=lambda each: (dossier.awaited[each], each))
+            passed = f"nobody outside answered {step} in time"
+        else:
+            passed = "the saga's deadline passed"
         may_fail = self._sagas[dossier.name].overdue == "fail"
         if may_fail and point_of(self._plans[dossier.name], dossier.history) in ("before", "refused"):
-            return Fired("deadline", now_ms, "the saga's deadline passed")
+            return Fired("deadline", now_ms, passed)
         plan = self._plans[dossier.name]
         owed = [debt for debt in open_debts(plan, dossier.history) if not debt.waiting]
         missing = sorted(f"{' or '.join(plan.steps[each.step].produces) or 'done'} of {each.step}" for each in owed)
-        detail = f"the saga's deadline passed, it runs on; missing: {', '.join(missing) or 'nothing'}"
+        detail = f"{passed}, it runs on; missing: {', '.join(missing) or 'nothing'}"
         log.warning("saga %s %s: %s", dossier.name, dossier.saga, detail)
         return Fired("overdue", now_ms, detail)
 
@@ -305,6 +373,8 @@ class Desk:
         dossier.history, commands = decide(plan, base, [*known, *facts])
         if not nothing_to_decide(plan, dossier.history):
             self._dossiers.turn(dossier)
+        if plan.externals:
+            self._await(dossier, plan, news)
         unheard = [each for each in news if isinstance(each.fact, Happened) and not plan.steps_for(each.fact.type)]
         if not commands and not unheard and not timer:
             return
@@ -334,8 +404,8 @@ class Desk:
     def _time(self, saga: str, name: str | None, started_ms: int) -> None:
         self.deadlines.add(saga, started_ms + self._allowed_ms(name))
 
-    def _due_ms(self, dossier: Dossier) -> int:
-        return dossier.started_ms + self._allowed_ms(dossier.name)
+    def _due_ms(self, saga: Dossier | Head) -> int:
+        return min([saga.started_ms + self._allowed_ms(saga.name), *saga.awaited.values()])
 
     def _allowed_ms(self, name: str | None) -> int:
         saga = self._sagas.get(name) if name is not None else None

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 from pavane_events.bus import LaneState
 from pavane_events.compact import read_json, write_json
@@ -16,7 +16,8 @@ _MOST_CACHED = 4_000
 
 @dataclass(slots=True)
 class Dossier:
-    """One open saga. ``name`` is the saga definition's, None until its start event was seen."""
+    """One open saga. ``name`` is the saga definition's, None until its start event was seen. ``awaited``: by step, when
+    an event from outside that it waits for is to be there, in milliseconds since the epoch."""
 
     saga: str
     name: str | None
@@ -24,6 +25,15 @@ class Dossier:
     history: History
     rows: set[bytes] = field(default_factory=set[bytes])
     is_turning: bool = False
+    awaited: dict[str, int] = field(default_factory=dict[str, int])
+
+
+class Head(NamedTuple):
+    """The row of an open saga."""
+
+    name: str | None
+    started_ms: int
+    awaited: dict[str, int]
 
 
 class Dossiers:
@@ -61,6 +71,12 @@ class Dossiers:
         dossier.name, dossier.started_ms = name, started_ms
         self._write_head(dossier)
         self.changes[b"n/" + dossier.saga.encode()] = None
+
+    def wait(self, dossier: Dossier, awaited: dict[str, int]) -> None:
+        """By when events from outside are to be there."""
+        if awaited != dossier.awaited:
+            dossier.awaited = awaited
+            self._write_head(dossier)
 
     def add(self, dossier: Dossier, facts: Iterable[Fact]) -> None:
         """Keep facts."""
@@ -107,11 +123,10 @@ class Dossiers:
                 (rows.add if value is not None else rows.discard)(key[2:].decode())
         return rows
 
-    def all_open(self) -> Iterator[tuple[str, str | None, int]]:
-        """Every open saga as of the last commit: id, name and start, for timers after a restart."""
+    def all_open(self) -> Iterator[tuple[str, Head]]:
+        """Every open saga as of the last commit, for timers after a restart."""
         for key, row in self._state.scan(b"o/"):
-            name, started_ms = _head(row)
-            yield key[2:].decode(), name, started_ms
+            yield key[2:].decode(), _head(row)
 
     def committed(self) -> None:
         """The changes are durable."""
@@ -125,18 +140,21 @@ class Dossiers:
         return self._state.get(key)
 
     def _load(self, saga: str, row: bytes) -> Dossier:
-        name, started_ms = _head(row)
+        head = _head(row)
         stored = list(self._state.scan(f"s/{saga}/".encode()))
         history = History().with_facts([fact_from_json(value) for _, value in stored])
         is_turning = self._get(b"t/" + saga.encode()) is not None
-        dossier = self._open[saga] = Dossier(saga, name, started_ms, history, {key for key, _ in stored}, is_turning)
+        rows = {key for key, _ in stored}
+        dossier = Dossier(saga, head.name, head.started_ms, history, rows, is_turning, head.awaited)
+        self._open[saga] = dossier
         return dossier
 
     def _write_head(self, dossier: Dossier) -> None:
-        head = write_json([dossier.name, dossier.started_ms])
+        awaited = [dossier.awaited] if dossier.awaited else []
+        head = write_json([dossier.name, dossier.started_ms, *awaited])
         self.changes[b"o/" + dossier.saga.encode()] = head
 
 
-def _head(row: bytes) -> tuple[str | None, int]:
-    name, started_ms = cast("tuple[str | None, int]", tuple(cast("list[object]", read_json(row))))
-    return name, started_ms
+def _head(row: bytes) -> Head:
+    name, started_ms, *awaited = cast("list[object]", read_json(row))
+    return Head(cast("str | None", name), cast("int", started_ms), cast("dict[str, int]", awaited[0]) if awaited else {})

@@ -35,6 +35,7 @@ class StepPlan:
 
     ``effects``: an undo is owed. ``observer``: outside the bookkeeping, owes nothing. ``pivot``: it begins on a grant, and
     when it is done the saga only goes forward. ``external``: it waits for an event from outside, for ``within_s`` seconds.
+    ``retriable``: it is only ever finished, never undone.
     """
 
     name: str
@@ -45,6 +46,7 @@ class StepPlan:
     within_s: float | None = None
     pivot: bool = False
     external: bool = False
+    retriable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,23 @@ class Settled:
     def to_json(self) -> bytes:
         """The fact as one JSON object, without ``retry`` where it is none."""
         return _dump("settled", self)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An event from outside was admitted to the saga. Of a type there is one; ``event``: its id. Kept, never told."""
+
+    type: str
+    event: str
+
+    @property
+    def identity(self) -> str:
+        """The type."""
+        return f"q:{self.type}"
+
+    def to_json(self) -> bytes:
+        """The fact as one JSON object."""
+        return _dump("answered", self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +287,7 @@ class Declared:
         return write_json({**members, "since": dict(self.since)})
 
 
-Fact = Happened | Settled | Granted | Undone | UndoFailed | Decided | Fired | Ended | Declared
+Fact = Happened | Settled | Answered | Granted | Undone | UndoFailed | Decided | Fired | Ended | Declared
 
 
 def fact_from_json(data: bytes) -> Fact:
@@ -311,6 +330,7 @@ _EVENT = b',"event":'
 _READERS: Mapping[str, TypeAdapter[Fact]] = {
     "happened": TypeAdapter(Happened),
     "settled": TypeAdapter(Settled),
+    "answered": TypeAdapter(Answered),
     "granted": TypeAdapter(Granted),
     "undone": TypeAdapter(Undone),
     "undofailed": TypeAdapter(UndoFailed),
@@ -321,7 +341,7 @@ _READERS: Mapping[str, TypeAdapter[Fact]] = {
 }
 
 
-def _dump(kind: str, fact: Settled | Granted | Undone | UndoFailed | Fired | Ended) -> bytes:
+def _dump(kind: str, fact: Settled | Answered | Granted | Undone | UndoFailed | Fired | Ended) -> bytes:
     members = {name: getattr(fact, name) for name in fact.__slots__}
     if not members.get("retry", True):
         del members["retry"]

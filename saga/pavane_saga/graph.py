@@ -8,6 +8,7 @@ from pavane_saga.facts import StepPlan
 from pavane_saga.manifest import SagaPlan
 
 _UNDO = "↩"
+_PIVOT = "◆"
 _NEVER = 999
 """How far away a step is that no saga comes to."""
 
@@ -15,7 +16,7 @@ _NEVER = 999
 def agents_of(steps: Iterable[StepPlan], sagas: Iterable[SagaPlan]) -> Mapping[str, Sequence[StepPlan]]:
     """Steps by agent, in the order in which a saga first comes to them."""
     known = list(steps)
-    distances = _distances(known, [saga.starts for saga in sagas])
+    distances = _distances(known, [kind for saga in sagas for kind in (saga.starts, *saga.answers)])
     by_agent: dict[str, list[StepPlan]] = {}
     for step in sorted(known, key=lambda each: (_distance(each, distances), each.observer, each.name)):
         by_agent.setdefault(step.name.partition("/")[0], []).append(step)
@@ -28,7 +29,11 @@ def undo_paths(steps: Sequence[StepPlan], saga: SagaPlan) -> list[tuple[str | No
     A step is undone once every step that built on its events, directly or by way of steps that have no undo, is undone;
     None stands before those that nothing is built on: they are undone first.
     """
-    reached = [step for step in steps if not step.observer and _distance(step, _distances(steps, [saga.starts])) < _NEVER]
+    reached = [
+        step
+        for step in steps
+        if not step.observer and _distance(step, _distances(steps, [saga.starts, *saga.answers])) < _NEVER
+    ]
     paths: list[tuple[str | None, str]] = []
     for step in reached:
         if step.effects:
@@ -71,9 +76,9 @@ def _undone_users(steps: Sequence[StepPlan], maker: StepPlan) -> list[str]:
 def to_mermaid(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan], *, undo: bool = False) -> str:
     """A Mermaid flowchart: a box per agent with its steps, an arrow per event, a hexagon per end.
 
-    ``↩`` marks a step that is undone when its saga fails, a dashed arrow leads to an observer. ``undo``: thick arrows lead
-    from where a saga has failed back from undo to undo. The same declarations give the same text, so it may be kept in a
-    README and compared.
+    ``↩`` marks a step that is undone when its saga fails, ``◆`` the pivot; a dashed arrow leads to an observer.
+    ``undo``: thick arrows lead from where a saga has failed back from undo to undo. The same declarations give the same
+    text, so it may be kept in a README and compared.
     """
     agents = agents_of(steps, sagas)
     named = _Ids()
@@ -127,7 +132,16 @@ def to_text(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan], *, undo: bool 
     for agent, mine in agents_of(steps, sagas).items():
         lines.append(f"agent {agent}")
         for step in mine:
-            marks = [mark for mark, there in (("observer", step.observer), (f"{_UNDO} undone", step.effects)) if there]
+            marks = [
+                mark
+                for mark, there in (
+                    ("observer", step.observer),
+                    (f"{_PIVOT} pivot", step.pivot),
+                    (f"{_UNDO} undone", step.effects),
+                    ("answered from outside", step.external),
+                )
+                if there
+            ]
             lines.append(f"    {step.name.partition('/')[2]}" + (f"  [{', '.join(marks)}]" if marks else ""))
             lines += _aligned(_reads(step))
     return "\n".join(lines) + "\n"
@@ -151,7 +165,8 @@ def _box(step: StepPlan) -> str:
     if step.observer:
         return f'(["{name}"])'
     join = " ⋈" if len(step.consumes) > 1 else ""
-    return f'["{name}{join}{f" {_UNDO}" if step.effects else ""}"]'
+    pivot = f" {_PIVOT}" if step.pivot else ""
+    return f'["{name}{join}{pivot}{f" {_UNDO}" if step.effects else ""}"]'
 
 
 def _arrows(named: "_Ids", source: str, kind: str, steps: Iterable[StepPlan], *, bare: bool = False) -> Iterator[str]:

@@ -4,7 +4,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Granted, Happened, Settled, StepPlan, UndoFailed, Undone
+from pavane_saga.facts import (
+    Answered,
+    Decided,
+    Declared,
+    Ended,
+    Fact,
+    Fired,
+    Granted,
+    Happened,
+    Settled,
+    StepPlan,
+    UndoFailed,
+    Undone,
+)
 
 if TYPE_CHECKING:
     from pavane_saga.commands import Command
@@ -48,6 +61,9 @@ class Plan:
     asking: frozenset[str] = field(init=False, repr=False, compare=False)
     """The types that pivots take."""
 
+    externals: frozenset[str] = field(init=False, repr=False, compare=False)
+    """The types that steps take which wait for something from outside."""
+
     _owed: Mapping[str, tuple[Owing, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -63,6 +79,8 @@ class Plan:
         object.__setattr__(self, "versions", self.former | {each.version for each in self.declared.values()})
         pivots = [step.consumes for step in steps.values() if step.pivot]
         object.__setattr__(self, "asking", frozenset(kind for arms in pivots for kinds in arms for kind in kinds))
+        externals = [step.consumes for step in steps.values() if step.external]
+        object.__setattr__(self, "externals", frozenset(kind for arms in externals for kinds in arms for kind in kinds))
         object.__setattr__(self, "_owed", {name: tuple(found) for name, found in owed.items()})
 
     def steps_for(self, event_type: str) -> Collection[Owing]:
@@ -115,17 +133,18 @@ class History:
     """An immutable set of facts of one saga, indexed. Extending it copies small dicts: a saga has some twenty facts.
 
     ``events`` by id; ``outputs``: the events that answered a unit; ``settled``: a unit's strongest settlement without an
-    event (done > failed > skipped); ``granted``: the units that the coordinator let begin, with the last retry;
-    ``undone``, by an agent or by hand, beats ``undo_failed``, of which the last retry counts; what operators decided:
-    ``retries``, ``skipped``, ``abandoned``; ``types`` seen; ``fired`` and ``failing`` turn the saga back, as ``fails``
-    events do, ``overdue`` does not; ``declarations``: the versions that answers name. Where two facts compete for one
-    place, which one gets it does not depend on which came first. ``due`` is the engine's note: what it found due, and
-    under which plan.
+    event (done > failed > skipped); ``answered``: what was admitted from outside, by type; ``granted``: the units that the
+    coordinator let begin, with the last retry; ``undone``, by an agent or by hand, beats ``undo_failed``, of which the
+    last retry counts; what operators decided: ``retries``, ``skipped``, ``abandoned``; ``types`` seen; ``fired`` and
+    ``failing`` turn the saga back, as ``fails`` events do, ``overdue`` does not; ``declarations``: the versions that
+    answers name. Where two facts compete for one place, which one gets it does not depend on which came first. ``due`` is
+    the engine's note: what it found due, and under which plan.
     """
 
     __slots__ = (
         "_known",
         "abandoned",
+        "answered",
         "declarations",
         "due",
         "ended",
@@ -149,6 +168,7 @@ class History:
     settled: Mapping[Unit, Settled]
     failing: Mapping[str, Settled]
     fired: Mapping[str, Fired]
+    answered: Mapping[str, str]
     granted: Mapping[Unit, int]
     overdue: Fired | None
     undone: frozenset[Unit]
@@ -168,6 +188,7 @@ class History:
         self.settled = {}
         self.failing = {}
         self.fired = {}
+        self.answered = {}
         self.granted = {}
         self.overdue = None
         self.undone = frozenset()
@@ -236,6 +257,7 @@ class History:
         copy.settled = self.settled
         copy.failing = self.failing
         copy.fired = self.fired
+        copy.answered = self.answered
         copy.granted = self.granted
         copy.overdue = self.overdue
         copy.undone = self.undone
@@ -264,6 +286,8 @@ class History:
     def _add(self, identity: str, fact: Fact) -> None:
         if isinstance(fact, Settled):
             self._settle(identity, fact)
+        elif isinstance(fact, Answered):
+            self.answered = {**self.answered, fact.type: fact.event}
         elif isinstance(fact, Granted):
             unit = (fact.step, fact.causes)
             self.granted = {**self.granted, unit: max(fact.retry, self.granted.get(unit, 0))}

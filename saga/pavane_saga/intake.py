@@ -1,4 +1,4 @@
-"""Intake: how anything from outside becomes a saga's start event, once. Pure: records in, admissions out."""
+"""Intake: how anything from outside becomes an event of a saga, its start or an answer. Pure: records in, admissions out."""
 
 import json
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import cast
 from pavane_events.bus import MAX_RECORD_BYTES
 from pavane_events.envelope import Envelope, carried_trace, is_event, parse
 from pavane_events.errors import ContractViolation, Problem, UndecodableRecord
+from pavane_events.event import Event
 from pavane_events.ids import derived, uuid7
 from pavane_events.partition import partition_of
 from pavane_events.record import Record
@@ -14,7 +15,7 @@ from pavane_saga.saga import Saga
 from pavane_saga.wire import timestamp
 
 LARGEST_START = MAX_RECORD_BYTES - 65_536
-"""Bytes of a start event's data: the rest is for its headers, and for the words of an undo command around it."""
+"""Bytes of the data of an event from outside: the rest is for its headers, and for the words of an undo command around it."""
 
 IDEMPOTENCY_KEY = "idempotency-key"
 """The header by which a producer of plain JSON may name its record, so that sending it twice starts one saga."""
@@ -30,37 +31,36 @@ def saga_id_of(source: str, event_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A valid record, and the start event that it becomes. ``named``: its id is derived and may come twice."""
+    """A valid record, and the event that it becomes. ``named``: its id is derived and may come twice. ``is_answer``: it
+    starts no saga, it belongs to one that runs."""
 
     origin: Envelope
-    start: Envelope
+    event: Envelope
     named: bool
+    is_answer: bool = False
 
 
 def admit(record: Record, saga: Saga, partitions: int, now_s: float) -> Admission:
     """What a record of the intake topic becomes.
 
-    Plain JSON or a CloudEvent of the start event's type (or of the intake topic's own name), any key. Strict: a field
-    that the contract does not name is a problem. Raises :class:`UndecodableRecord` or :class:`ContractViolation` with
+    Plain JSON or a CloudEvent of the start event's type (or of the intake topic's own name), any key; or a CloudEvent of
+    one of the saga's ``answers`` with the ``sagaid`` that it answers. Strict: a field that the contract does not name is a
+    problem. Raises :class:`UndecodableRecord` or :class:`ContractViolation` with
     every problem listed.
     """
     value = record.value
     if value is not None and len(value) > MAX_RECORD_BYTES:
         raise UndecodableRecord("too large", [Problem("value", "value.too-large", f"more than {MAX_RECORD_BYTES} bytes")])
     origin, named = _origin(record)
+    answer = next((each for each in saga.answers if named and each.event_type == origin.type), None)
+    if answer is not None:
+        return Admission(origin, _answer(origin, saga, answer, now_s), named=True, is_answer=True)
     starts = saga.starts
     if named and origin.type not in (starts.event_type, saga.intake):
-        wrong = f"{origin.type} is not what starts {saga.name}: send {starts.event_type}"
+        takes = " or ".join(each.event_type for each in (starts, *saga.answers))
+        wrong = f"{origin.type} is not what {saga.name} takes in: send {takes}"
         raise UndecodableRecord("not for this intake", [Problem("ce_type", "intake.type", wrong)])
-    version = origin.version()
-    if version is not None and version > starts.event_version:
-        known = f"version {version}, and this intake knows version {starts.event_version}: upgrade it before its producers"
-        raise ContractViolation(starts.event_type, [Problem("ce_dataschema", "contract.future-version", known)])
-    event = starts.from_json_strictly(origin.data)
-    data = event.to_json()
-    if len(data) > LARGEST_START:
-        large = Problem("value", "value.too-large", f"{len(data)} bytes as an event, {LARGEST_START} fit")
-        raise UndecodableRecord("too large", [large])
+    data = _data(origin, starts)
     saga_id = saga_id_of(origin.source, origin.id) if named else _local_id(record.partition, partitions)
     start = Envelope(
         id=derived("start", saga_id),
@@ -73,6 +73,35 @@ def admit(record: Record, saga: Saga, partitions: int, now_s: float) -> Admissio
         saga=saga_id,
     )
     return Admission(origin, start, named)
+
+
+def _answer(origin: Envelope, saga: Saga, kind: type[Event], now_s: float) -> Envelope:
+    if origin.saga is None:
+        missing = f"{kind.event_type} answers a saga: say which, as ce_sagaid"
+        raise UndecodableRecord("an answer to nobody", [Problem("ce_sagaid", "answer.no-saga", missing)])
+    return Envelope(
+        id=derived("answer", origin.saga, kind.event_type, origin.source, origin.id),
+        source=f"/sagas/{saga.name}",
+        type=kind.event_type,
+        data=_data(origin, kind),
+        time=timestamp(now_s),
+        subject=origin.subject,
+        dataschema=kind.dataschema(),
+        saga=origin.saga,
+    )
+
+
+def _data(origin: Envelope, kind: type[Event]) -> bytes:
+    """What was sent, as its contract writes it."""
+    version = origin.version()
+    if version is not None and version > kind.event_version:
+        known = f"version {version}, and this intake knows version {kind.event_version}: upgrade it before its producers"
+        raise ContractViolation(kind.event_type, [Problem("ce_dataschema", "contract.future-version", known)])
+    data = kind.from_json_strictly(origin.data).to_json()
+    if len(data) > LARGEST_START:
+        large = Problem("value", "value.too-large", f"{len(data)} bytes as an event, {LARGEST_START} fit")
+        raise UndecodableRecord("too large", [large])
+    return data
 
 
 def _origin(record: Record) -> tuple[Envelope, bool]:

@@ -52,6 +52,7 @@ class SagaPlan:
     fails: tuple[str, ...]
     intake: str
     deadline_s: float
+    answers: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, saga: Saga) -> "SagaPlan":
@@ -63,6 +64,7 @@ class SagaPlan:
             fails=tuple(each.event_type for each in saga.fails),
             intake=saga.intake,
             deadline_s=saga.deadline.total_seconds(),
+            answers=tuple(each.event_type for each in saga.answers),
         )
 
     def to_message(self) -> Message:
@@ -85,18 +87,18 @@ class Directory:
     def topics(self) -> set[str]:
         """Every event topic of the deployment's sagas: what steps consume and produce, and the sagas' starts and ends."""
         found = {saga.starts for saga in self.sagas.values()} | {saga.completes for saga in self.sagas.values()}
-        found |= {each for saga in self.sagas.values() for each in saga.fails}
+        found |= {each for saga in self.sagas.values() for each in (*saga.fails, *saga.answers)}
         for step in self.steps():
             if not step.observer:
                 found.update(each for alternatives in step.consumes for each in alternatives)
             found.update(step.produces)
         return {topic for topic in found if not topic.startswith("pavane.")}
 
-    def leading_to(self, event_type: str, start: str) -> tuple[set[str], set[str]]:
+    def leading_to(self, event_type: str, saga: SagaPlan) -> tuple[set[str], set[str]]:
         """Agents whose steps lead to an event, and the event types on the way that nobody produces."""
         agents: set[str] = set()
         orphans: set[str] = set()
-        seen: set[str] = {start}
+        seen: set[str] = {saga.starts, *saga.answers}
         todo = [event_type]
         while todo:
             wanted = todo.pop()
@@ -148,6 +150,7 @@ def _saga_plan(value: bytes) -> SagaPlan:
         fails=tuple(str(each) for each in cast("Collection[object]", members["fails"])),
         intake=str(members["intake"]),
         deadline_s=float(cast("float", members["deadline_s"])),
+        answers=tuple(str(each) for each in cast("Collection[object]", members.get("answers", ()))),
     )
 
 

@@ -24,7 +24,8 @@ class Saga:
     ``starts`` is published for every valid record on the ``intake`` topic; ``completes`` ends it well once nothing is
     owed any more; an event of ``fails``, a failed step or the ``deadline`` (from the start event's append) has every
     effect undone in reverse causal order. ``overdue="report"``: past its deadline the saga is reported, once, in the log and
-    as a fact, and runs on.
+    as a fact, and runs on. ``answers``: events that people, or others outside, give while a saga waits for them in a
+    step that says ``external=True``; they enter by the intake, too, one of each type for each saga.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Saga:
         deadline: timedelta = timedelta(hours=1),
         overdue: Literal["fail", "report"] = "fail",
         intake: str,
+        answers: type[Event] | Sequence[type[Event]] = (),
     ) -> None:
         self.name = name
         self.starts = starts
@@ -45,6 +47,7 @@ class Saga:
         self.deadline = deadline
         self.overdue = overdue
         self.intake = intake
+        self.answers = (answers,) if isinstance(answers, type) else tuple(answers)
         problems = self._problems()
         if problems:
             raise DeclarationError(f"saga {name!r} cannot work as it is declared", problems)
@@ -61,6 +64,10 @@ class Saga:
             problems.append(Problem("starts", "saga.start-is-end", "the start event cannot be an end, too"))
         if len(set(ends)) != len(ends):
             problems.append(Problem("fails", "saga.end-doubled", "each end is one event type: completes, or one of fails"))
+        problems += [
+            Problem("answers", "saga.answer-is-end", f"{kind} starts or ends the saga: it is no answer")
+            for kind in sorted({each.event_type for each in self.answers} & {self.starts.event_type, *ends})
+        ]
         if self.deadline <= timedelta(0):
             problems.append(Problem("deadline", "saga.deadline", "a deadline is a positive time"))
         if self.overdue not in ("fail", "report"):

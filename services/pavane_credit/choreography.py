@@ -4,14 +4,15 @@ from datetime import timedelta
 
 from pavane import Saga
 from pavane_credit import approval, fraud, income, risk, score
-from pavane_credit.events import ApplicationSubmitted, CreditApproved, CreditDeclined, FraudSuspected
+from pavane_credit.events import ApplicationSubmitted, CreditApproved, CreditDeclined, FraudSuspected, ReviewAnswered
 
 decision = Saga(
     "credit-decision",
     starts=ApplicationSubmitted,
     completes=CreditApproved,
     fails=(CreditDeclined, FraudSuspected),
-    deadline=timedelta(minutes=5),
+    deadline=timedelta(days=3),
+    answers=ReviewAnswered,
     intake="credit.applications",
 )
 

@@ -14,6 +14,7 @@ from pavane.cli.logs import set_up_logs
 from pavane.plan import plan_of
 from pavane.runner import Surroundings
 from pavane.settings import load_settings
+from pavane_credit import clerk
 from pavane_credit.applications import Application, read_applications
 from pavane_credit.choreography import AGENTS, SAGAS
 from pavane_credit.events import ApplicationSubmitted, CreditApproved
@@ -134,7 +135,7 @@ def _topics(bus: Bus) -> list[TopicSpec]:
     own = [TopicSpec(name) for name in (_INTAKE, SPANS_TOPIC, *read)]
     if bus.embedded:
         return own
-    needed = [*topic_specs(SAGAS), *(spec for agent in AGENTS for spec in plan_of(agent).topic_specs())]
+    needed = [*topic_specs(SAGAS), *(spec for agent in (*AGENTS, clerk.agent) for spec in plan_of(agent).topic_specs())]
     return list(dict.fromkeys([*own, *needed]))
 
 

@@ -98,6 +98,25 @@ class RiskReady(Event, type="credit.risk-ready", version=1):
     exposure_dm: int = Field(ge=1)
 
 
+class ReviewRequested(Event, type="credit.review-requested", version=1):
+    """The amount is so large that a person is to decide."""
+
+    application_id: str
+    amount_dm: int = Field(ge=1)
+    rating: Rating
+
+
+class ReviewAnswered(Event, type="credit.review-answered", version=1):
+    """A person has decided. It comes from outside."""
+
+    model_config = ConfigDict(strict=True)
+
+    application_id: str = Field(min_length=1, max_length=64)
+    granted: bool
+    by: str = Field(min_length=1, max_length=100)
+    reason: str = Field(default="", max_length=500)
+
+
 class CreditApproved(Event, type="credit.approved", version=1):
     """The offer is booked."""
 

@@ -1,4 +1,4 @@
-"""Supervisor: keeps the five agents and the coordinator running, in this process or each in its own."""
+"""Supervisor: keeps the five agents, the stand-in clerk and the coordinator running, in this process or each in its own."""
 
 import asyncio
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pavane.agent import Agent
 from pavane.runner import Surroundings, run, run_agent
+from pavane_credit import clerk
 from pavane_credit.choreography import AGENTS, SAGAS
 from pavane_credit.seam import SimulatedCrash
 from pavane_events.bus import Bus
@@ -19,6 +20,7 @@ TARGETS = (
     "pavane_credit.fraud:agent",
     "pavane_credit.risk:agent",
     "pavane_credit.approval:agent",
+    "pavane_credit.clerk:agent",
     "pavane_credit.choreography:decision",
 )
 _STOP_S = 15.0
@@ -26,10 +28,14 @@ _STOP_S = 15.0
 
 async def run_together(bus: Bus, stop: asyncio.Event, surroundings: Surroundings) -> None:
     """All in this event loop. An agent that crashes by plan is begun anew; anything else ends it all, and is raised."""
-    async with asyncio.TaskGroup() as group:
-        group.create_task(run((), SAGAS, bus, stop, surroundings))
-        for agent in AGENTS:
-            group.create_task(supervise(agent, bus, stop, surroundings))
+    clerk.desk.give(bus)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run((), SAGAS, bus, stop, surroundings))
+            for agent in (*AGENTS, clerk.agent):
+                group.create_task(supervise(agent, bus, stop, surroundings))
+    finally:
+        clerk.desk.give(None)
 
 
 async def supervise(agent: Agent, bus: Bus, stop: asyncio.Event, surroundings: Surroundings) -> None:
@@ -49,7 +55,7 @@ class Processes:
     def __init__(self, bus: str, log: Path, environment: Mapping[str, str]) -> None:
         self._bus = bus
         self._log = log
-        self._environment = {**os.environ, **environment}
+        self._environment = {**os.environ, **environment, "PAVANE_BUS": bus}
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._peaks: dict[str, float] = {}
 

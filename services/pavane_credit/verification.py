@@ -3,11 +3,11 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from pavane.testing import HistoryPlayed, Verification
-from pavane_credit import approval, fraud, income, risk, score
+from pavane.testing import Answer, HistoryPlayed, Verification
+from pavane_credit import approval, clerk, fraud, income, risk, score
 from pavane_credit.applications import read_applications
 from pavane_credit.choreography import AGENTS, SAGAS
-from pavane_credit.events import CreditApproved
+from pavane_credit.events import CreditApproved, ReviewRequested
 from pavane_credit.invariant import compare
 from pavane_credit.where import Where
 
@@ -18,6 +18,8 @@ _CASES = {
     "suspected": "DE-0353",
     "unaffordable": "DE-0431",
     "unsure": "DE-0056",
+    "reviewed": "DE-0135",
+    "reviewed and declined": "DE-0334",
 }
 """One application for each way that a decision can take; the score of the last is too uncertain for risk's contract."""
 
@@ -63,6 +65,7 @@ credit = Verification(
     agents=AGENTS,
     sagas=SAGAS,
     starts={case: _APPLICATIONS[application] for case, application in _CASES.items()},
+    answers=[Answer(ReviewRequested, clerk.judge)],
     invariant=ledgers_agree,
     reset=empty_ledgers,
     around=ledgers_in_memory,

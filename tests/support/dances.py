@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Literal
 
 from pavane import Agent, Context, EffectUndone, Event, Rejected, Retry, Saga, SagaEnded, Step
-from pavane.testing import HistoryPlayed, Verification
+from pavane.testing import Answer, HistoryPlayed, Verification
 
 TWICE = Retry(attempts=2, first_s=0.01)
 PATIENT = Retry(attempts=3, first_s=0.01)
@@ -385,6 +385,63 @@ def point_of_no_return() -> Verification:
         sagas=[Saga("dance", starts=Asked, completes=Done, fails=Refused, deadline=DEADLINE, intake="dance.intake")],
         starts={"to the end": Asked(), "no": Asked(refuse="left"), "not paid": Asked(refuse="pay")},
         invariant=all_or_none(store, "finished", "left", "paid", "thanked"),
+        reset=store.clear,
+    )
+
+
+class Reviewed(Event, type="dance.reviewed"):
+    ok: bool
+
+
+def asks_a_person(overdue: Literal["fail", "report"] = "fail") -> Verification:
+    """A step that takes an event of its saga and a person's answer to it, beside a branch that goes its way."""
+    store = Store()
+    left, right, join = Agent("left"), Agent("right"), Agent("join")
+
+    @left.step(retry=TWICE)
+    async def go_left(asked: Asked, ctx: Context) -> Left:
+        store.do(ctx, "left")
+        return Left(refuse=asked.refuse)
+
+    @go_left.compensate(retry=PATIENT)
+    async def back_left(asked: Asked, done: Left | None, ctx: Context) -> None:
+        store.undo(ctx, "left")
+
+    @right.step(external=True, within=timedelta(seconds=20), retry=TWICE)
+    async def judge(left: Left, answer: Reviewed, ctx: Context) -> Right:
+        store.do(ctx, "judged")
+        if not answer.ok:
+            raise Rejected("a person said no")
+        return Right()
+
+    @judge.compensate(retry=PATIENT)
+    async def unjudge(left: Left, answer: Reviewed, done: Right | None, ctx: Context) -> None:
+        store.undo(ctx, "judged")
+
+    @join.step(pivot=True, retry=TWICE)
+    async def pay(right: Right, ctx: Context) -> Done:
+        store.do(ctx, "paid")
+        return Done()
+
+    @pay.compensate(retry=PATIENT)
+    async def repay(right: Right, done: Done | None, ctx: Context) -> None:
+        store.undo(ctx, "paid")
+
+    dance = Saga(
+        "dance",
+        starts=Asked,
+        completes=Done,
+        answers=Reviewed,
+        deadline=timedelta(minutes=5) if overdue == "fail" else DEADLINE,
+        overdue=overdue,
+        intake="dance.intake",
+    )
+    return Verification(
+        agents=[left, right, join],
+        sagas=[dance],
+        starts={"yes": Asked(), "no": Asked(refuse="review")},
+        answers=[Answer(Left, lambda left: Reviewed(ok=not left.refuse))],
+        invariant=all_or_none(store, "judged", "left", "paid"),
         reset=store.clear,
     )
 

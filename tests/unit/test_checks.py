@@ -9,8 +9,9 @@ import pytest
 from pydantic import Field
 
 from pavane_events.event import Event
-from pavane_saga.checks import Contract, Finding, check_choreography
+from pavane_saga.checks import Contract, check_choreography
 from pavane_saga.facts import StepPlan
+from pavane_saga.finding import Finding
 from pavane_saga.manifest import Manifest, SagaPlan
 
 CHARGE = StepPlan("payment/charge", (("placed",),), ("paid",), effects=True)
@@ -113,6 +114,69 @@ def test_an_undo_off_the_way_to_the_end_is_a_warning() -> None:
     gift = StepPlan("gifts/wrap", (("placed",),), (), effects=True)
     finding = found(CHARGE, PACK, SHIP, gift)["undo.off-the-way"]
     assert (finding.severity, finding.where) == ("warning", "gifts/wrap")
+
+
+PAY = replace(SHIP, name="till/pay", produces=("bought", "refused"), effects=True, pivot=True)
+SEND = StepPlan("shipping/send", (("bought",),), ("shipped",), effects=False, retriable=True)
+
+
+def test_a_sound_pivot_has_no_findings() -> None:
+    assert check_choreography(manifests(CHARGE, PACK, PAY, SEND, TELL), [SAGA]) == []
+
+
+def test_two_pivots_are_an_error() -> None:
+    finding = found(CHARGE, PACK, PAY, replace(SEND, retriable=False, pivot=True), TELL)["pivot.doubled"]
+    assert (finding.severity, finding.where) == ("error", "shipping/send")
+
+
+def test_a_failure_after_the_pivot_is_an_error() -> None:
+    late = replace(SEND, produces=("shipped", "refused"))
+    assert found(CHARGE, PACK, PAY, late, TELL)["fails.after-pivot"].where == "shipping/send"
+
+
+def test_an_undo_after_the_pivot_is_a_warning() -> None:
+    undone = replace(SEND, effects=True, retriable=False)
+    assert found(CHARGE, PACK, PAY, undone, TELL)["undo.after-pivot"].where == "shipping/send"
+
+
+def test_a_step_beside_the_pivot_that_nothing_undoes_is_a_warning() -> None:
+    beside = replace(PACK, effects=False, retriable=True)
+    assert found(CHARGE, beside, PAY, SEND, TELL)["retriable.before-pivot"].where == "packing/pack"
+
+
+def test_an_undo_on_the_way_to_the_pivot_is_on_the_way() -> None:
+    no_way = replace(SEND, consumes=(("placed",),), retriable=False)
+    assert "undo.off-the-way" not in found(CHARGE, PACK, PAY, no_way, TELL)
+
+
+def test_a_failure_that_nobody_hears_is_a_warning() -> None:
+    assert found(CHARGE, PACK, SHIP)["fails.unheard"].where == "refused"
+    assert "fails.unheard" not in found(CHARGE, PACK, SHIP, replace(TELL, consumes=(("pavane.saga-ended",),)))
+
+
+ASKING = replace(SAGA, answers=("allowed",))
+ALLOW = StepPlan("desk/allow", (("packed",), ("allowed",)), ("shipped", "refused"), effects=False, within_s=60, external=True)
+
+
+def test_a_sound_step_that_is_answered_from_outside_has_no_findings() -> None:
+    assert check_choreography(manifests(PACK, ALLOW, TELL), [ASKING]) == []
+
+
+def test_an_answer_that_no_saga_takes_in_is_an_error() -> None:
+    findings = check_choreography(manifests(PACK, ALLOW, TELL), [SAGA])
+    assert {"external.unanswered", "completes.unreachable"} <= {each.code for each in findings}
+
+
+def test_an_answer_that_nobody_waits_for_or_that_a_step_gives_is_told() -> None:
+    assert found(CHARGE, PACK, SHIP, TELL, sagas=(ASKING,))["answer.unheard"].where == "allowed"
+    assert found(replace(PACK, produces=("packed", "allowed")), ALLOW, TELL, sagas=(ASKING,))["answer.produced"].where == (
+        "packing/pack"
+    )
+
+
+def test_a_step_that_waits_for_an_answer_says_so_and_not_for_longer_than_its_saga() -> None:
+    assert found(PACK, replace(ALLOW, external=False), TELL, sagas=(ASKING,))["answer.not-external"].where == "allowed"
+    assert found(PACK, replace(ALLOW, within_s=301), TELL, sagas=(ASKING,))["external.deadline"].where == "desk/allow"
 
 
 def test_errors_come_before_warnings() -> None:

@@ -53,7 +53,7 @@ def codes(record: Record) -> list[str]:
 
 def test_plain_json_becomes_a_start_event_of_a_new_saga_that_its_own_lane_owns() -> None:
     admission = admit(plain(b'{"amount": 5, "application_id": "A-7"}'), SAGA, PARTITIONS, 1_700_000_000)
-    start = admission.start
+    start = admission.event
     assert not admission.named
     assert (start.type, start.dataschema, start.source) == ("i.applied", "urn:pavane:i.applied:2", "/sagas/i")
     assert (start.subject, start.time, start.causes, start.step) == ("A-7", "2023-11-14T22:13:20+00:00", (), None)
@@ -64,7 +64,7 @@ def test_plain_json_becomes_a_start_event_of_a_new_saga_that_its_own_lane_owns()
 
 @given(st.integers(0, PARTITIONS - 1))
 def test_no_two_nameless_records_start_the_same_saga_and_none_needs_a_second_hop(partition: int) -> None:
-    starts = [admit(plain(b'{"amount":1}', partition=partition), SAGA, PARTITIONS, 0).start for _ in range(3)]
+    starts = [admit(plain(b'{"amount":1}', partition=partition), SAGA, PARTITIONS, 0).event for _ in range(3)]
     assert len({start.saga for start in starts}) == len({start.id for start in starts}) == 3
     assert {partition_of((start.saga or "").encode(), PARTITIONS) for start in starts} == {partition}
 
@@ -74,10 +74,10 @@ def test_a_cloudevent_names_its_saga_wherever_it_lies(structured: bool) -> None:
     one = admit(event(structured=structured), SAGA, PARTITIONS, 0)
     again = admit(event(structured=not structured), SAGA, PARTITIONS, 99)
     assert one.named
-    assert one.start.saga == saga_id_of("/web", "1") == again.start.saga
-    assert one.start.id == again.start.id
-    assert admit(event(id="2"), SAGA, PARTITIONS, 0).start.saga != one.start.saga
-    assert admit(event(source="/branch"), SAGA, PARTITIONS, 0).start.saga != one.start.saga
+    assert one.event.saga == saga_id_of("/web", "1") == again.event.saga
+    assert one.event.id == again.event.id
+    assert admit(event(id="2"), SAGA, PARTITIONS, 0).event.saga != one.event.saga
+    assert admit(event(source="/branch"), SAGA, PARTITIONS, 0).event.saga != one.event.saga
 
 
 def test_an_idempotency_key_names_plain_json_in_any_case_of_letters() -> None:
@@ -90,16 +90,16 @@ def test_an_idempotency_key_names_plain_json_in_any_case_of_letters() -> None:
         )
     )
     assert one.named
-    assert one.start.saga == again.start.saga
-    assert one.start.saga != other.start.saga
+    assert one.event.saga == again.event.saga
+    assert one.event.saga != other.event.saga
 
 
 def test_an_event_may_have_the_intakes_own_name_as_its_type() -> None:
-    assert admit(event(type="i.applications"), SAGA, PARTITIONS, 0).start.type == "i.applied"
+    assert admit(event(type="i.applications"), SAGA, PARTITIONS, 0).event.type == "i.applied"
 
 
 def test_what_an_event_says_of_saga_step_and_causes_is_not_believed() -> None:
-    start = admit(event(saga="mine", step="a/b", declaration="v"), SAGA, PARTITIONS, 0).start
+    start = admit(event(saga="mine", step="a/b", declaration="v"), SAGA, PARTITIONS, 0).event
     assert start.saga == saga_id_of("/web", "1")
     assert (start.step, start.declaration) == (None, None)
 
@@ -135,7 +135,7 @@ def test_the_subject_of_plain_json_is_its_first_id(document: Mapping[str, object
         with pytest.raises(ContractViolation):
             admit(record, saga, PARTITIONS, 0)
     else:
-        assert admit(record, saga, PARTITIONS, 0).start.subject == subject
+        assert admit(record, saga, PARTITIONS, 0).event.subject == subject
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_what_cannot_become_a_start_event_says_every_reason(record: Record, expe
 
 
 def test_an_older_version_is_read_by_the_contract_of_today() -> None:
-    assert admit(event(dataschema="urn:pavane:i.applied:1"), SAGA, PARTITIONS, 0).start.dataschema == Applied.dataschema()
+    assert admit(event(dataschema="urn:pavane:i.applied:1"), SAGA, PARTITIONS, 0).event.dataschema == Applied.dataschema()
 
 
 JUNK = st.sampled_from([b"", b"\xff", b"{}", b'{"amount":1}', b'{"amount":1,"id":"\\ud800"}', b"null", b"[[]]"]) | st.binary()
@@ -176,7 +176,7 @@ def test_whatever_comes_in_it_starts_a_saga_that_can_be_written_or_is_refused_wi
     value: bytes | None, headers: list[tuple[str, bytes]]
 ) -> None:
     try:
-        start = admit(plain(value, tuple(headers)), SAGA, PARTITIONS, 0).start
+        start = admit(plain(value, tuple(headers)), SAGA, PARTITIONS, 0).event
     except (UndecodableRecord, ContractViolation) as error:
         assert error.problems
     else:

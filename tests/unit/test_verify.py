@@ -32,6 +32,7 @@ DANCES = {
     "long pauses, and an upgrade": dances.long_pauses,
     "asked whether it happened": dances.asked_whether,
     "a point of no return": dances.point_of_no_return,
+    "asks a person": dances.asks_a_person,
 }
 
 

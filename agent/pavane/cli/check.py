@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pavane.agent import Agent
     from pavane.cli.targets import Targets
     from pavane_events.event import Event
-    from pavane_saga.checks import Contract, Finding
+    from pavane_saga.checks import Contract
+    from pavane_saga.finding import Finding
     from pavane_saga.manifest import Manifest
 
 
@@ -35,7 +36,7 @@ def check(
     cannot be loaded.
     """
     from pavane.cli.targets import Targets, load_targets
-    from pavane_saga.checks import Finding
+    from pavane_saga.finding import Finding
 
     if write and schemas is None:
         raise typer.BadParameter("it needs --schemas DIR", param_hint="--write")
@@ -91,7 +92,8 @@ def _count(number: int, noun: str) -> str:
 
 
 def _findings(found: "Targets") -> "list[Finding]":
-    from pavane_saga.checks import Finding, check_choreography
+    from pavane_saga.checks import check_choreography
+    from pavane_saga.finding import Finding
     from pavane_saga.manifest import SagaPlan
 
     own = [Finding(each.code, "error", each.where, each.message) for agent in found.agents for each in agent.problems()]
@@ -164,7 +166,7 @@ def _write(found: "Targets", directory: Path) -> list[Path]:
 
 def _stale(found: "Targets", directory: Path) -> "Iterator[Finding]":
     from pavane_events.contracts import stale_schemas
-    from pavane_saga.checks import Finding
+    from pavane_saga.finding import Finding
 
     fixes = {
         "missing": "has no file: write it with --write",

@@ -13,6 +13,7 @@ ACTIONS: Mapping[str, Sequence[str]] = {
     "late": ("late",),
     "do": ("crash-before", "crash-after", "zombie", "fail-once", "fail", "fail-after", "reject", "hang"),
     "ask": ("crash-before", "crash-after", "fail-once", "fail"),
+    "answer": ("twice", "too-late", "never"),
     "undo": ("crash-before", "crash-after", "zombie", "twice", "fail-once", "fail"),
 }
 """What can be done to a history at a point, by the kind of point.
@@ -22,7 +23,8 @@ holder, who is told or (a *zombie*) not. ``again``: what was handed out and is n
 ``late``: new records of a topic come only when all else has happened. ``do`` and ``undo``: a step or its undo is called:
 its process dies before or after; the lane goes elsewhere, and the old holder does it when all else is over (*zombie*);
 it fails once, or at every attempt, before or (*after*) having had its effect; it says no; it does not answer in time; an
-undo is done twice. ``ask``: a reconciliation is called.
+undo is done twice. ``ask``: a reconciliation is called. ``answer``: somebody outside is asked, and answers twice, or when
+the saga is over, or never.
 """
 
 UPGRADE = "upgrade"

@@ -33,6 +33,8 @@ _WORDS = {
     "fail-after": "has its effect, then fails, at every attempt",
     "reject": "says no",
     "hang": "does not answer in time",
+    "too-late": "comes when the saga is over",
+    "never": "never comes",
     "upgrade": "its next version takes over",
 }
 
@@ -90,6 +92,8 @@ def _gone_wrong(fault: Fault) -> str:
     if point.what in _KINDS:
         whose = {"do": "", "undo": "the undo of ", "ask": "the reconciliation of "}[point.what]
         return f"{whose}{point.where}, call{number}: {words}"
+    if point.what == "answer":
+        return f"the answer from outside to {point.where}{number}: {words}"
     if point.what == "commit":
         return f"{point.where}, commit{number}: its process {words}"
     group, _, topic = point.where.partition(" ")

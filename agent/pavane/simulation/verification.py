@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pavane.agent import Agent
 from pavane_events.envelope import Envelope
@@ -40,6 +40,15 @@ Invariant = Callable[[HistoryPlayed], None]
 """Looks at the user's own stores; raises AssertionError, in words, where they are not as they should be."""
 
 
+class Answer:
+    """What somebody outside answers: ``Answer(ReviewAsked, lambda asked: Reviewed(ok=True))``. In some histories it comes
+    twice, too late, or never."""
+
+    def __init__(self, to: type[E], give: Callable[[E], Event]) -> None:
+        self.to: type[Event] = to
+        self.give = cast("Callable[[Event], Event]", give)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verification:
     """What is to be verified: agents and sagas, the events that start one, and what must hold when all is over.
@@ -48,7 +57,8 @@ class Verification:
     one for each way that a saga can take: approved, declined, refused. ``invariant``: called after each history.
     ``reset``: called before each; empties your stores. ``around``: entered before the agents start and left when they
     have stopped, once for some hundred histories; opens your stores, or settles where they are. ``next_versions``: agents
-    as they will be, each of the name of one of ``agents``, that take over from it in mid-saga.
+    as they will be, each of the name of one of ``agents``, that take over from it in mid-saga. ``answers``: what
+    somebody outside says to an event that asks.
 
     Steps run as they are, on virtual time: what they call outside must be a stand-in that is not asked over a network.
     """
@@ -60,6 +70,7 @@ class Verification:
     reset: Callable[[], None] | None = None
     around: Callable[[], AbstractContextManager[object]] = nullcontext
     next_versions: Sequence[Agent] = ()
+    answers: Sequence[Answer] = ()
     _scenarios: Mapping[str, Sequence[Event]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -90,6 +90,8 @@ class World:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._upgrading: set[asyncio.Task[None]] = set()
         self._began: dict[str, int] = {}
+        self._asked: dict[str, int] = {}
+        self._too_late: list[Message] = []
         self.began_s = 0.0
         self.ordinals: dict[str, int] = {}
         """The sagas of the history that is played, by id, in order."""
@@ -126,6 +128,8 @@ class World:
         self._began = self.bus.ends()
         self.calls.begin()
         self.script.begin(choice, look)
+        self._asked = {each.to.event_type: self._began.get(each.to.event_type, 0) for each in self.verification.answers}
+        self._too_late = []
         sagas: dict[str, Event] = {}
         self.ordinals = {}
         for number, start in enumerate(starts):
@@ -180,12 +184,15 @@ class World:
             if died:
                 self.worn_out = True
                 return died
-            if self.bus.release() or self.calls.wake_zombies():
+            if await self._answer(sagas) or self.bus.release() or self.calls.wake_zombies():
                 continue
             written = self.bus.arrivals
             if written != count:
                 count, last_s = written, self.loop.time()
             ended = self._ended(sagas)
+            if ended and self._too_late:
+                await self.bus.publish([self._too_late.pop()])
+                continue
             if ended and not any(call.how == "under way" for call in self.calls.made) and not any(self.bus.unsettled()):
                 return None
             if self.loop.time() - last_s > PARKED_AFTER_S and not ended:
@@ -198,6 +205,36 @@ class World:
                 self.worn_out = True
                 return self._why(ended=ended)
             await self.loop.advance()
+
+    async def _answer(self, sagas: Mapping[str, Event]) -> bool:
+        """Somebody outside is asked, and answers; whether anybody was."""
+        asked = False
+        for answer in self.verification.answers:
+            kind = answer.to
+            records = self.bus.written_since(self._asked, kind.event_type)
+            self._asked[kind.event_type] += len(records)
+            for record in records:
+                saga = (record.key or b"").decode()
+                if saga not in sagas:
+                    continue
+                asked = True
+                said = answer.give(kind.from_json(record.value or b""))
+                action = self.script.at("answer", kind.event_type)
+                intake = self.verification.saga_of(sagas[saga]).intake
+                for number in range(2 if action == "twice" else 1 if action != "never" else 0):
+                    envelope = Envelope(
+                        id=f"{saga}/{said.event_type}/{number}",
+                        source=_SOURCE,
+                        type=said.event_type,
+                        data=said.to_json(),
+                        saga=saga,
+                    )
+                    message = envelope.to_message(intake, key=saga)
+                    if action == "too-late":
+                        self._too_late.append(message)
+                    else:
+                        await self.bus.publish([message])
+        return asked
 
     def _why(self, *, ended: bool) -> str:
         if not ended:
