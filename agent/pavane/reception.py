@@ -126,10 +126,10 @@ class Reception:
             self.workers.submit(Unit(record, envelope, step, maybe, otherwise=otherwise))
 
     def _command(self, record: Record, envelope: Envelope) -> None:
-        if self._was_finished(record, UNDO_UNIT):
-            return
         try:
             unit = self._grant_unit(record, envelope) if envelope.type == GRANT else self._undo_unit(record, envelope)
+            if self._was_finished(record, unit.name):
+                return
         except UndecodableRecord as error:
             self._refuse(record, error.problems, self._command_failed(record, envelope))
             return

@@ -313,13 +313,15 @@ class Desk:
             step = min(dossier.awaited, key=lambda each: (dossier.awaited[each], each))
             passed = f"nobody outside answered {step} in time"
         else:
-            passed = "the saga's deadline passed"
+            step, passed = None, "the saga's deadline passed"
         may_fail = self._sagas[dossier.name].overdue == "fail"
         if may_fail and point_of(self._plans[dossier.name], dossier.history) in ("before", "refused"):
             return Fired("deadline", now_ms, passed)
         plan = self._plans[dossier.name]
         owed = [debt for debt in open_debts(plan, dossier.history) if not debt.waiting]
         missing = sorted(f"{' or '.join(plan.steps[each.step].produces) or 'done'} of {each.step}" for each in owed)
+        if step is not None:
+            missing.append(f"the answer from outside for {step}")
         detail = f"{passed}, it runs on; missing: {', '.join(missing) or 'nothing'}"
         log.warning("saga %s %s: %s", dossier.name, dossier.saga, detail)
         return Fired("overdue", now_ms, detail)

@@ -39,7 +39,7 @@ def test_a_sound_choreography_has_no_findings() -> None:
 
 
 def test_two_agents_of_one_name_are_an_error() -> None:
-    findings = check_choreography([*manifests(CHARGE, PACK, SHIP), *manifests(CHARGE)], [SAGA])
+    findings = check_choreography([*manifests(CHARGE, PACK, SHIP, TELL), *manifests(CHARGE)], [SAGA])
     assert [(each.code, each.severity, each.where) for each in findings] == [("agent.doubled", "error", "payment")]
 
 
@@ -202,12 +202,12 @@ def contract(kind: type[Event], role: str, version: int = 1) -> Contract:
 
 def between(consumer: type[Event], producer: type[Event] | None = None, *, version: int = 1) -> list[Finding]:
     contracts = [contract(producer or Paid, "produces"), contract(consumer, "consumes", version)]
-    return check_choreography(manifests(CHARGE, PACK, SHIP), [SAGA], contracts)
+    return check_choreography(manifests(CHARGE, PACK, SHIP, TELL), [SAGA], contracts)
 
 
 def test_a_consumer_that_is_behind_its_producer_is_an_error() -> None:
     (finding,) = check_choreography(
-        manifests(CHARGE, PACK, SHIP), [SAGA], [contract(Paid, "produces", 2), contract(Paid, "consumes", 1)]
+        manifests(CHARGE, PACK, SHIP, TELL), [SAGA], [contract(Paid, "produces", 2), contract(Paid, "consumes", 1)]
     )
     assert (finding.code, finding.severity, finding.where) == ("contract.future-version", "error", "shipping/ship")
 
@@ -366,7 +366,8 @@ def test_a_sound_choreography_goes_round_nowhere() -> None:
 def test_the_page_lists_every_code() -> None:
     root = Path(__file__).parents[2]
     page = (root / "docs/reference/checks.md").read_text(encoding="utf-8")
-    code = (root / "saga/pavane_saga/checks.py").read_text(encoding="utf-8")
+    sources = [root / "saga/pavane_saga" / name for name in ("checks.py", "forward_checks.py")]
+    code = "".join(each.read_text(encoding="utf-8") for each in sources)
     codes = set(re.findall(r'Finding\(\s*"([a-z.-]+)"', code)) | {"schema.missing", "schema.different"}
     assert len(codes) > 15
     listed = re.findall(r"^\| `([a-z.-]+)` \|", page, re.MULTILINE)

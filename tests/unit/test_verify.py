@@ -68,6 +68,9 @@ ONCE_WRONG = {
     # what waited in a delay tier while a next version took over was owed by nobody: the saga was called compensated
     "to the end;late:left dance.asked#1=late,do:right/go_right#1=fail-after,turn:right#2=upgrade,"
     "do:left/go_left#1=reject,late:right pavane.ends#1=late": dances.long_pauses,
+    # a grant that was finished behind one that was not was followed a second time by the lane's next holder
+    "to the end + no + not paid;commit:left#1=crash-before,do:right/pay#1=fail-once,commit:right#4=crash-after,"
+    "turn:pavane.coordinator#15=taken;after 3": dances.point_of_no_return,
 }
 
 

@@ -82,7 +82,7 @@ def retry(
         raise typer.BadParameter("it needs --app, which says what the data must fit", param_hint="--with")
     found = load_targets(targets) if targets else None
     data = _corrected(corrected) if corrected is not None else ()
-    _ask(Question(saga, "retry", step, _name(who), why, dry_run, data, found), bus, as_json=as_json)
+    _ask(Question(saga, "retry", step, name_of(who), why, dry_run, data, found), bus, as_json=as_json)
 
 
 def done(
@@ -101,7 +101,7 @@ def done(
     """
     if not by_hand:
         raise typer.BadParameter("say that you have taken the effect back yourself", param_hint="--by-hand")
-    _ask(Question(saga, "done", step, _name(who), why, dry_run), bus, as_json=as_json)
+    _ask(Question(saga, "done", step, name_of(who), why, dry_run), bus, as_json=as_json)
 
 
 def skip(
@@ -117,7 +117,7 @@ def skip(
 
     Exits with 2 where no undo of the saga has failed, 3 where the bus is unavailable.
     """
-    _ask(Question(saga, "skip", step, _name(who), why, dry_run), bus, as_json=as_json)
+    _ask(Question(saga, "skip", step, name_of(who), why, dry_run), bus, as_json=as_json)
 
 
 def abandon(
@@ -132,14 +132,15 @@ def abandon(
 
     Exits with 2 where the saga is not turned back, 3 where the bus is unavailable.
     """
-    _ask(Question(saga, "abandon", None, _name(who), why, dry_run), bus, as_json=as_json)
+    _ask(Question(saga, "abandon", None, name_of(who), why, dry_run), bus, as_json=as_json)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"retry": retry, "done": done, "skip": skip, "abandon": abandon}
 """By name, under ``pavane sagas``."""
 
 
-def _name(who: str | None) -> str:
+def name_of(who: str | None) -> str:
+    """Who it is, for the record: as said, else the user of this session."""
     if who is None:
         try:
             who = getpass.getuser()

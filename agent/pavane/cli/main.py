@@ -11,7 +11,7 @@ from typing import Annotated, cast
 
 import typer
 
-from pavane.cli import check, dead_letters, decisions, dev, graph, publish, run, sagas, tail, topics, trace, verify
+from pavane.cli import answer, check, dead_letters, decisions, dev, graph, publish, run, sagas, tail, topics, trace, verify
 from pavane.cli.groups import leaves
 from pavane.cli.options import BUS_HELP
 from pavane.cli.output import safe, say
@@ -34,6 +34,7 @@ OK, FAILED, INVALID, BUS, INTERRUPTED = 0, 1, 2, 3, 130
 _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "publish": publish.publish,
+    "answer": answer.answer,
     "tail": tail.tail,
     "trace": trace.trace,
     "graph": graph.graph,
@@ -43,6 +44,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 _GROUPS = {"sagas": sagas.app, "topics": topics.app, "dead-letters": dead_letters.app, "dev": dev.app}
 for _name, _command in decisions.COMMANDS.items():
     sagas.app.command(_name)(_command)
+sagas.app.command("waiting")(answer.waiting)
 _INVALID = (ConfigurationError, DeclarationError, ContractViolation, UndecodableRecord, UnknownTopic, RecordTooLarge)
 _EPILOG = (
     "Exit codes: 0 done; 1 failed, or problems found; 2 wrong usage or invalid input; "

@@ -24,6 +24,9 @@ WORLD_LASTS = 200
 Look = Callable[[Point], None] | None
 """What is to be called at each point of a history."""
 
+MOST_BEFORE = 12
+"""Histories that are played before a wrong one to find it again: by then a lane's marks have lain everywhere once."""
+
 _SHARES = (0.01, 0.02, 0.05, 0.1)
 _MOST_AT_LOT = 8
 
@@ -32,18 +35,20 @@ _MOST_AT_LOT = 8
 class Job:
     """A history to be played: one scenario with these faults, or, with ``seed``, what the lot says of it.
 
-    ``look``: the points after its last fault are wanted, with the state at each.
+    ``look``: the points after its last fault are wanted, with the state at each. ``after``: so many histories in which
+    nothing goes wrong come before it in its world: a lane's marks lie elsewhere then.
     """
 
     scenario: str
     faults: Faults = ()
     seed: str | None = None
     look: bool = False
+    after: int = 0
 
     def __str__(self) -> str:
-        if self.seed is not None:
-            return f"{self.scenario};lot {self.seed}"
-        return f"{self.scenario};{write_faults(self.faults)}" if self.faults else self.scenario
+        said = f"lot {self.seed}" if self.seed is not None else write_faults(self.faults)
+        after = f"after {self.after}" if self.after else ""
+        return ";".join(filter(None, (self.scenario, said, after)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +76,9 @@ class Player:
     def play(self, job: Job) -> Outcome:
         """Play a history and judge it."""
         with _quietly():
-            world = self._fresh()
+            world = self._aged(job) if job.after else self._fresh()
             expected = self._expected_of(job.scenario) if job.scenario in self.verification.scenarios else None
-            world = self._fresh()
+            world = self._aged(job) if job.after else self._fresh()
             ahead: list[tuple[Point, State]] = []
             choice = self._choice(job)
             look = _Look(world, job.faults, ahead) if job.look else None
@@ -87,7 +92,7 @@ class Player:
         """The story of a history, line by line."""
         self.close()
         with _quietly():
-            world = self._fresh()
+            world = self._aged(job) if job.after else self._fresh()
             teller = Teller(world, faults)
             self._play(world, str(job), self._starts(job.scenario), self._choice(job), teller)
             teller.catch_up()
@@ -119,6 +124,15 @@ class Player:
             self._world = World(self.verification, trace=trace)
             self._world.loop.run_until_complete(self._stack.enter_async_context(self._world.alive()))
         return self._world
+
+    def _aged(self, job: Job) -> World:
+        """A world in which as many histories were played as the job says, and nothing went wrong in them."""
+        self.close()
+        world = self._fresh()
+        name = names_of(job.scenario)[0]
+        for number in range(job.after):
+            self._play(world, f"{name};before {number}", self._starts(name), nothing, None)
+        return world
 
     def _expected_of(self, scenario: str) -> str | None:
         """How the saga of a scenario ends where nothing goes wrong. Of several side by side nobody knows: they may compete."""
@@ -196,19 +210,27 @@ def _quietly() -> Generator[None]:
 
 def shrunk(player: Player, outcome: Outcome) -> Outcome:
     """The shortest history found that is wrong in the same way: faults are left out for as long as it stays so."""
-    code = outcome.violations[0].code
-    if outcome.job.seed is not None:
-        again = player.play(Job(outcome.job.scenario, outcome.struck))
-        if not any(each.code == code for each in again.violations):
-            return outcome
-        outcome = again
+    scenario, code = outcome.job.scenario, outcome.violations[0].code
+    ages = range(MOST_BEFORE + 1)
+    again = (_played_alone(player, Job(scenario, outcome.struck, after=after)) for after in ages)
+    reproduced = next((each for each in again if any(one.code == code for one in each.violations)), None)
+    if reproduced is None:
+        return outcome
+    outcome = reproduced
     found = True
     while found:
         found = False
         faults: Sequence[Fault] = outcome.job.faults
         for place in range(len(faults)):
-            shorter = player.play(Job(outcome.job.scenario, (*faults[:place], *faults[place + 1 :])))
+            job = Job(scenario, (*faults[:place], *faults[place + 1 :]), after=outcome.job.after)
+            shorter = _played_alone(player, job)
             if any(each.code == code for each in shorter.violations):
                 outcome, found = shorter, True
                 break
     return outcome
+
+
+def _played_alone(player: Player, job: Job) -> Outcome:
+    """In a world of its own, as somebody plays it who replays it."""
+    player.close()
+    return player.play(job)

@@ -106,5 +106,11 @@ def describe(finding: Finding) -> str:
 
 def job_of(text: str) -> Job:
     """A history as it is written down. Raises :class:`ConfigurationError`."""
-    scenario, _, rest = text.partition(";")
-    return Job(scenario, seed=rest[4:]) if rest.startswith("lot ") else Job(scenario, read_faults(rest))
+    scenario, *rest = text.split(";")
+    after = 0
+    if rest and rest[-1].startswith("after ") and rest[-1][6:].isdecimal():
+        after = int(rest.pop()[6:])
+    said = ";".join(rest)
+    if said.startswith("lot "):
+        return Job(scenario, seed=said[4:], after=after)
+    return Job(scenario, read_faults(said), after=after)

@@ -190,7 +190,7 @@ class World:
             if written != count:
                 count, last_s = written, self.loop.time()
             ended = self._ended(sagas)
-            if ended and self._too_late:
+            if self._too_late and (ended or self.loop.time() - began_s > self.verification.patience_s):
                 await self.bus.publish([self._too_late.pop()])
                 continue
             if ended and not any(call.how == "under way" for call in self.calls.made) and not any(self.bus.unsettled()):
@@ -220,7 +220,9 @@ class World:
                 asked = True
                 said = answer.give(kind.from_json(record.value or b""))
                 action = self.script.at("answer", kind.event_type)
-                intake = self.verification.saga_of(sagas[saga]).intake
+                belongs = self.verification.saga_of(sagas[saga])
+                if action == "never" and belongs.overdue == "report":
+                    action = "too-late"  # it would wait for ever, as it says
                 for number in range(2 if action == "twice" else 1 if action != "never" else 0):
                     envelope = Envelope(
                         id=f"{saga}/{said.event_type}/{number}",
@@ -229,7 +231,7 @@ class World:
                         data=said.to_json(),
                         saga=saga,
                     )
-                    message = envelope.to_message(intake, key=saga)
+                    message = envelope.to_message(belongs.intake, key=saga)
                     if action == "too-late":
                         self._too_late.append(message)
                     else:
