@@ -16,6 +16,7 @@ from bench.kafka_worker import Figures
 
 from pavane.plan import plan_of
 from pavane_credit.applications import read_applications
+from pavane_credit.approval import REVIEWED_FROM_DM
 from pavane_credit.choreography import AGENTS, SAGAS
 from pavane_credit.events import ApplicationSubmitted
 from pavane_credit.fraud import RULES
@@ -91,7 +92,7 @@ class Crowd:
 
 
 def _chosen(failing_percent: int | None) -> Sequence[ApplicationSubmitted]:
-    events = [each.event for each in read_applications()]
+    events = [each.event for each in read_applications() if each.event.amount_dm < REVIEWED_FROM_DM]
     if failing_percent is None:
         return events
     good = cycle([each for each in events if expected(each) is True])

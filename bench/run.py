@@ -26,6 +26,7 @@ from typing import cast
 from pavane.plan import plan_of
 from pavane.runner import Surroundings, run
 from pavane_credit.applications import read_applications
+from pavane_credit.approval import REVIEWED_FROM_DM
 from pavane_credit.choreography import AGENTS, SAGAS
 from pavane_credit.invariant import check_ledgers
 from pavane_credit.where import Where
@@ -45,8 +46,9 @@ VARIANTS: dict[str, tuple[bool, str]] = {
 
 
 async def decide(directory: Path, count: int, *, trace: bool, synchronous: str) -> Figures:
-    """Decide applications, without faults, with all agents in this event loop."""
-    applications = read_applications()[:count]
+    """Decide applications that no person reviews, without faults, with all agents in this event loop."""
+    applications = [each for each in read_applications() if each.event.amount_dm < REVIEWED_FROM_DM][:count]
+    count = len(applications)
     mode: Synchronous = "FULL" if synchronous == "FULL" else "NORMAL"
     async with await SqliteBus.open(directory / "bus.db", 2, synchronous=mode) as bus:
         stop = asyncio.Event()

@@ -49,6 +49,10 @@ class StepPlan:
     retriable: bool = False
 
 
+_ONLY_IF_SO = frozenset({"pivot", "external", "retriable"})
+"""What is said of a step only where it is so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Happened:
     """An event of the saga was read. Its topic is its type; ``event`` is the event itself in structured mode."""
@@ -282,7 +286,10 @@ class Declared:
 
     def to_json(self) -> bytes:
         """The fact as one JSON object."""
-        steps = [{name: getattr(step, name) for name in step.__slots__} for step in self.steps]
+        steps = [
+            {name: value for name in step.__slots__ if (value := getattr(step, name)) or name not in _ONLY_IF_SO}
+            for step in self.steps
+        ]
         members = {"fact": "declared", "agent": self.agent, "version": self.version, "steps": steps}
         return write_json({**members, "since": dict(self.since)})
 

@@ -14,6 +14,7 @@ from chaos.kafka_scale import scaled
 from chaos.test_kill import INTAKE, check_outputs, check_sagas
 from pavane.dev.kafka import KafkaCluster
 from pavane.plan import plan_of
+from pavane_credit import clerk
 from pavane_credit.applications import read_applications
 from pavane_credit.choreography import AGENTS, SAGAS
 from pavane_events.bus import TopicSpec
@@ -37,7 +38,7 @@ def test_every_saga_ends_and_the_ledgers_agree_when_agents_coordinator_and_broke
     async def scenario() -> None:
         began = time.monotonic()
         async with await order.open() as bus:
-            specs = [*topic_specs(SAGAS), *(spec for agent in AGENTS for spec in plan_of(agent).topic_specs())]
+            specs = [*topic_specs(SAGAS), *(spec for agent in (*AGENTS, clerk.agent) for spec in plan_of(agent).topic_specs())]
             await bus.create_topics(list(dict.fromkeys([TopicSpec(INTAKE), *specs])))
             fire = Fire(bus, order, kafka_cluster, scale, SEED, tmp_path / "ledgers", applications)
             tallies = await fire.burn()

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from pavane import Context, Rejected
-from pavane.runner import Surroundings, run
+from pavane.runner import Surroundings
 from pavane_credit import fraud, income, points, risk
 from pavane_credit.applications import Application, read_applications
-from pavane_credit.choreography import AGENTS, EFFECTS, SAGAS, decision
+from pavane_credit.choreography import EFFECTS, decision
 from pavane_credit.events import ApplicationSubmitted, ConfidentScore, FraudSuspected
 from pavane_credit.faults import Fault, FaultPlan
 from pavane_credit.ledger import Books, Effect, Ledger
@@ -68,7 +68,7 @@ def decide_all(applications: Sequence[Application], stores: Stores, *, crashes: 
             topics = (decision.intake, SagaEnded.event_type, "credit.approved", FACTS, ENDS)
             await bus.create_topics([TopicSpec(topic) for topic in topics])
             stop = asyncio.Event()
-            working = run_together(bus, stop, Surroundings()) if crashes else run(AGENTS, SAGAS, bus, stop)
+            working = run_together(bus, stop, Surroundings())
             async with asyncio.TaskGroup() as group:
                 group.create_task(working)
                 sagas = {saga_id_of(SOURCE, each.id): each for each in applications}

@@ -13,6 +13,7 @@ import pytest
 
 from pavane.plan import plan_of, step_plan
 from pavane.runner import Surroundings
+from pavane_credit import clerk
 from pavane_credit.applications import Application, read_applications
 from pavane_credit.choreography import AGENTS, SAGAS, decision
 from pavane_credit.events import ApplicationSubmitted
@@ -39,10 +40,11 @@ from unit.cli_shell import Shell
 APPLICATIONS = 200
 _PORTION = 20
 APPLICANT = "applicant"
-SERVICES = frozenset({APPLICANT, COORDINATOR_SERVICE, *(agent.name for agent in AGENTS)})
-STEPS = tuple(step_plan(step) for agent in AGENTS for step in agent.steps.values())
+EVERYBODY = (*AGENTS, clerk.agent)
+SERVICES = frozenset({APPLICANT, COORDINATOR_SERVICE, *(agent.name for agent in EVERYBODY)})
+STEPS = tuple(step_plan(step) for agent in EVERYBODY for step in agent.steps.values())
 HEARD = frozenset(kind for step in STEPS for kinds in step.consumes for kind in kinds)
-TOPICS = (*topic_specs(SAGAS), *(spec for agent in AGENTS for spec in plan_of(agent).topic_specs()))
+TOPICS = (*topic_specs(SAGAS), *(spec for agent in EVERYBODY for spec in plan_of(agent).topic_specs()))
 SAID = HEARD | {kind for step in STEPS for kind in step.produces}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from unit.cli_shell import Shell
 
-CREDIT = ("pavane_credit.choreography:AGENTS", "pavane_credit.choreography:SAGAS")
+CREDIT = ("pavane_credit.choreography:AGENTS", "pavane_credit.clerk:agent", "pavane_credit.choreography:SAGAS")
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def declare(directory: Path, name: str, *lines: str) -> str:
 
 def test_the_credit_choreography_is_sound_and_says_where_it_refuses_on_purpose(pavane: Shell) -> None:
     said = pavane("check", *CREDIT)
-    assert (said.code, said.err) == (0, "5 agents, 5 steps, 1 saga: 0 errors, 1 warning\n")
+    assert (said.code, said.err) == (0, "6 agents, 8 steps, 1 saga: 0 errors, 1 warning\n")
     (line,) = said.out.splitlines()
     assert line.startswith("warning  risk-assessment/assess, credit.score-computed confidence: its ConfidentScore takes less")
     assert "confidence may be 0 to 1, wanted is 0.7 to 1" in line

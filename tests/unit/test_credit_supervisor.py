@@ -7,7 +7,7 @@ import pytest
 
 from pavane import Agent
 from pavane.runner import Surroundings
-from pavane_credit import supervisor
+from pavane_credit import clerk, supervisor
 from pavane_credit.choreography import AGENTS, SAGAS
 from pavane_credit.seam import SimulatedCrash
 from pavane_credit.supervisor import TARGETS, peak_rss_mb, run_together, supervise
@@ -85,7 +85,7 @@ def test_where_one_agent_cannot_go_on_all_end(monkeypatch: pytest.MonkeyPatch) -
 def test_every_agent_and_saga_has_a_process_of_its_own() -> None:
     modules = [target.partition(":") for target in TARGETS]
     found = [getattr(sys.modules[module], name) for module, _, name in modules]
-    assert found == [*AGENTS, *SAGAS]
+    assert found == [*AGENTS, clerk.agent, *SAGAS]
 
 
 def test_memory_is_told_in_megabytes_where_there_is_such_a_process() -> None:

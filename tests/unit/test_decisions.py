@@ -104,7 +104,7 @@ class TestOperator:
     def test_where_nothing_failed_there_is_nothing_to_decide(self) -> None:
         with pytest.raises(ConfigurationError, match=re.escape("nothing to decide")):
             self.ask(Judged(Saga(TRIP, ASKED)), "abandon")
-        with pytest.raises(ConfigurationError, match="no undo has failed"):
+        with pytest.raises(ConfigurationError, match="nothing has failed for good"):
             self.ask(self.judged(), "skip")
         with pytest.raises(ConfigurationError, match="trip/pay"):
             self.ask(self.judged(STUCK), "skip", "trip/hotel")
@@ -157,7 +157,7 @@ def ended(story: Story) -> bool:
 
 def test_a_parked_saga_says_what_stands_and_what_waits(pavane: Shell) -> None:
     said = pavane("sagas", "show", ORDER)
-    assert "undos that failed and wait for a decision" in said.out
+    assert "failed for good, and waiting for a decision" in said.out
     assert "packing/pack: attempts.exhausted (OSError)" in said.out
     assert "--dry-run" in said.err
 
@@ -168,7 +168,7 @@ def test_done_by_hand_lets_the_rest_be_undone_and_is_on_record(pavane: Shell, ur
     story = go_on(url, ended)
     assert (story.summary.state, story.standing) == ("compensated", ())
     chapter = next(each for each in story.chapters if each.kind == "decided")
-    assert (chapter.who, chapter.what, chapter.reason) == ("ann", "decided: undone by hand: packing/pack", "cut it open")
+    assert (chapter.who, chapter.what, chapter.reason) == ("ann", "decided: done by hand: packing/pack", "cut it open")
     assert "cut it open" in pavane("sagas", "show", ORDER).out
 
 
@@ -232,7 +232,7 @@ def _causes(url: str) -> list[str]:
         (("retry", ORDER), "--why"),
         (("retry", ORDER, "--why", " "), "say why"),
         (("done", ORDER, "--why", "so"), "--by-hand"),
-        (("skip", ORDER, "charge", "--why", "so"), "the undos that failed are of packing/pack"),
+        (("skip", ORDER, "charge", "--why", "so"), "what failed is packing/pack"),
         (("skip", "nobody", "--why", "so"), "no such saga"),
         (("retry", ORDER, "--why", "so", "--with", "nowhere.json"), "--app"),
         (("retry", ORDER, "--why", "so", "--with", "nowhere.json", "--app", "unit.cli_toy:AGENTS"), "cannot be read"),

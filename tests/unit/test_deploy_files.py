@@ -8,6 +8,7 @@ import pytest
 from pavane.cli.targets import load_targets
 from pavane.plan import plan_of
 from pavane.settings import Settings
+from pavane_credit import clerk
 from pavane_credit.choreography import AGENTS, SAGAS
 from pavane_credit.where import Where
 
@@ -21,6 +22,7 @@ FILES = (
     CHART / "values.yaml",
     *sorted((CHART / "templates").iterdir()),
 )
+EVERYBODY = (*AGENTS, clerk.agent)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -35,7 +37,7 @@ def test_every_variable_in_a_deployment_file_is_a_setting(path: Path) -> None:
 def test_every_agent_and_the_saga_have_a_worker_of_their_own(path: Path) -> None:
     targets = set(re.findall(r"pavane_credit\.\w+:\w+", path.read_text()))
     singles = [load_targets([target]) for target in targets if target.endswith(":agent")]
-    assert sorted(agent.name for found in singles for agent in found.agents) == sorted(agent.name for agent in AGENTS)
+    assert sorted(agent.name for found in singles for agent in found.agents) == sorted(agent.name for agent in EVERYBODY)
     assert load_targets(["pavane_credit.choreography:SAGAS"]).sagas == SAGAS
     assert {"pavane_credit.choreography:SAGAS", "pavane_credit.choreography:AGENTS"} <= targets
 
@@ -45,12 +47,12 @@ def test_a_service_of_an_agent_is_called_as_the_agent() -> None:
         r"^  ([a-z-]+):.*\n(?:    .*\n)*?    command: \[run, \"(\S+:agent)\"\]", COMPOSE.read_text(), re.MULTILINE
     )
     assert sorted(services) == sorted((load_targets([target]).agents[0].name, target) for _, target in services)
-    assert len(services) == len(AGENTS)
+    assert len(services) == len(EVERYBODY)
 
 
 def test_an_agent_scales_on_topics_that_it_consumes() -> None:
     found = re.findall(r"target: (\S+:agent)\n    scaleOn: \[(.*)\]", (CHART / "values.yaml").read_text())
-    assert len(found) == len(AGENTS)
+    assert len(found) == len(EVERYBODY)
     for target, topics in found:
         (agent,) = load_targets([target]).agents
         assert set(topics.split(", ")) <= set(plan_of(agent).topics)
