@@ -1,6 +1,6 @@
 """How fast the credit choreography is on the SQLite bus, traced and not, beside SQLite used bare for the same records.
 
-    python bench/run.py [--count 1000] [--rounds 3] [--profile] [--json]
+    python bench/run.py [--count 960] [--rounds 3] [--profile] [--json]
 
 Each run is a process of its own. The variants take turns, so that a machine whose speed drifts is fair to all; the
 figure of a variant is its median. The bare loop writes the very records of the untraced run, in transactions of the
@@ -177,7 +177,7 @@ def _part(file: str, name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--count", type=int, default=960)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--profile", action="store_true", help="show where the time of a traced run goes")
     parser.add_argument("--json", action="store_true")

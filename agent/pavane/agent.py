@@ -59,6 +59,8 @@ class Agent:
         retriable: bool = False,
         pivot: bool = False,
         external: bool = False,
+        retiring: bool = False,
+        formerly: str | None = None,
         fallback: Callable[..., object] | None = None,
     ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
@@ -74,6 +76,8 @@ class Agent:
         retriable: bool = False,
         pivot: bool = False,
         external: bool = False,
+        retiring: bool = False,
+        formerly: str | None = None,
         fallback: Callable[..., object] | None = None,
     ) -> Any:
         """Make a function a step: its annotations say which events it waits for and gives.
@@ -86,16 +90,27 @@ class Agent:
         nothing else of its saga is under way and nothing has failed, and once it is done nothing is undone any more: what
         fails after it is done again until it succeeds. ``external``: it also waits for an event from outside, a person's
         answer (``Saga(answers=...)``); ``within`` then runs from the moment at which only that is missing, too.
+        ``retiring``: it takes nothing new, and stays for what it has begun, and for its undo, until nothing of it is owed
+        any more (``pavane sagas owed``). ``formerly``: the name under which sagas know it; the function may be called
+        otherwise now, on the wire the step keeps that name.
         ``fallback``: called with the same arguments while a circuit breaker is open, instead of waiting; its event is the
         answer.
         Raises :class:`DeclarationError` with every reason why the signature cannot work.
         """
         options = StepOptions(
-            retry, within, effects, retriable, observer=False, fallback=fallback, pivot=pivot, external=external
+            retry,
+            within,
+            effects,
+            retriable,
+            observer=False,
+            fallback=fallback,
+            pivot=pivot,
+            external=external,
+            retiring=retiring,
         )
 
         def declare(declared: Callable[..., Any]) -> AnyStep:
-            return self._declare(declared, name, options)
+            return self._declare(declared, name, options, formerly)
 
         return declare if function is None else declare(function)
 
@@ -164,8 +179,11 @@ class Agent:
             found.append(Problem(self.name, "agent.no-step", "it has no step: decorate a function with @agent.step"))
         return found
 
-    def _declare(self, function: Callable[..., Any], name: str | None, options: StepOptions) -> AnyStep:
-        step_name = name or str(getattr(function, "__name__", ""))
+    def _declare(
+        self, function: Callable[..., Any], name: str | None, options: StepOptions, formerly: str | None = None
+    ) -> AnyStep:
+        called = name or str(getattr(function, "__name__", ""))
+        step_name = formerly or called
         what = f"{self.name}/{step_name}"
         signature, problems = read_signature(function, what)
         if not _STEP_NAME.fullmatch(step_name):
@@ -185,6 +203,9 @@ class Agent:
             problems.append(Problem(f"{what} -> return", "observer.returns", "an observer returns None: make it a step"))
         if problems or signature is None:
             raise DeclarationError(f"{what} cannot work as it is declared", problems)
-        step: AnyStep = Step(what, function, signature, options)
+        if called != step_name and called in self.steps:
+            taken = f"the step that is called {called} now was {formerly}, and another one has that name"
+            raise DeclarationError(f"{what} cannot work as it is declared", [Problem(what, "step.doubled", taken)])
+        step: AnyStep = Step(what, function, signature, options, f"{self.name}/{called}")
         self.steps[step_name] = step
         return step

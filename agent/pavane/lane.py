@@ -41,7 +41,7 @@ class LaneAtWork:
         state = Overlay(lane.state)
         self._progress = Progress(key for key, _ in lane.state.scan(PREFIX))
         with_effects = [topic for topic, steps in plan.listeners.items() if any(step.owes_undo for step in steps)]
-        self._marks = Marks(lane, plan.manifest.version, with_effects, limits.mark_window)
+        self._marks = Marks(lane, plan.manifest.version, with_effects, limits.mark_window, plan.retiring)
         self._index = Index(state)
         self._commits = Commits(lane, state, self._index, self._progress, self._marks, limits.window, self._breaker_events)
         self._workers: Workers[Unit | UndoUnit] = Workers(self._perform, limits.concurrency)
@@ -113,7 +113,7 @@ class LaneAtWork:
         plan = self._kit.plan
         since = {topic: offset for topic, offset in self._lane.committed.items() if topic in plan.listeners}
         envelope = fact_envelope(
-            plan.manifest.declared(since.items()),
+            plan.manifest.declared(since.items(), self._marks.until),
             saga=None,
             source=f"/agents/{plan.agent.name}",
             time_s=self._kit.clock(),

@@ -1,7 +1,7 @@
 """Marks: a lane's declaration and its begun mark, the offset before which a step may have begun, by topic."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import cast
 
 from pavane_events.bus import Lane
@@ -17,7 +17,14 @@ class Marks:
     never began: an earlier holder, even one that still runs, cannot have begun it.
     """
 
-    def __init__(self, lane: Lane, version: str, topics: Collection[str], window: int) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        version: str,
+        topics: Collection[str],
+        window: int,
+        retiring: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
         row = lane.state.get(KEY)
         stored = cast("dict[str, object]", json.loads(row)) if row is not None else {}
         self.new_version = stored.get("version") != version
@@ -25,6 +32,11 @@ class Marks:
         self._window = window
         self._found = cast("dict[str, int]", stored.get("mark", {}))
         self._others = self._found if self.new_version else cast("dict[str, int]", stored.get("others", {}))
+        known = cast("dict[str, dict[str, int]]", stored.get("until", {}))
+        self.until: Mapping[str, Mapping[str, int]] = {
+            step: known.get(step) or {topic: self._found.get(topic, 0) for topic in taken}
+            for step, taken in (retiring or {}).items()
+        }
         self._durable = dict(self._found)
         self._highest: dict[str, int] = {topic: lane.committed.get(topic, 0) for topic in topics}
         self._written: dict[str, int] | None = None
@@ -36,6 +48,11 @@ class Marks:
     def may_have_begun_otherwise(self, record: Record) -> bool:
         """Whether another version of the agent may have called a step on that input: one that takes what this refuses."""
         return record.offset < self._others.get(record.topic, 0)
+
+    def takes(self, step: str, record: Record) -> bool:
+        """Whether a step takes that input: a retiring one only what a version that did not know so may have begun."""
+        until = self.until.get(step)
+        return until is None or record.offset < until.get(record.topic, 0)
 
     def cover(self, records: Iterable[Record]) -> bool:
         """Whether every one of these lies before the durable mark; if not, :meth:`advance` must be committed first."""
@@ -53,7 +70,8 @@ class Marks:
         """The row with the mark a window ahead of what was received."""
         self._written = {topic: highest + self._window for topic, highest in self._highest.items()}
         others = {"others": self._others} if self._others else {}
-        row = json.dumps({"version": self._version, "mark": self._written, **others}, separators=(",", ":"))
+        until = {"until": self.until} if self.until else {}
+        row = json.dumps({"version": self._version, "mark": self._written, **others, **until}, separators=(",", ":"))
         return {KEY: row.encode()}
 
     def refresh(self) -> dict[bytes, bytes | None]:

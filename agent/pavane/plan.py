@@ -29,6 +29,8 @@ class AgentPlan:
     by_wire_name: dict[str, AnyStep]
     commands: str
     tiers: Mapping[str, Tier]
+    retiring: Mapping[str, Collection[str]]
+    """By wire name, the steps that take nothing new, with the topics that they took from."""
 
     @property
     def topics(self) -> Collection[str]:
@@ -60,6 +62,11 @@ def plan_of(agent: Agent) -> AgentPlan:
         by_wire_name={step.wire_name: step for step in agent.steps.values()},
         commands=commands_topic(agent.name),
         tiers=tier_topics(agent.name),
+        retiring={
+            step.wire_name: {kind for parameter in step.signature.parameters for kind in parameter.types}
+            for step in agent.steps.values()
+            if step.options.retiring
+        },
     )
 
 
@@ -76,6 +83,8 @@ def step_plan(step: AnyStep) -> StepPlan:
         pivot=step.options.pivot,
         external=step.options.external,
         retriable=step.options.retriable,
+        retiring=step.options.retiring,
+        title=step.title if step.title != step.wire_name else "",
     )
 
 

@@ -114,6 +114,8 @@ class Reception:
 
     def _event(self, record: Record, envelope: Envelope) -> None:
         steps = self.kit.plan.listeners[record.topic]
+        if self.marks.until:
+            steps = tuple(step for step in steps if self.marks.takes(step.wire_name, record))
         if self.progress.remembers:
             finished = self.progress.finished_before
             steps = tuple(step for step in steps if not finished(record.topic, record.offset, step.wire_name))

@@ -1,6 +1,7 @@
 """Runner: agents and sagas at work on a bus, until they are told to stop."""
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from pavane_saga.saga import Saga
 from pavane_tracing.conventions import COORDINATOR_SERVICE
 from pavane_tracing.setup import make_tracing
 from pavane_tracing.work import FLUSH_S, Tracing
+
+log = logging.getLogger("pavane.runner")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,16 @@ async def run_agent(agent: Agent, bus: Bus, stop: asyncio.Event, surroundings: S
 
 async def _introduce(plan: AgentPlan, bus: Bus) -> None:
     known = (await read_directory(bus)).agents.get(plan.agent.name)
+    if known is not None:
+        now = {step.name for step in plan.manifest.steps}
+        for step in known.steps:
+            if step.name not in now and not step.observer:
+                log.warning(
+                    "%s is gone: sagas that wait for it, or for its undo, will be parked; keep it, with retiring=True, until"
+                    " `pavane sagas owed %s` lists nothing",
+                    step.name,
+                    step.name,
+                )
     if known != plan.manifest:
         await bus.publish([plan.manifest.to_message()])
 

@@ -63,6 +63,7 @@ class StepOptions:
     observer: bool
     pivot: bool = field(default=False, kw_only=True)
     external: bool = field(default=False, kw_only=True)
+    retiring: bool = field(default=False, kw_only=True)
     fallback: Callable[..., object] | None
 
 
@@ -70,10 +71,19 @@ class Step(Generic[P, R_co]):
     """A function that an agent listens with. It stays a plain callable: ``await compute_score(application, ctx)``.
 
     ``wire_name`` is ``agent/step``: it is written into events and stored facts, so it outlives the function's name.
+    ``title`` is what people are shown: the same, but for a step that was renamed.
     """
 
-    def __init__(self, wire_name: str, function: Callable[P, R_co], signature: Signature, options: StepOptions) -> None:
+    def __init__(
+        self,
+        wire_name: str,
+        function: Callable[P, R_co],
+        signature: Signature,
+        options: StepOptions,
+        title: str | None = None,
+    ) -> None:
         self.wire_name = wire_name
+        self.title = title or wire_name
         self.function = function
         self.signature = signature
         self.options = options

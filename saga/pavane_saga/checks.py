@@ -34,7 +34,7 @@ def check_choreography(
 
     What none of them produces or hears may be somebody else's: name the whole deployment to be told the truth.
     """
-    steps = [step for manifest in agents for step in manifest.steps]
+    steps = [step for manifest in agents for step in manifest.steps if not step.retiring]
     found = [
         *_doubled_names(agents, sagas),
         *_doubled_starts(sagas),

@@ -35,7 +35,8 @@ class StepPlan:
 
     ``effects``: an undo is owed. ``observer``: outside the bookkeeping, owes nothing. ``pivot``: it begins on a grant, and
     when it is done the saga only goes forward. ``external``: it waits for an event from outside, for ``within_s`` seconds.
-    ``retriable``: it is only ever finished, never undone.
+    ``retriable``: it is only ever finished, never undone. ``retiring``: it takes nothing new. ``title``: what people are
+    shown in place of its name, where that was another before.
     """
 
     name: str
@@ -47,9 +48,11 @@ class StepPlan:
     pivot: bool = False
     external: bool = False
     retriable: bool = False
+    retiring: bool = False
+    title: str = ""
 
 
-_ONLY_IF_SO = frozenset({"pivot", "external", "retriable"})
+_ONLY_IF_SO = frozenset({"pivot", "external", "retriable", "retiring", "title"})
 """What is said of a step only where it is so."""
 
 
@@ -272,12 +275,16 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A lane of an agent declared which steps answer from which offsets on. Of a lane, not of one saga."""
+    """A lane of an agent declared which steps answer from which offsets on. Of a lane, not of one saga.
+
+    ``until``: by a retiring step and a topic, the offset from which on it takes nothing any more.
+    """
 
     agent: str
     version: str
     steps: tuple[StepPlan, ...]
     since: tuple[tuple[str, int], ...]
+    until: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
 
     @property
     def identity(self) -> str:
@@ -291,7 +298,8 @@ class Declared:
             for step in self.steps
         ]
         members = {"fact": "declared", "agent": self.agent, "version": self.version, "steps": steps}
-        return write_json({**members, "since": dict(self.since)})
+        until = {"until": {step: dict(topics) for step, topics in self.until}} if self.until else {}
+        return write_json({**members, "since": dict(self.since), **until})
 
 
 Fact = Happened | Settled | Answered | Granted | Undone | UndoFailed | Decided | Fired | Ended | Declared
@@ -313,6 +321,10 @@ def fact_from_json(data: bytes) -> Fact:
         fields["corrected"] = sorted(cast("dict[str, object]", fields["corrected"]).items())
     elif kind == "declared" and isinstance(fields.get("since"), dict):
         fields["since"] = sorted(cast("dict[str, object]", fields["since"]).items())
+        until = fields.get("until")
+        if isinstance(until, dict):
+            by_step = cast("dict[str, dict[str, object]]", until)
+            fields["until"] = sorted((step, sorted(topics.items())) for step, topics in by_step.items())
     reader = _READERS.get(kind) if isinstance(kind, str) else None
     if reader is None:
         raise ValueError(f"no fact is called {kind!r}")

@@ -142,7 +142,7 @@ def to_text(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan], *, undo: bool 
                 )
                 if there
             ]
-            lines.append(f"    {step.name.partition('/')[2]}" + (f"  [{', '.join(marks)}]" if marks else ""))
+            lines.append(f"    {_shown(step)}" + (f"  [{', '.join(marks)}]" if marks else ""))
             lines += _aligned(_reads(step))
     return "\n".join(lines) + "\n"
 
@@ -160,8 +160,14 @@ def _aligned(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return [f"        {label:<9}  {value}" for label, value in pairs]
 
 
-def _box(step: StepPlan) -> str:
+def _shown(step: StepPlan) -> str:
+    """What it is called, without its agent; and under which name sagas know it, where that is another."""
     name = step.name.partition("/")[2]
+    return f"{step.title.partition('/')[2]} ({name})" if step.title else name
+
+
+def _box(step: StepPlan) -> str:
+    name = _shown(step)
     if step.observer:
         return f'(["{name}"])'
     join = " ⋈" if len(step.consumes) > 1 else ""

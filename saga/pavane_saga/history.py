@@ -37,7 +37,7 @@ _EVER = 1 << 63
 def declared_after(known: tuple[Declared, ...], new: Declared) -> tuple[Declared, ...]:
     """An agent's declarations of a lane with one more, oldest first. Where its steps are as before, it follows the last."""
     if known and known[-1].steps == new.steps:
-        return (*known[:-1], replace(new, since=known[-1].since))
+        return (*known[:-1], replace(new, since=known[-1].since, until=known[-1].until))
     return (*known, new)
 
 
@@ -120,12 +120,15 @@ def _owed_by(declared: Declared, later: tuple[Declared, ...]) -> Iterator[tuple[
     A topic that no later one reads is not owed for any more: nobody is there who would answer.
     """
     since = dict(declared.since)
+    retired = {step: dict(topics) for step, topics in declared.until}
     for step in declared.steps:
         for event_type in {each for alternatives in step.consumes for each in alternatives}:
             if not step.observer:
                 first = since.get(event_type, 0)
                 ends = [dict(each.since)[event_type] for each in later if event_type in dict(each.since)]
                 until = (ends[0] if ends else first) if later else _EVER
+                if step.retiring:
+                    until = min(until, retired.get(step.name, {}).get(event_type, 0))
                 yield event_type, (step, first, until)
 
 

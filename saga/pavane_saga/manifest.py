@@ -29,9 +29,10 @@ class Manifest:
         """The manifest for the compacted table of agents."""
         return Message(AGENTS, self.declared(()).to_json(), f"agent:{self.agent}".encode())
 
-    def declared(self, since: Iterable[tuple[str, int]]) -> Declared:
-        """The declaration of one lane: from these offsets on, this manifest answers."""
-        return Declared(agent=self.agent, version=self.version, steps=self.steps, since=tuple(sorted(since)))
+    def declared(self, since: Iterable[tuple[str, int]], until: Mapping[str, Mapping[str, int]] | None = None) -> Declared:
+        """The declaration of one lane: from these offsets on this manifest answers, a retiring step only up to others."""
+        ends = tuple(sorted((step, tuple(sorted(topics.items()))) for step, topics in (until or {}).items()))
+        return Declared(self.agent, self.version, self.steps, tuple(sorted(since)), ends)
 
 
 def manifest_of(agent: str, steps: Iterable[StepPlan], contracts: Mapping[str, str]) -> Manifest:
@@ -109,7 +110,7 @@ class Directory:
                 (manifest.agent, step)
                 for manifest in self.agents.values()
                 for step in manifest.steps
-                if wanted in step.produces
+                if wanted in step.produces and not step.retiring
             ]
             if not makers:
                 orphans.add(wanted)

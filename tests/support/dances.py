@@ -142,6 +142,70 @@ def fork_and_join(*, next_version: bool = False) -> Verification:
     )
 
 
+def one_goes_one_is_renamed() -> Verification:
+    """Two branches and a side step. In the next version the side step retires, one branch has another name, and the saga
+    has an end of its own making: what was begun under the old version is answered and undone by the new one."""
+    store = Store()
+    left, right, join = Agent("left"), Agent("right"), Agent("join")
+
+    @left.step(retry=TWICE)
+    async def go_left(asked: Asked, ctx: Context) -> Left:
+        store.do(ctx, "left")
+        return Left(refuse=asked.refuse)
+
+    @go_left.compensate(retry=PATIENT)
+    async def back_left(asked: Asked, done: Left | None, ctx: Context) -> None:
+        store.undo(ctx, "left")
+
+    @right.step(retry=TWICE)
+    async def go_right(asked: Asked, ctx: Context) -> Right:
+        store.do(ctx, "right")
+        return Right(refuse=asked.refuse)
+
+    @go_right.compensate(retry=PATIENT)
+    async def back_right(asked: Asked, done: Right | None, ctx: Context) -> None:
+        store.undo(ctx, "right")
+
+    async def _glance(asked: Asked, ctx: Context) -> None:
+        store.do(ctx, "also")
+
+    async def _look_away(asked: Asked, done: None, ctx: Context) -> None:
+        store.undo(ctx, "also")
+
+    glance = right.step(name="glance", retry=TWICE)(_glance)
+    glance.compensate(retry=PATIENT)(_look_away)
+
+    @join.step(effects=False)
+    async def meet(a: Left, b: Right) -> Done:
+        if a.refuse:
+            raise Rejected("no")
+        return Done()
+
+    next_left, next_right = Agent("left"), Agent("right")
+
+    @next_left.step(formerly="go_left", retry=TWICE)
+    async def turn_left(asked: Asked, ctx: Context) -> Left:
+        store.do(ctx, "left")
+        return Left(refuse=asked.refuse)
+
+    @turn_left.compensate(retry=PATIENT)
+    async def turn_back(asked: Asked, done: Left | None, ctx: Context) -> None:
+        store.undo(ctx, "left")
+
+    next_right.steps["go_right"] = go_right
+    retired = next_right.step(name="glance", retry=TWICE, retiring=True)(_glance)
+    retired.compensate(retry=PATIENT)(_look_away)
+
+    return Verification(
+        agents=[left, right, join],
+        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")],
+        starts={"to the end": Asked(), "no": Asked(refuse="join")},
+        invariant=_WithAdded(store, ["left", "right"]),
+        reset=store.clear,
+        next_versions=[next_left, next_right],
+    )
+
+
 def _next_join(store: Store, step: Step[..., object]) -> Agent:
     """The agent of that join as it will be: without its observers, with a step beside it that goes one way only."""
     upgraded = Agent("join")

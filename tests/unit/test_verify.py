@@ -33,6 +33,7 @@ DANCES = {
     "asked whether it happened": dances.asked_whether,
     "a point of no return": dances.point_of_no_return,
     "asks a person": dances.asks_a_person,
+    "one step goes, one is renamed": dances.one_goes_one_is_renamed,
 }
 
 

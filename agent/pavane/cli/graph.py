@@ -30,6 +30,6 @@ def graph(
     from pavane_saga.manifest import SagaPlan
 
     found = load_targets(targets)
-    steps = [step_plan(step) for agent in found.agents for step in agent.steps.values()]
+    steps = [step_plan(step) for agent in found.agents for step in agent.steps.values() if not step.options.retiring]
     sagas = [SagaPlan.of(saga) for saga in found.sagas]
     print((to_mermaid if form is Format.MERMAID else to_text)(steps, sagas, undo=undo), end="")

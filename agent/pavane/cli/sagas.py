@@ -109,6 +109,35 @@ def overdue(bus: BusOption = None, as_json: JsonOption = False) -> None:
     say(f"{len(found)} overdue" if found else "nothing is overdue")
 
 
+@app.command("owed")
+def owed(
+    whose: Annotated[str, typer.Argument(metavar="AGENT[/STEP]", help="An agent, or one step of it.", show_default=False)],
+    bus: BusOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what open sagas may still ask of an agent or a step: answers, and undos should they fail.
+
+    While anything is listed it must not go: keep it as `retiring`. Exits with 1 where something is owed, 3 where the bus
+    is unavailable.
+    """
+    from pavane.cli.session import check_deployed, with_bus
+    from pavane_saga.owed import Owed, list_owed
+
+    async def read(opened: Bus) -> list[Owed]:
+        await check_deployed(opened)
+        return await list_owed(opened, whose)
+
+    found = with_bus(bus, read)
+    if as_json:
+        print_json([each.to_json() for each in found])
+    else:
+        rows = [(each.saga, safe(each.subject or ""), each.step, each.what, each.event) for each in found]
+        print_table(("SAGA", "SUBJECT", "STEP", "OWES", "FOR"), rows)
+        say(f"{len(found)} owed: it must stay" if found else "nothing is owed: it may go")
+    if found:
+        raise typer.Exit(1)
+
+
 @app.command("show")
 def show(saga: SagaArgument, bus: BusOption = None, as_json: JsonOption = False) -> None:
     """Show a saga: what happened, its state, who owes what, which effects may stand.
