@@ -42,6 +42,7 @@ class Commits:
         self._roomy = asyncio.Event()
         self._crowded = False
         self._finishing = False
+        self._closed_in = False
 
     def settle(self, record: Record, name: str, done: Done) -> None:
         """A unit is finished: input, messages and state go into the next commit together."""
@@ -91,8 +92,11 @@ class Commits:
             self._dirty.clear()
             await self._commit()
 
-    def finish(self) -> None:
-        """Commit what has settled, then end :meth:`run`."""
+    def finish(self, *, drained: bool = False) -> None:
+        """Commit what has settled, then end :meth:`run`. ``drained``: nothing that was begun is left unfinished."""
+        if drained:
+            self._state.change(self._marks.close_in())
+            self._closed_in = True
         self._finishing = True
         self._dirty.set()
 
@@ -101,9 +105,8 @@ class Commits:
         done, remembered = self._progress.take()
         if remembered:
             self._state.change(remembered)
-        refreshed = self._marks.refresh()
-        if refreshed:
-            self._state.change(refreshed)
+        if not self._closed_in:
+            self._state.change(self._marks.refresh())
         outputs, self._outbox = self._outbox, []
         if self._has_room:
             self._roomy.set()

@@ -70,9 +70,10 @@ class LaneAtWork:
                 await stop.wait()
                 receiving.cancel()
                 self._releases.close()
-                if not await self._workers.drain(self._kit.limits.drain_s):
+                drained = await self._workers.drain(self._kit.limits.drain_s)
+                if not drained:
                     log.warning("lane %d of %s: work was given up at the end", self._lane.partition, self._lane.group)
-                self._commits.finish()
+                self._commits.finish(drained=drained)
                 await committing
                 self._workers.cancel()
         except* LaneLost:

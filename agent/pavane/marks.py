@@ -68,11 +68,22 @@ class Marks:
 
     def advance(self) -> dict[bytes, bytes | None]:
         """The row with the mark a window ahead of what was received."""
-        self._written = {topic: highest + self._window for topic, highest in self._highest.items()}
+        return self._row({topic: highest + self._window for topic, highest in self._highest.items()})
+
+    def _row(self, mark: dict[str, int]) -> dict[bytes, bytes | None]:
+        self._written = mark
         others = {"others": self._others} if self._others else {}
         until = {"until": self.until} if self.until else {}
         row = json.dumps({"version": self._version, "mark": self._written, **others, **until}, separators=(",", ":"))
         return {KEY: row.encode()}
+
+    def close_in(self) -> dict[bytes, bytes | None]:
+        """The row with the mark right behind what was received: nothing begins any more. What the lane's next holder may
+        take for begun, and a step that it retires still takes, is no more than that; and what a holder before this one
+        may have begun, where this one has not come to it.
+        """
+        exact = {topic: max(highest + 1, self._found.get(topic, 0)) for topic, highest in self._highest.items()}
+        return self._row(exact) if any(self._durable.get(topic, 0) > mark for topic, mark in exact.items()) else {}
 
     def refresh(self) -> dict[bytes, bytes | None]:
         """For any commit that is due anyhow: the row, where less than half of the window is left; else nothing."""

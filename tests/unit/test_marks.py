@@ -16,6 +16,22 @@ def record(offset: int, topic: str = "t") -> Record:
     return Record(topic, 0, offset, None, b"", (), 0)
 
 
+def test_who_leaves_draws_the_mark_in_and_what_a_step_is_to_retire_from_lies_there() -> None:
+    rows: dict[bytes, bytes] = {}
+    marks = Marks(Stored(rows, {"t": 0}), "v1", ["t"], 100)  # type: ignore[arg-type]
+    marks.cover([record(7)])
+    write(rows, marks.advance())
+    marks.committed()
+    write(rows, marks.close_in())
+    marks = Marks(Stored(rows, {"t": 8}), "v2", ["t"], 100, {"a/old": ["t"]})  # type: ignore[arg-type]
+    assert marks.until == {"a/old": {"t": 8}}
+    assert (marks.takes("a/old", record(7)), marks.takes("a/old", record(8))) == (True, False)
+    assert marks.takes("a/new", record(8))
+    write(rows, marks.advance())
+    later = Marks(Stored(rows, {"t": 50}), "v3", ["t"], 100, {"a/old": ["t"]})  # type: ignore[arg-type]
+    assert later.until == {"a/old": {"t": 8}}, "a later version does not take more"
+
+
 async def lanes_of(bus: MemoryBus) -> Lanes:
     await bus.create_topics([TopicSpec("t"), TopicSpec("u")])
     return await bus.lanes("g", ["t", "u"])
@@ -91,15 +107,22 @@ class Stored:
         return iter(())
 
 
-@given(st.lists(st.tuples(st.integers(1, 30), st.booleans(), st.booleans()), max_size=30), st.integers(2, 20))
+EndOfHolder = st.sampled_from(["works on", "dies", "leaves", "is gone before it begins"])
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.booleans(), EndOfHolder), max_size=30), st.integers(2, 20))
 def test_no_input_is_worked_on_that_a_later_holder_would_take_for_never_begun(
-    history: list[tuple[int, bool, bool]], window: int
+    history: list[tuple[int, bool, str]], window: int
 ) -> None:
     rows: dict[bytes, bytes] = {}
     begun: set[int] = set()
     offset = 0
     marks = Marks(Stored(rows, {"t": 0}), "v1", ["t"], window)  # type: ignore[arg-type]
-    for step, commits, dies in history:
+    for step, commits, end in history:
+        if end == "is gone before it begins":
+            marks = Marks(Stored(rows, {"t": 0}), "v1", ["t"], window)  # type: ignore[arg-type]
+            write(rows, marks.close_in())
+            marks = Marks(Stored(rows, {"t": 0}), "v1", ["t"], window)  # type: ignore[arg-type]
         offset += step
         if not marks.cover([record(offset)]):
             write(rows, marks.advance())
@@ -108,7 +131,12 @@ def test_no_input_is_worked_on_that_a_later_holder_would_take_for_never_begun(
         if commits:
             write(rows, marks.refresh())
             marks.committed()
-        if dies:
+        if end == "leaves":
+            write(rows, marks.close_in())
+            assert not Marks(Stored(rows, {"t": 0}), "v1", ["t"], window).may_have_begun(record(offset + 30 * window)), (  # type: ignore[arg-type]
+                "no more than a window ahead"
+            )
+        if end != "works on":
             marks = Marks(Stored(rows, {"t": 0}), "v1", ["t"], window)  # type: ignore[arg-type]
             assert all(marks.may_have_begun(record(each)) for each in begun)
 

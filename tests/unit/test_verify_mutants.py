@@ -194,6 +194,24 @@ def taken_when_granted(plan: Plan, history: History) -> str:
     return "taken" if history.granted else "before"
 
 
+def takes_nothing(marks: Marks, step: str, record: Record) -> bool:
+    return step not in marks.until
+
+
+UPGRADE_MUTANTS: Mapping[str, tuple[object, str, object]] = {
+    "a retiring step takes nothing that was begun before": (Marks, "takes", takes_nothing),
+}
+
+
+@pytest.mark.parametrize("mutant", UPGRADE_MUTANTS)
+def test_a_mutant_of_an_upgrade_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name, function = UPGRADE_MUTANTS[mutant]
+    monkeypatch.setattr(owner, name, function)
+    with pytest.raises(VerificationFailed) as caught:
+        verify(dances.one_goes_one_is_renamed(), histories=ENOUGH)
+    assert caught.value.report.findings[0].story
+
+
 PIVOT_MUTANTS: Mapping[str, tuple[object, str, object]] = {
     "the pivot does not wait for the rest": (engine, "pivot_grants", at_the_first_sight),
     "what fails after the pivot turns the saga back": (engine, "point_of", always_before),
