@@ -147,11 +147,13 @@ class Reception:
     def _grant_unit(self, record: Record, envelope: Envelope, delayed: Delayed | None = None) -> Unit:
         granted = read_grant(envelope)
         step = self.kit.plan.by_wire_name.get(granted.step)
-        if step is None or envelope.saga is None:
+        if step is None:
             gone = Problem("data", "step.gone", "the agent has no such step (any more)")
             raise UndecodableRecord("no grant", [gone])
         last = max(granted.inputs, key=lambda each: (each.depth, each.id))
-        completing = last.of_saga(envelope.saga).with_trace(envelope.trace)
+        if envelope.saga is not None:
+            last = last.of_saga(envelope.saga)
+        completing = last.with_trace(envelope.trace)
         return Unit(record, completing, step, may_have_begun=True, granted=granted, delayed=delayed)
 
     def _command_failed(self, record: Record, envelope: Envelope) -> list[Message]:

@@ -236,6 +236,28 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
+class Redriven:
+    """Somebody had a dead letter tried again: of that agent, at that place of its dead letters, for the ``number``-th time."""
+
+    agent: str
+    letter: str
+    step: str
+    number: int
+    who: str
+    why: str
+    at_ms: int
+
+    @property
+    def identity(self) -> str:
+        """Which letter, and for the how manyth time."""
+        return f"r:{self.agent}|{self.letter}|{self.number}"
+
+    def to_json(self) -> bytes:
+        """The fact as one JSON object."""
+        return _dump("redriven", self)
+
+
+@dataclass(frozen=True, slots=True)
 class Fired:
     """The coordinator's clock spoke: the deadline passed, or the start event of a saga never came.
 
@@ -302,7 +324,7 @@ class Declared:
         return write_json({**members, "since": dict(self.since), **until})
 
 
-Fact = Happened | Settled | Answered | Granted | Undone | UndoFailed | Decided | Fired | Ended | Declared
+Fact = Happened | Settled | Answered | Granted | Undone | UndoFailed | Decided | Redriven | Fired | Ended | Declared
 
 
 def fact_from_json(data: bytes) -> Fact:
@@ -354,13 +376,14 @@ _READERS: Mapping[str, TypeAdapter[Fact]] = {
     "undone": TypeAdapter(Undone),
     "undofailed": TypeAdapter(UndoFailed),
     "decided": TypeAdapter(Decided),
+    "redriven": TypeAdapter(Redriven),
     "fired": TypeAdapter(Fired),
     "ended": TypeAdapter(Ended),
     "declared": TypeAdapter(Declared),
 }
 
 
-def _dump(kind: str, fact: Settled | Answered | Granted | Undone | UndoFailed | Fired | Ended) -> bytes:
+def _dump(kind: str, fact: Settled | Answered | Granted | Undone | UndoFailed | Redriven | Fired | Ended) -> bytes:
     members = {name: getattr(fact, name) for name in fact.__slots__}
     if not members.get("retry", True):
         del members["retry"]

@@ -11,7 +11,7 @@ from pavane_events.errors import ContractViolation, UndecodableRecord, UnknownTo
 from pavane_events.partition import partition_of
 from pavane_events.record import Record
 from pavane_saga.engine import Failure, State, failure, open_debts, standing, status, stuck, unseen
-from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Granted, Happened, Settled, UndoFailed, Undone
+from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Granted, Happened, Redriven, Settled, UndoFailed, Undone
 from pavane_saga.history import History, Plan, Unit, declared_after
 from pavane_saga.manifest import Directory, SagaPlan, read_directory
 from pavane_saga.saga import SagaEnded
@@ -295,6 +295,8 @@ def _of_fact(telling: _Telling, fact: Fact) -> _Heard | None:
         case Decided():
             about = f" {fact.step}" if fact.step else ""
             return _Heard("decided", f"{_SAID[fact.verb]}{about}", fact.who, "", fact.why)
+        case Redriven():
+            return _Heard("decided", f"decided: redrive {fact.agent} {fact.letter}", fact.who, "", fact.why)
         case Fired():
             return _Heard("deadline", fact.detail or fact.rule, COORDINATOR, fact.rule)
         case _:

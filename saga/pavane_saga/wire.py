@@ -122,7 +122,7 @@ class UndoCommand:
 class GrantCommand:
     """A step may begin on those inputs: they travel with it. ``retry``: see :class:`~pavane_saga.facts.Granted`."""
 
-    saga: str
+    saga: str | None
     step: str
     causes: tuple[str, ...]
     inputs: tuple[bytes, ...]
@@ -133,7 +133,7 @@ class GrantCommand:
         again = {"retry": self.retry} if self.retry else {}
         head = write_json({"step": self.step, "causes": self.causes, **again})
         return Envelope(
-            id=derived("grant", self.saga, self.step, *self.causes, *([f"retry {self.retry}"] if self.retry else ())),
+            id=derived("grant", self.saga or "", self.step, *self.causes, *([f"retry {self.retry}"] if self.retry else ())),
             source=f"/{COORDINATOR}",
             type=GRANT,
             data=b"".join((head[:-1], b',"inputs":[', b",".join(self.inputs), b"]}")),

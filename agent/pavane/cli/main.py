@@ -11,7 +11,22 @@ from typing import Annotated, cast
 
 import typer
 
-from pavane.cli import answer, check, dead_letters, decisions, dev, graph, publish, run, sagas, tail, topics, trace, verify
+from pavane.cli import (
+    answer,
+    check,
+    dead_letters,
+    decisions,
+    dev,
+    graph,
+    publish,
+    redrive,
+    run,
+    sagas,
+    tail,
+    topics,
+    trace,
+    verify,
+)
 from pavane.cli.groups import leaves
 from pavane.cli.options import BUS_HELP
 from pavane.cli.output import safe, say
@@ -44,6 +59,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 _GROUPS = {"sagas": sagas.app, "topics": topics.app, "dead-letters": dead_letters.app, "dev": dev.app}
 for _name, _command in decisions.COMMANDS.items():
     sagas.app.command(_name)(_command)
+dead_letters.app.command("redrive")(redrive.redrive)
 sagas.app.command("waiting")(answer.waiting)
 _INVALID = (ConfigurationError, DeclarationError, ContractViolation, UndecodableRecord, UnknownTopic, RecordTooLarge)
 _EPILOG = (
