@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from pavane.retry import Retry
 from pavane.signature import accepts, read_signature
@@ -61,6 +61,8 @@ class Agent:
         external: bool = False,
         retiring: bool = False,
         formerly: str | None = None,
+        lock: Callable[..., str | None] | None = None,
+        lock_taken: Literal["wait", "refuse"] = "wait",
         fallback: Callable[..., object] | None = None,
     ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
@@ -78,6 +80,8 @@ class Agent:
         external: bool = False,
         retiring: bool = False,
         formerly: str | None = None,
+        lock: Callable[..., str | None] | None = None,
+        lock_taken: Literal["wait", "refuse"] = "wait",
         fallback: Callable[..., object] | None = None,
     ) -> Any:
         """Make a function a step: its annotations say which events it waits for and gives.
@@ -93,6 +97,10 @@ class Agent:
         ``retiring``: it takes nothing new, and stays for what it has begun, and for its undo, until nothing of it is owed
         any more (``pavane sagas owed``). ``formerly``: the name under which sagas know it; the function may be called
         otherwise now, on the wire the step keeps that name.
+        ``lock``: called with the step's events, it says what the saga must have to itself before the step begins, and keeps
+        until it ends, also where it is undone: ``lock=lambda order: order.customer``; None: nothing. Another saga's step
+        that needs the same waits for its turn, or (``lock_taken="refuse"``) fails. Sagas that wait for each other in a
+        circle are found, and one of them fails. A lock is the deployment's: name what it is of, as in ``"customer/17"``.
         ``fallback``: called with the same arguments while a circuit breaker is open, instead of waiting; its event is the
         answer.
         Raises :class:`DeclarationError` with every reason why the signature cannot work.
@@ -107,6 +115,8 @@ class Agent:
             pivot=pivot,
             external=external,
             retiring=retiring,
+            lock=lock,
+            lock_taken=lock_taken,
         )
 
         def declare(declared: Callable[..., Any]) -> AnyStep:
@@ -194,6 +204,11 @@ class Agent:
             problems.append(Problem(what, "step.fallback", "a fallback is called with the step's own arguments, by name"))
         if options.pivot and options.retriable:
             problems.append(Problem(what, "pivot.retriable", "the pivot may be refused: give it a compensate, not retriable"))
+        if options.pivot and options.lock is not None:
+            problems.append(Problem(what, "lock.pivot", "a pivot waits for a grant already: put the lock on a step before it"))
+        if signature is not None and options.lock is not None and not accepts(options.lock, signature, context=False):
+            given = ", ".join(parameter.name for parameter in signature.parameters)
+            problems.append(Problem(what, "step.lock", f"a lock is called with the step's events: lock=lambda {given}: ..."))
         if signature is not None and options.external and len(signature.parameters) < 2:
             two = "it takes an event of the saga and one from outside: async def decide(review: Review, answer: Answer)"
             problems.append(Problem(what, "external.alone", two))

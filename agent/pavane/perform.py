@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from pavane.answers import Answers
 from pavane.arms import (
+    Held,
     arms_key,
     decode_arms,
     decode_tombstone,
@@ -25,7 +26,11 @@ from pavane.waiting import Index, Waiting
 from pavane_events.envelope import Envelope
 from pavane_events.errors import ContractViolation, Problem
 from pavane_events.event import Event
+from pavane_saga.facts import Requested
 from pavane_saga.wire import GrantRead
+
+LONGEST_LOCK = 200
+"""Characters of what a step locks."""
 
 
 class Performer:
@@ -177,7 +182,31 @@ class Performer:
                     events[other.name] = read_event(arms[other.name], other)
         except ContractViolation as error:  # held under an older, wider contract
             return self._calls.refused(unit, "contract", error.problems)
+        if step.options.lock is not None:
+            asked = self._lock(unit, step.options.lock, arms, events)
+            if asked is not None:
+                return asked
         return await self._calls.call(unit, arms, events, {key: encode_filled(arms)})
+
+    def _lock(self, unit: Unit, lock: Callable[..., str | None], arms: Held, events: dict[str, Event]) -> Done | None:
+        """Ask for the lock that the step needs with these events; None where it needs none, and may be called."""
+        step = unit.step
+        try:
+            key = lock(**events)
+            if key is None:
+                return None
+            if not 0 < len(key) <= LONGEST_LOCK:
+                raise ValueError(f"a lock is a text of 1 to {LONGEST_LOCK} characters, or None")
+            key.encode()
+        except Exception as error:
+            problem = Problem("lock", "lock.failed", f"what is to be locked cannot be told: {type(error).__name__}")
+            return self._calls.refused(unit, "lock.failed", [problem])
+        saga = unit.envelope.saga or ""
+        work = self._calls.begin(unit)
+        causes = tuple(sorted(each.id for each in arms.values()))
+        asked = Requested(step.wire_name, causes, key, step.options.lock_taken == "refuse")
+        message = self._answers.fact(asked, saga, work)
+        return self._calls.finished(unit, work, Done([message], {arms_key(saga, step.wire_name): encode_arms(arms)}))
 
 
 def _is_refused(unit: Unit) -> bool:

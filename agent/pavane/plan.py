@@ -82,6 +82,7 @@ def step_plan(step: AnyStep) -> StepPlan:
         within_s=within.total_seconds() if within is not None else None,
         pivot=step.options.pivot,
         external=step.options.external,
+        locks=step.options.lock is not None,
         retriable=step.options.retriable,
         retiring=step.options.retiring,
         title=step.title if step.title != step.wire_name else "",

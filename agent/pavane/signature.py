@@ -128,10 +128,13 @@ def read_reconciliation(function: Callable[..., object], step: Signature, what: 
     return (contexts[0] if contexts else None), problems
 
 
-def accepts(function: Callable[..., object], signature: Signature) -> bool:
-    """Whether a function can be called as a step of that signature is: with its events, and its context, by name."""
+def accepts(function: Callable[..., object], signature: Signature, *, context: bool = True) -> bool:
+    """Whether a function can be called as a step of that signature is: with its events, and its context, by name.
+
+    ``context``: False where it is given the events alone.
+    """
     names = [parameter.name for parameter in signature.parameters]
-    if signature.context is not None:
+    if context and signature.context is not None:
         names.append(signature.context)
     try:
         inspect.signature(function).bind(**dict.fromkeys(names))

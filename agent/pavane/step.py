@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Generic, ParamSpec, TypeVar, cast, overload
+from typing import Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from pavane.context import Context, Outcome
 from pavane.retry import ASK, UNDO, Retry
@@ -64,6 +64,8 @@ class StepOptions:
     pivot: bool = field(default=False, kw_only=True)
     external: bool = field(default=False, kw_only=True)
     retiring: bool = field(default=False, kw_only=True)
+    lock: Callable[..., str | None] | None = field(default=None, kw_only=True)
+    lock_taken: Literal["wait", "refuse"] = field(default="wait", kw_only=True)
     fallback: Callable[..., object] | None
 
 
@@ -91,8 +93,8 @@ class Step(Generic[P, R_co]):
         self.reconciliation: Reconciliation | None = None
         self.is_join = len(signature.parameters) > 1
         """Whether it waits for more than one event of a saga."""
-        self.holds = self.is_join or options.pivot
-        """Whether its inputs are held in the lane's state until it may be called, once: a join's, or a pivot's."""
+        self.holds = self.is_join or options.pivot or options.lock is not None
+        """Whether its inputs are held in the lane's state until it may be called, once: of a join, a pivot, a lock."""
 
         self._by_type = {kind: each for each in reversed(signature.parameters) for kind in each.types}
         self._is_async = inspect.iscoroutinefunction(function)

@@ -9,14 +9,16 @@ from pavane_events.bus import MAX_RECORD_BYTES
 from pavane_events.envelope import Envelope, parse_structured
 from pavane_events.ids import derived
 from pavane_events.record import Message
-from pavane_saga.commands import Command, End, Grant, Halt, Park, Undo
+from pavane_saga.commands import Acquire, Command, End, Grant, Halt, Park, Refuse, Undo
 from pavane_saga.facts import Fact, Granted, Settled, UndoFailed
 from pavane_saga.history import History
+from pavane_saga.locks import LockOrder
 from pavane_saga.saga import Saga, SagaEnded
 from pavane_saga.wire import (
     COORDINATOR,
     ENDS,
     FACTS,
+    LOCKS,
     GrantCommand,
     UndoCommand,
     commands_topic,
@@ -55,6 +57,11 @@ class Clerk:
                 messages.append(self._undo(command))
             elif isinstance(command, Grant):
                 messages.extend(self._grant(command))
+            elif isinstance(command, Acquire):
+                messages.append(self._order(LockOrder("acquire", command.lock, self._id, command.refuse)))
+            elif isinstance(command, Refuse):
+                reason = f"{command.lock!r} is held by saga {command.holder}"
+                messages.append(self._fact(Settled(command.step, command.causes, "failed", False, "lock.taken", reason)))
             elif isinstance(command, Park):
                 what = (
                     "%s failed after the point of no return, and has to be done"
@@ -104,6 +111,11 @@ class Clerk:
             )
         return [self._fact(granted), message]
 
+    def _order(self, order: LockOrder) -> Message:
+        envelope = order.envelope(timestamp(self._now_s), f"/{COORDINATOR}")
+        trace = self._work.send(LOCKS, envelope.id, envelope.type, size=len(envelope.data))
+        return under(envelope, trace).to_message(LOCKS, key=order.key)
+
     def _fact(self, fact: Fact) -> Message:
         return self._sent(fact_envelope(fact, saga=self._id, source=f"/{COORDINATOR}", time_s=self._now_s), FACTS)
 
@@ -132,6 +144,8 @@ class Clerk:
             saga=self._id,
         )
         messages = [self._sent(envelope, SagaEnded.event_type)]
+        locks = sorted({request.lock for request in self._history.requests.values()})
+        messages += [self._order(LockOrder("release", lock, self._id)) for lock in locks]
         if command.let_go:
             reason = f"the saga is {command.verdict}; these arms can no longer be filled"
             messages.append(self._tell_agents(failed=False, code=f"saga.{command.verdict}", reason=reason))

@@ -35,6 +35,24 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Acquire:
+    """The saga needs that lock before a step of it may begin. ``refuse``: the step does not wait for it."""
+
+    lock: str
+    refuse: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """A step's lock is another saga's, and it does not wait: it fails."""
+
+    step: str
+    causes: tuple[str, ...]
+    lock: str = field(compare=False)
+    holder: str = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Park:
     """An undo failed for good, or a step after the pivot did: somebody has to decide. ``forward``: it is a step."""
 
@@ -54,5 +72,5 @@ class End:
     let_go: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
-Command = Halt | Undo | Grant | Park | End
+Command = Halt | Undo | Grant | Acquire | Refuse | Park | End
 """Equal commands are one command: what a later fact adds to it (outputs, a code) does not make another."""

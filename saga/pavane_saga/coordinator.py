@@ -15,7 +15,7 @@ from pavane_events.required import require_topics
 from pavane_saga.desk import Desk
 from pavane_saga.manifest import Directory, SagaPlan, read_directory
 from pavane_saga.saga import Saga, SagaEnded
-from pavane_saga.wire import ADMISSIONS, AGENTS, COORDINATOR, ENDS, FACTS
+from pavane_saga.wire import ADMISSIONS, AGENTS, COORDINATOR, ENDS, FACTS, LOCKS
 from pavane_tracing.store import SPANS_TOPIC
 from pavane_tracing.work import FLUSH_S, Tracing
 
@@ -90,7 +90,7 @@ async def _run_lanes(office: Office, stop: asyncio.Event) -> None:
 
 def topic_specs(sagas: Iterable[Saga]) -> list[TopicSpec]:
     """What the coordinator of these sagas needs to exist before it starts."""
-    names = {FACTS, ENDS, ADMISSIONS, SPANS_TOPIC, SagaEnded.event_type, dead_letters_topic(COORDINATOR)}
+    names = {FACTS, ENDS, ADMISSIONS, LOCKS, SPANS_TOPIC, SagaEnded.event_type, dead_letters_topic(COORDINATOR)}
     for saga in sagas:
         names |= {saga.intake, saga.starts.event_type, saga.completes.event_type}
         names |= {each.event_type for each in (*saga.fails, *saga.answers)}
@@ -109,7 +109,7 @@ async def _prepare(office: Office) -> None:
 
 def _topics(office: Office) -> Collection[str]:
     """What the lanes read now: facts, and every event topic known; intake comes when lanes are open for it."""
-    return [FACTS, *sorted(office.directory.topics())]
+    return [FACTS, LOCKS, *sorted(office.directory.topics())]
 
 
 async def _look_around(office: Office, lanes: Lanes, desks: "list[CoordinatorLane]") -> None:

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pavane_events.bus import Lane
 from pavane_events.dead_letter import Reason, dead_letter
-from pavane_events.envelope import Envelope, parse, parse_structured
+from pavane_events.envelope import NO_TRACE, Envelope, Trace, parse, parse_structured
 from pavane_events.errors import ContractViolation, Problem, ProblemsError, UndecodableRecord
+from pavane_events.ids import uuid7
 from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
 from pavane_saga.clerk import Clerk
@@ -15,12 +16,24 @@ from pavane_saga.commands import Command
 from pavane_saga.deadlines import Deadlines
 from pavane_saga.dossier import Dossier, Dossiers, Head
 from pavane_saga.engine import decide, due, failure, nothing_to_decide, open_debts
-from pavane_saga.facts import Answered, Declared, Ended, Fact, Fired, Happened, fact_from_json
+from pavane_saga.facts import Answered, Blocked, Declared, Ended, Fact, Fired, Happened, Locked, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.intake import Admission, admit
+from pavane_saga.locks import LockBook, LockOrder, read_order, told
 from pavane_saga.pivot import point_of
 from pavane_saga.saga import Saga
-from pavane_saga.wire import ADMISSIONS, COORDINATOR, FACTS, fact_envelope, fact_message, misplaced, read_fact
+from pavane_saga.wire import (
+    ADMISSIONS,
+    COORDINATOR,
+    FACTS,
+    LOCKS,
+    fact_envelope,
+    fact_message,
+    misplaced,
+    read_fact,
+    timestamp,
+    under,
+)
 from pavane_tracing.metrics import count_overdue
 from pavane_tracing.store import encode
 from pavane_tracing.work import Tracing, Work
@@ -58,6 +71,7 @@ class Batch:
     outputs: list[Message] = field(default_factory=list[Message])
     state: dict[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
     news: dict[str, list[News]] = field(default_factory=dict[str, list[News]])
+    blocked: list[News] = field(default_factory=list[News])
 
 
 class Desk:
@@ -81,6 +95,7 @@ class Desk:
         self._declared: dict[str, tuple[Declared, ...]] = {}
         self._versions = {key[2:].decode() for key, _ in lane.state.scan(b"w/")}
         self._plans: dict[str, Plan] = {}
+        self._locks = LockBook(self._lock_row, self._keep_lock_row)
         self.deadlines = Deadlines(clock)
         for prefix in (b"e/", b"d/"):
             for _, row in lane.state.scan(prefix):
@@ -117,6 +132,8 @@ class Desk:
                     self._held.append(record)
                     continue
                 self._take_admission(record)
+            elif record.topic == LOCKS:
+                self._take_lock(record)
             else:
                 self._take_news(record)
             self._batch.done[record.topic] = self._taken[record.topic] = record.offset + 1
@@ -139,6 +156,8 @@ class Desk:
             return
         if isinstance(fact, Declared):
             self._declare(fact, News(fact, envelope, record))
+        elif isinstance(fact, Blocked):
+            self._batch.blocked.append(News(fact, envelope, record))
         elif envelope.saga is not None:
             self._batch.news.setdefault(envelope.saga, []).append(News(fact, envelope, record))
 
@@ -253,6 +272,68 @@ class Desk:
         dossier.history = dossier.history.with_facts([answered])
         return False
 
+    # --- locks ---------------------------------------------------------------------------------------------------
+
+    def _take_lock(self, record: Record) -> None:
+        """An order to this lane as the owner of a key: its queue changes, and sagas are told."""
+        try:
+            envelope = parse(record)
+            order = read_order(envelope)
+            if partition_of(order.key.encode(), self._partitions) != self._lane.partition:
+                lost = "the record is not where murmur2 of its key puts it"
+                raise UndecodableRecord("misplaced", [Problem("partition", "partition.misplaced", lost)])
+        except UndecodableRecord as error:
+            self._dead(record, error)
+            return
+        work = self._process(envelope, record, order.saga, "")
+        for saga, fact in self._locks.follow(order, envelope.trace.traceparent):
+            stated = fact_envelope(fact, saga=saga, source=f"/{COORDINATOR}", time_s=self._clock())
+            if isinstance(fact, Blocked):  # the same may be told again; it is nobody's trace
+                self._batch.outputs.append(fact_message(replace(stated, id=uuid7()), NO_TRACE))
+                continue
+            if saga != order.saga:  # it goes on in its own trace, where it asked
+                trace = Trace(self._locks.trace_of(order.key, saga), None, None)
+            else:
+                trace = work.send(FACTS, stated.id, stated.type, saga=saga, size=len(stated.data))
+            self._batch.outputs.append(fact_message(stated, trace))
+        self._close(work, order.saga)
+
+    def _lock_row(self, key: bytes) -> bytes | None:
+        return self._batch.state[key] if key in self._batch.state else self._lane.state.get(key)
+
+    def _keep_lock_row(self, key: bytes, row: bytes | None) -> None:
+        self._batch.state[key] = row
+
+    def _look_for_circles(self) -> None:
+        """Sagas that hold a lock for which others wait: where they wait for a lock, too, its owner is asked who has that."""
+        for news in self._batch.blocked:
+            fact, saga = news.fact, news.envelope.saga or ""
+            if isinstance(fact, Blocked) and saga in {each for each, _ in fact.path}:
+                dossier = self._dossiers.find(saga)
+                if dossier is not None and self._awaited_locks(saga):
+                    now_ms = int(self._clock() * 1000)
+                    self._let_fire(dossier, Fired("deadlock", now_ms, told(fact.path)))
+            elif isinstance(fact, Blocked):
+                paths = ((*fact.path, (saga, lock)) for lock in self._awaited_locks(saga))
+                self._order(news, saga, [LockOrder("probe", path[-1][1], saga, path=path) for path in paths])
+
+    def _awaited_locks(self, saga: str) -> list[str]:
+        """The locks that a saga waits for; none where it is turned back."""
+        dossier = self._dossiers.find(saga)
+        if dossier is None or dossier.name is None or failure(self._plans[dossier.name], dossier.history) is not None:
+            return []
+        return sorted({each.lock for each in dossier.history.wanted()} - dossier.history.locks)
+
+    def _order(self, news: News, saga: str, orders: Sequence[LockOrder]) -> None:
+        if not orders:
+            return
+        work = self._process(news.envelope, news.record, saga, "")
+        for order in orders:
+            envelope = order.envelope(timestamp(self._clock()), f"/{COORDINATOR}")
+            trace = work.send(LOCKS, envelope.id, envelope.type, size=len(envelope.data))
+            self._batch.outputs.append(under(envelope, trace).to_message(LOCKS, key=order.key))
+        self._close(work, saga)
+
     # --- decisions -----------------------------------------------------------------------------------------------
 
     def fire(self, sagas: Iterable[str]) -> None:
@@ -270,17 +351,19 @@ class Desk:
             if saga_id in self._batch.news:
                 self.deadlines.add(saga_id, self._due_ms(dossier))  # first what was just heard, then the clock
                 continue
-            fact = self._fired(dossier)
-            start = next((each for each in dossier.history.events.values() if not each.causes), None)
-            envelope = fact_envelope(fact, saga=saga_id, source=f"/{COORDINATOR}", time_s=self._clock())
-            if start is not None:
-                envelope = envelope.with_trace(parse_structured(start.event).trace)
-            record = Record(FACTS, self._lane.partition, 0, saga_id.encode(), None, (), 0)
-            base = dossier.history
-            if dossier.name is None:
-                self._dossiers.name(dossier, next(iter(self._sagas)), dossier.started_ms)
-                base = History()
-            self._decide(dossier, [News(fact, envelope, record)], base, timer=True)
+            self._let_fire(dossier, self._fired(dossier))
+
+    def _let_fire(self, dossier: Dossier, fact: Fired) -> None:
+        start = next((each for each in dossier.history.events.values() if not each.causes), None)
+        envelope = fact_envelope(fact, saga=dossier.saga, source=f"/{COORDINATOR}", time_s=self._clock())
+        if start is not None:
+            envelope = envelope.with_trace(parse_structured(start.event).trace)
+        record = Record(FACTS, self._lane.partition, 0, dossier.saga.encode(), None, (), 0)
+        base = dossier.history
+        if dossier.name is None:
+            self._dossiers.name(dossier, next(iter(self._sagas)), dossier.started_ms)
+            base = History()
+        self._decide(dossier, [News(fact, envelope, record)], base, timer=True)
 
     def _still_awaited(self, dossier: Dossier) -> None:
         """Forget what has come since, or never will."""
@@ -330,6 +413,10 @@ class Desk:
         """Everything taken and fired since the last commit, decided; None where there is nothing to commit."""
         for saga_id, news in self._batch.news.items():
             self._hear(saga_id, news)
+            for each in news:
+                if isinstance(each.fact, Locked) and self._awaited_locks(saga_id):
+                    self._order(each, saga_id, [LockOrder("check", each.fact.lock, saga_id)])
+        self._look_for_circles()
         batch = self._batch
         batch.state.update(self._dossiers.changes)
         if not (batch.done or batch.outputs or batch.state):

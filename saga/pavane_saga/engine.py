@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pavane_saga.commands import Command, End, Halt, Park, Undo
+from pavane_saga.commands import Acquire, Command, End, Grant, Halt, Park, Refuse, Undo
 from pavane_saga.facts import Fact, Settled, UndoFailed
 from pavane_saga.history import History, Plan, Unit
 from pavane_saga.pivot import forward, is_held_up, pivot_grants, point_of, stuck_forward
@@ -57,11 +57,12 @@ def _derived(plan: Plan, history: History) -> tuple[Command, ...]:
     if failed is None:
         point = point_of(plan, history)
         all_seen = not unseen(plan, history)
+        locking = tuple(_locked(history))
         if point == "taken":
-            return (*forward(view, all_seen=all_seen), *_completed(view, held_up=is_held_up(plan, history)))
+            return (*locking, *forward(view, all_seen=all_seen), *_completed(view, held_up=is_held_up(plan, history)))
         if point == "before" and all_seen:
-            return (*pivot_grants(view), *_completed(view))
-        return ()
+            return (*locking, *pivot_grants(view), *_completed(view))
+        return locking
     halt = Halt(failed.code, failed.reason)
     if history.abandoned is not None:
         return (halt, End("abandoned"))
@@ -146,7 +147,20 @@ def nothing_to_decide(plan: Plan, history: History) -> bool:
         or history.fired
         or not plan.fails.isdisjoint(history.types)
         or not plan.asking.isdisjoint(history.types)
+        or history.requests
     )
+
+
+def _locked(history: History) -> Iterator[Command]:
+    """*Semantic lock*: "a gate before the step begins; a second saga that needs the key waits, or is refused by policy"."""
+    for request in history.wanted():
+        if request.lock in history.locks:
+            if all(cause in history.events for cause in request.causes):  # they travel with the grant
+                yield Grant(request.step, request.causes)
+        elif request.refuse and request.lock in history.refused:
+            yield Refuse(request.step, request.causes, request.lock, history.refused[request.lock])
+        else:
+            yield Acquire(request.lock, request.refuse)
 
 
 def _undo_order(view: View) -> Iterator[Undo]:

@@ -35,8 +35,8 @@ class StepPlan:
 
     ``effects``: an undo is owed. ``observer``: outside the bookkeeping, owes nothing. ``pivot``: it begins on a grant, and
     when it is done the saga only goes forward. ``external``: it waits for an event from outside, for ``within_s`` seconds.
-    ``retriable``: it is only ever finished, never undone. ``retiring``: it takes nothing new. ``title``: what people are
-    shown in place of its name, where that was another before.
+    ``locks``: it may wait for a lock. ``retriable``: it is only ever finished, never undone. ``retiring``: it takes
+    nothing new. ``title``: what people are shown in place of its name, where that was another before.
     """
 
     name: str
@@ -48,11 +48,12 @@ class StepPlan:
     pivot: bool = False
     external: bool = False
     retriable: bool = False
+    locks: bool = False
     retiring: bool = False
     title: str = ""
 
 
-_ONLY_IF_SO = frozenset({"pivot", "external", "retriable", "retiring", "title"})
+_ONLY_IF_SO = frozenset({"pivot", "external", "locks", "retriable", "retiring", "title"})
 """What is said of a step only where it is so."""
 
 
@@ -144,8 +145,84 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Requested:
+    """A step has its inputs and may not begin before its saga holds that lock. ``refuse``: it fails where another does."""
+
+    step: str
+    causes: Causes
+    lock: str
+    refuse: bool = False
+
+    @property
+    def identity(self) -> str:
+        """Step and causes."""
+        return f"k:{self.step}|{','.join(self.causes)}"
+
+    def to_json(self) -> bytes:
+        """The fact as one JSON object."""
+        return _dump("requested", self)
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """The saga holds that lock, until it ends."""
+
+    lock: str
+
+    @property
+    def identity(self) -> str:
+        """The lock."""
+        return f"l:{self.lock}"
+
+    def to_json(self) -> bytes:
+        """The fact as one JSON object."""
+        return _dump("locked", self)
+
+
+@dataclass(frozen=True, slots=True)
+class LockRefused:
+    """Another saga holds that lock, and the step that asked for it does not wait."""
+
+    lock: str
+    holder: str
+
+    @property
+    def identity(self) -> str:
+        """The lock."""
+        return f"m:{self.lock}"
+
+    def to_json(self) -> bytes:
+        """The fact as one JSON object."""
+        return _dump("lockrefused", self)
+
+
+Path = tuple[tuple[str, str], ...]
+"""Who waits for what: saga and lock; each is held by the next saga of the path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Told to a saga that holds the last lock of that path: whoever is on it waits for this saga. Not kept.
+
+    Where this saga is on the path itself, all of them wait in a circle, and it is the one that gives way.
+    """
+
+    path: Path
+
+    @property
+    def identity(self) -> str:
+        """The path."""
+        return f"b:{self.path!r}"
+
+    def to_json(self) -> bytes:
+        """The fact as one JSON object."""
+        return _dump("blocked", self)
+
+
+@dataclass(frozen=True, slots=True)
 class Granted:
-    """The coordinator let a step begin on those causes: the pivot, or (``retry``) a step that an operator asked for again.
+    """The coordinator let a step begin on those causes: the pivot, one whose lock the saga holds, or (``retry``) one that
+    an operator asked for again.
 
     Written once, with the command that carries it.
     """
@@ -261,10 +338,11 @@ class Redriven:
 class Fired:
     """The coordinator's clock spoke: the deadline passed, or the start event of a saga never came.
 
-    ``overdue``: the deadline of a saga passed that is to be reported only. It turns nothing back.
+    ``overdue``: the deadline of a saga passed that is to be reported only. It turns nothing back. ``deadlock``: it is one of
+    several that wait for each other's locks, and the one that has to give way.
     """
 
-    rule: Literal["deadline", "unknown", "overdue"]
+    rule: Literal["deadline", "unknown", "overdue", "deadlock"]
     at_ms: int
     detail: str = ""
 
@@ -324,7 +402,23 @@ class Declared:
         return write_json({**members, "since": dict(self.since), **until})
 
 
-Fact = Happened | Settled | Answered | Granted | Undone | UndoFailed | Decided | Redriven | Fired | Ended | Declared
+Fact = (
+    Happened
+    | Settled
+    | Answered
+    | Requested
+    | Locked
+    | LockRefused
+    | Blocked
+    | Granted
+    | Undone
+    | UndoFailed
+    | Decided
+    | Redriven
+    | Fired
+    | Ended
+    | Declared
+)
 
 
 def fact_from_json(data: bytes) -> Fact:
@@ -368,10 +462,18 @@ def _event(data: bytes, event: object) -> bytes:
 
 _EVENT = b',"event":'
 
+_Plain = (
+    Settled | Answered | Requested | Locked | LockRefused | Blocked | Granted | Undone | UndoFailed | Redriven | Fired | Ended
+)
+
 _READERS: Mapping[str, TypeAdapter[Fact]] = {
     "happened": TypeAdapter(Happened),
     "settled": TypeAdapter(Settled),
     "answered": TypeAdapter(Answered),
+    "requested": TypeAdapter(Requested),
+    "locked": TypeAdapter(Locked),
+    "lockrefused": TypeAdapter(LockRefused),
+    "blocked": TypeAdapter(Blocked),
     "granted": TypeAdapter(Granted),
     "undone": TypeAdapter(Undone),
     "undofailed": TypeAdapter(UndoFailed),
@@ -383,7 +485,7 @@ _READERS: Mapping[str, TypeAdapter[Fact]] = {
 }
 
 
-def _dump(kind: str, fact: Settled | Answered | Granted | Undone | UndoFailed | Redriven | Fired | Ended) -> bytes:
+def _dump(kind: str, fact: "_Plain") -> bytes:
     members = {name: getattr(fact, name) for name in fact.__slots__}
     if not members.get("retry", True):
         del members["retry"]

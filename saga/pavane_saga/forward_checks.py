@@ -30,6 +30,9 @@ def _pivots(steps: Sequence[StepPlan], saga: SagaPlan) -> Iterator[Finding]:
             for kind in sorted(set(step.produces) & set(saga.fails)):
                 message = f"it comes after the pivot and says {kind}, which nothing can undo any more: say it before the pivot"
                 yield Finding("fails.after-pivot", "error", step.name, message)
+            if step.locks:
+                message = "it comes after the pivot, so a circle of locks could not be broken: take the lock before the pivot"
+                yield Finding("lock.after-pivot", "warning", step.name, message)
             if step.effects:
                 message = "it comes after the pivot, so its undo is never called: say retriable=True and leave the undo out"
                 yield Finding("undo.after-pivot", "warning", step.name, message)

@@ -13,6 +13,9 @@ from pavane_saga.facts import (
     Fired,
     Granted,
     Happened,
+    Locked,
+    LockRefused,
+    Requested,
     Settled,
     StepPlan,
     UndoFailed,
@@ -137,11 +140,12 @@ class History:
 
     ``events`` by id; ``outputs``: the events that answered a unit; ``settled``: a unit's strongest settlement without an
     event (done > failed > skipped); ``answered``: what was admitted from outside, by type; ``granted``: the units that the
-    coordinator let begin, with the last retry; ``undone``, by an agent or by hand, beats ``undo_failed``, of which the
-    last retry counts; what operators decided: ``retries``, ``skipped``, ``abandoned``; ``types`` seen; ``fired`` and
-    ``failing`` turn the saga back, as ``fails`` events do, ``overdue`` does not; ``declarations``: the versions that
-    answers name. Where two facts compete for one place, which one gets it does not depend on which came first. ``due`` is
-    the engine's note: what it found due, and under which plan.
+    coordinator let begin, with the last retry; ``requests`` for locks, the ``locks`` that it holds, and those ``refused``,
+    with who holds them; ``undone``, by an agent or by hand, beats ``undo_failed``, of which the last retry counts; what
+    operators decided: ``retries``, ``skipped``, ``abandoned``; ``types`` seen; ``fired`` and ``failing`` turn the saga
+    back, as ``fails`` events do, ``overdue`` does not; ``declarations``: the versions that answers name. Where two facts
+    compete for one place, which one gets it does not depend on which came first. ``due`` is the engine's note: what it
+    found due, and under which plan.
     """
 
     __slots__ = (
@@ -155,8 +159,11 @@ class History:
         "failing",
         "fired",
         "granted",
+        "locks",
         "outputs",
         "overdue",
+        "refused",
+        "requests",
         "retries",
         "settled",
         "skipped",
@@ -173,6 +180,9 @@ class History:
     fired: Mapping[str, Fired]
     answered: Mapping[str, str]
     granted: Mapping[Unit, int]
+    requests: Mapping[Unit, Requested]
+    locks: frozenset[str]
+    refused: Mapping[str, str]
     overdue: Fired | None
     undone: frozenset[Unit]
     undo_failed: Mapping[Unit, UndoFailed]
@@ -193,6 +203,9 @@ class History:
         self.fired = {}
         self.answered = {}
         self.granted = {}
+        self.requests = {}
+        self.locks = frozenset()
+        self.refused = {}
         self.overdue = None
         self.undone = frozenset()
         self.undo_failed = {}
@@ -262,6 +275,9 @@ class History:
         copy.fired = self.fired
         copy.answered = self.answered
         copy.granted = self.granted
+        copy.requests = self.requests
+        copy.locks = self.locks
+        copy.refused = self.refused
         copy.overdue = self.overdue
         copy.undone = self.undone
         copy.undo_failed = self.undo_failed
@@ -291,9 +307,8 @@ class History:
             self._settle(identity, fact)
         elif isinstance(fact, Answered):
             self.answered = {**self.answered, fact.type: fact.event}
-        elif isinstance(fact, Granted):
-            unit = (fact.step, fact.causes)
-            self.granted = {**self.granted, unit: max(fact.retry, self.granted.get(unit, 0))}
+        elif isinstance(fact, Requested | Locked | LockRefused | Granted):
+            self._let_begin(fact)
         elif isinstance(fact, Undone):
             self.undone |= {(fact.step, fact.causes)}
         elif isinstance(fact, UndoFailed):
@@ -310,6 +325,17 @@ class History:
         elif isinstance(fact, Ended):
             self.ended = fact
 
+    def _let_begin(self, fact: Requested | Locked | LockRefused | Granted) -> None:
+        if isinstance(fact, Requested):
+            self.requests = {**self.requests, (fact.step, fact.causes): fact}
+        elif isinstance(fact, Locked):
+            self.locks |= {fact.lock}
+        elif isinstance(fact, LockRefused):
+            self.refused = {**self.refused, fact.lock: fact.holder}
+        else:
+            unit = (fact.step, fact.causes)
+            self.granted = {**self.granted, unit: max(fact.retry, self.granted.get(unit, 0))}
+
     def _decide(self, fact: Decided) -> None:
         unit = (fact.step, fact.causes)
         if fact.verb == "retry":
@@ -322,6 +348,12 @@ class History:
             self.skipped |= {unit}
         else:
             self.abandoned = fact
+
+    def wanted(self) -> Iterator[Requested]:
+        """The requests for locks whose units have not answered and were not let begin, in a fixed order."""
+        for unit, request in sorted(self.requests.items(), key=lambda each: each[0]):
+            if unit not in self.granted and unit not in self.settled and unit not in self.outputs:
+                yield request
 
     def retry_of(self, unit: Unit) -> int:
         """How often operators asked for that undo, or that step, again."""

@@ -75,7 +75,8 @@ def forward(view: View, *, all_seen: bool) -> Iterator[Command]:
     for each in failed:
         yield Park(each.step, each.causes, retry=each.retry, forward=True, code=each.code, reason=each.reason)
     for unit, decided in sorted(history.retries.items(), key=lambda each: each[0]):
-        yield Grant(*unit, retry=decided.number)
+        if all(cause in history.events for cause in unit[1]):
+            yield Grant(*unit, retry=decided.number)
     given_up = history.abandoned is not None
     if not given_up:
         if not all(_is_resolved(history, each) for each in failed):

@@ -11,7 +11,22 @@ from pavane_events.errors import ContractViolation, UndecodableRecord, UnknownTo
 from pavane_events.partition import partition_of
 from pavane_events.record import Record
 from pavane_saga.engine import Failure, State, failure, open_debts, standing, status, stuck, unseen
-from pavane_saga.facts import Decided, Declared, Ended, Fact, Fired, Granted, Happened, Redriven, Settled, UndoFailed, Undone
+from pavane_saga.facts import (
+    Decided,
+    Declared,
+    Ended,
+    Fact,
+    Fired,
+    Granted,
+    Happened,
+    Locked,
+    LockRefused,
+    Redriven,
+    Requested,
+    Settled,
+    UndoFailed,
+    Undone,
+)
 from pavane_saga.history import History, Plan, Unit, declared_after
 from pavane_saga.manifest import Directory, SagaPlan, read_directory
 from pavane_saga.saga import SagaEnded
@@ -288,6 +303,12 @@ def _of_fact(telling: _Telling, fact: Fact) -> _Heard | None:
         case Granted():
             again = f", retry {fact.retry}" if fact.retry else ""
             return _Heard("granted", f"may begin{again}", fact.step)
+        case Requested():
+            return _Heard("granted", f"needs the lock {fact.lock!r}", fact.step)
+        case Locked():
+            return _Heard("granted", f"the saga holds the lock {fact.lock!r}", COORDINATOR)
+        case LockRefused():
+            return _Heard("granted", f"the lock {fact.lock!r} is held by saga {fact.holder}", COORDINATOR)
         case Undone():
             return _Heard("undone", "undone", fact.step)
         case UndoFailed():

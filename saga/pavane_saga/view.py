@@ -66,13 +66,16 @@ class View:
         return unit in self.whole or unit in self.history.settled
 
     def owes_undo(self, unit: Unit) -> bool:
-        """ "Every done or failed step with effects"; not one that provably was never called."""
+        """ "Every done or failed step with effects"; not one that provably was never called. One that was let begin, and says
+        that it was skipped, may have been begun by a process that died."""
         if not self.plan.has_effects(unit[0]):
             return False
         settled = self.history.settled.get(unit)
         if settled is None or unit in self.history.outputs:
             return True
-        return settled.how == "done" or (settled.how == "failed" and settled.began)
+        if settled.how == "skipped":
+            return unit in self.history.granted
+        return settled.how == "done" or settled.began
 
     def outputs(self, unit: Unit) -> list[Happened]:
         """The events that a unit answered with, by part."""

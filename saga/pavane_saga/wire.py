@@ -18,6 +18,7 @@ ENDS = "pavane.ends"
 AGENTS = "pavane.agents"
 BREAKERS = "pavane.breakers"
 ADMISSIONS = "pavane.admissions"
+LOCKS = "pavane.locks"
 COORDINATOR = "pavane.coordinator"
 
 FACT_PREFIX = "pavane.fact."

@@ -50,9 +50,10 @@ def read_applications(path: Path | None = None) -> list[Application]:
 def _read_lines(lines: list[str]) -> list[Application]:
     reader = csv.DictReader(lines)
     wanted = set(ApplicationSubmitted.model_fields)
+    required = {name for name, field in ApplicationSubmitted.model_fields.items() if field.is_required()}
     names = list(reader.fieldnames or ())
     header = set(names)
-    problems = [Problem("line 1", "applications.column-missing", f"no column {name}") for name in sorted(wanted - header)]
+    problems = [Problem("line 1", "applications.column-missing", f"no column {name}") for name in sorted(required - header)]
     problems += [
         Problem("line 1", "applications.column-unknown", f"{name!r} is no column")
         for name in sorted(header - wanted - {_OUTCOME})
@@ -74,6 +75,9 @@ def _read_lines(lines: list[str]) -> list[Application]:
             problems.append(Problem(f"{where}, {_OUTCOME}", "applications.outcome", "it is yes, no or empty"))
             continue
         values: dict[str, object] = {name: value for name, value in row.items() if name != _OUTCOME}
+        for name in wanted - required:
+            if values.get(name) == "":
+                del values[name]  # nothing is known of it
         values["telephone"] = {"yes": True, "no": False}.get(str(row["telephone"]), row["telephone"])
         try:
             event = _event_of(values)

@@ -48,6 +48,8 @@ class ApplicationSubmitted(Event, type="credit.application-submitted", version=1
     job: Literal["unemployed_or_unskilled", "unskilled", "skilled", "management_or_self_employed"]
     dependants: int = Field(ge=0, le=20)
     telephone: bool
+    applicant_id: str | None = Field(default=None, min_length=1, max_length=64)
+    """Whose it is, where that is known: nobody has two applications open at once."""
 
 
 class ScoreComputed(Event, type="credit.score-computed", version=1):

@@ -31,7 +31,12 @@ RULES: dict[str, Callable[[ApplicationSubmitted], bool]] = {
 _SUSPICIOUS = 2
 
 
-@agent.step(within=timedelta(seconds=60))
+def whose(application: ApplicationSubmitted) -> str | None:
+    """One person has one application open at a time: what another saga of theirs has to wait for."""
+    return f"applicant/{application.applicant_id}" if application.applicant_id is not None else None
+
+
+@agent.step(within=timedelta(seconds=60), lock=whose)
 async def check_identity(application: ApplicationSubmitted, ctx: Context) -> FraudCleared | FraudSuspected:
     """Hold the identity, then look for contradictions."""
     books.ledger.do(ctx, application.application_id, "identity")

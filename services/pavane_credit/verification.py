@@ -64,7 +64,12 @@ _APPLICATIONS = {each.id: each.event for each in read_applications()}
 credit = Verification(
     agents=AGENTS,
     sagas=SAGAS,
-    starts={case: _APPLICATIONS[application] for case, application in _CASES.items()},
+    starts={
+        **{case: _APPLICATIONS[application] for case, application in _CASES.items()},
+        "two of one person": [
+            _APPLICATIONS[each].model_copy(update={"applicant_id": "ann"}) for each in ("DE-0001", "DE-0353")
+        ],
+    },
     answers=[Answer(ReviewRequested, clerk.judge)],
     invariant=ledgers_agree,
     reset=empty_ledgers,

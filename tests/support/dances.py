@@ -453,6 +453,100 @@ def point_of_no_return() -> Verification:
     )
 
 
+class Wanted(Event, type="dance.wanted"):
+    first: str
+    second: str
+    refuse: bool = False
+
+
+class One(Event, type="dance.one"):
+    second: str
+    refuse: bool = False
+
+
+class Other(Event, type="dance.other"):
+    """Said by the step that holds both."""
+
+
+@dataclass
+class Room:
+    """Something that only one saga may be in at a time, by name. ``crowded``: where two were at once."""
+
+    store: Store
+    inside: dict[str, str] = field(default_factory=dict[str, str])
+    crowded: list[str] = field(default_factory=list[str])
+
+    def enter(self, ctx: Context, name: str) -> None:
+        self.store.do(ctx, f"in {name}")
+        found = self.inside.setdefault(name, ctx.saga or "")
+        if found != ctx.saga:
+            self.crowded.append(f"{found} and {ctx.saga} are in {name}")
+            self.inside[name] = ctx.saga or ""
+
+    def leave(self, ctx: Context, name: str) -> None:
+        self.store.undo(ctx, f"in {name}")
+        if self.inside.get(name) == ctx.saga:
+            del self.inside[name]
+
+    def clear(self) -> None:
+        self.store.clear()
+        self.inside.clear()
+        self.crowded.clear()
+
+
+def one_at_a_time(policy: Literal["wait", "refuse"] = "wait") -> Verification:
+    """Two rooms, each for one saga at a time; each saga needs both, in an order of its own: they may wait in a circle."""
+    room = Room(Store())
+    first, second, last = Agent("first"), Agent("second"), Agent("last")
+
+    @first.step(lock=lambda wanted: wanted.first or None, lock_taken=policy, retry=TWICE)
+    async def enter(wanted: Wanted, ctx: Context) -> One:
+        room.enter(ctx, wanted.first)
+        return One(second=wanted.second, refuse=wanted.refuse)
+
+    @enter.compensate(retry=PATIENT)
+    async def leave(wanted: Wanted, done: One | None, ctx: Context) -> None:
+        room.leave(ctx, wanted.first)
+
+    @second.step(lock=lambda one: one.second or None, lock_taken=policy, retry=TWICE)
+    async def enter_other(one: One, ctx: Context) -> Other:
+        room.enter(ctx, one.second)
+        if one.refuse:
+            raise Rejected("not here")
+        return Other()
+
+    @enter_other.compensate(retry=PATIENT)
+    async def leave_other(one: One, done: Other | None, ctx: Context) -> None:
+        room.leave(ctx, one.second)
+
+    @last.step(effects=False, retry=TWICE)
+    async def finish(other: Other, ctx: Context) -> Done:
+        for name in [name for name, saga in room.inside.items() if saga == ctx.saga]:
+            del room.inside[name]  # what it did there is done with: the next may enter when it has ended
+        return Done()
+
+    def never_two(history: HistoryPlayed) -> None:
+        assert not room.crowded, room.crowded
+        for saga in history.sagas:
+            expected = 2 if saga.verdict == "completed" else 0
+            assert len(room.store.standing(saga.id)) == expected, f"{saga.verdict}: {room.store.standing(saga.id)}"
+
+    one_way, other_way = Wanted(first="a", second="b"), Wanted(first="b", second="a")
+    return Verification(
+        agents=[first, second, last],
+        sagas=[Saga("dance", starts=Wanted, completes=Done, deadline=timedelta(minutes=5), intake="dance.intake")],
+        starts={
+            "one": one_way,
+            "no": Wanted(first="a", second="b", refuse=True),
+            "none": Wanted(first="", second="b"),
+            "two the same way": [one_way, one_way],
+            "two in a circle": [one_way, other_way],
+        },
+        invariant=never_two,
+        reset=room.clear,
+    )
+
+
 class Reviewed(Event, type="dance.reviewed"):
     ok: bool
 

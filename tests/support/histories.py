@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from pavane_events.buses.address import open_bus
-from pavane_saga.commands import Command, End, Grant, Halt, Undo
+from pavane_saga.commands import Acquire, Command, End, Grant, Halt, Refuse, Undo
 from pavane_saga.engine import due, open_debts, standing, status
 from pavane_saga.facts import Declared, Ended, Fact, Happened, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
@@ -51,6 +51,8 @@ def _said(command: Command) -> str:
         return f"undo {command.step} {','.join(command.causes)} {command.outcome} {','.join(command.outputs)} {command.retry}"
     if isinstance(command, Grant):
         return f"grant {command.step} {','.join(command.causes)} {command.retry}"
+    if isinstance(command, Acquire | Refuse):
+        return f"{type(command).__name__.lower()} {command.lock}"
     return f"end {command.verdict}" if isinstance(command, End) else f"park {command.step} {command.code} {command.retry}"
 
 

@@ -139,6 +139,10 @@ def test_an_undo_after_the_pivot_is_a_warning() -> None:
     assert found(CHARGE, PACK, PAY, undone, TELL)["undo.after-pivot"].where == "shipping/send"
 
 
+def test_a_lock_after_the_pivot_is_a_warning() -> None:
+    assert found(CHARGE, PACK, PAY, replace(SEND, locks=True), TELL)["lock.after-pivot"].where == "shipping/send"
+
+
 def test_a_step_beside_the_pivot_that_nothing_undoes_is_a_warning() -> None:
     beside = replace(PACK, effects=False, retriable=True)
     assert found(CHARGE, beside, PAY, SEND, TELL)["retriable.before-pivot"].where == "packing/pack"

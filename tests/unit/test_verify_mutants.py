@@ -10,6 +10,7 @@ from pavane import Context, Fence, commits
 from pavane.context import Outcome
 from pavane.marks import Marks
 from pavane.overlay import Overlay
+from pavane.perform import Performer
 from pavane.testing import VerificationFailed, verify
 from pavane_credit.ledger import Ledger
 from pavane_credit.verification import credit
@@ -21,7 +22,9 @@ from pavane_events.record import Message, Record
 from pavane_saga import coordinator, engine
 from pavane_saga.commands import End, Grant, Undo
 from pavane_saga.engine import Failure
+from pavane_saga.facts import Fact
 from pavane_saga.history import History, Plan, Unit
+from pavane_saga.locks import LockBook, LockOrder
 from pavane_saga.view import View
 from support import dances
 
@@ -34,6 +37,7 @@ State = Mapping[bytes, bytes | None]
 _undo_order = cast("Callable[[View], Iterator[Undo]]", vars(engine)["_undo_order"])
 _owes_undo = View.owes_undo
 _failure = engine.failure
+_follow = LockBook.follow
 _get = Overlay.get
 _apply = cast("Callable[[MemoryLane, Mapping[str, int], State | None], None]", vars(MemoryLane)["_apply"])
 _do = Ledger.do
@@ -209,6 +213,35 @@ def test_a_mutant_of_an_upgrade_is_caught(mutant: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(owner, name, function)
     with pytest.raises(VerificationFailed) as caught:
         verify(dances.one_goes_one_is_renamed(), histories=ENOUGH)
+    assert caught.value.report.findings[0].story
+
+
+def begins_at_once(performer: Performer, *_: object) -> None:
+    return None
+
+
+def never_given_back(book: LockBook, order: LockOrder, traceparent: str | None = None) -> Iterator[tuple[str, Fact]]:
+    return iter(()) if order.verb == "release" else _follow(book, order, traceparent)
+
+
+def skipped_is_skipped(view: View, unit: Unit) -> bool:
+    settled = view.history.settled.get(unit)
+    return (settled is None or settled.how != "skipped") and _owes_undo(view, unit)
+
+
+LOCK_MUTANTS: Mapping[str, tuple[object, str, object]] = {
+    "a step does not wait for its lock": (Performer, "_lock", begins_at_once),
+    "a lock is not given back": (LockBook, "follow", never_given_back),
+    "a step that was let begin and says skipped owes no undo": (View, "owes_undo", skipped_is_skipped),
+}
+
+
+@pytest.mark.parametrize("mutant", LOCK_MUTANTS)
+def test_a_mutant_of_the_lock_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name, function = LOCK_MUTANTS[mutant]
+    monkeypatch.setattr(owner, name, function)
+    with pytest.raises(VerificationFailed) as caught:
+        verify(dances.one_at_a_time(), histories=ENOUGH)
     assert caught.value.report.findings[0].story
 
 

@@ -232,12 +232,16 @@ async def _state(bus: Bus, story: "Story", decided: "Sequence[Decided]") -> None
 
 
 def _described(command: "Command") -> str:
-    from pavane_saga.commands import End, Halt, Undo
+    from pavane_saga.commands import Acquire, End, Grant, Halt, Refuse, Undo
 
     if isinstance(command, Undo):
         return f"undo {command.step}" + (f" (retry {command.retry})" if command.retry else "")
     if isinstance(command, End):
         return f"the saga ends {command.verdict}"
+    if isinstance(command, Grant):
+        return f"{command.step} may begin" + (f" (retry {command.retry})" if command.retry else "")
+    if isinstance(command, Acquire | Refuse):
+        return f"the lock {command.lock!r}"
     return "all agents are told" if isinstance(command, Halt) else f"parked: {command.step}"
 
 

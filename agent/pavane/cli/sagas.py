@@ -109,6 +109,27 @@ def overdue(bus: BusOption = None, as_json: JsonOption = False) -> None:
     say(f"{len(found)} overdue" if found else "nothing is overdue")
 
 
+@app.command("locks")
+def locks(bus: BusOption = None, as_json: JsonOption = False) -> None:
+    """List the locks that sagas hold, and who waits for them, in order.
+
+    Read from the topics alone. Exits with 3 where the bus is unavailable.
+    """
+    from pavane.cli.session import check_deployed, with_bus
+    from pavane_saga.locks import Held, list_locks
+
+    async def read(opened: Bus) -> list[Held]:
+        await check_deployed(opened)
+        return await list_locks(opened)
+
+    found = with_bus(bus, read)
+    if as_json:
+        print_json([each.to_json() for each in found])
+        return
+    print_table(("LOCK", "HELD BY", "WAITING"), [(safe(each.lock), each.holder, " ".join(each.waiting)) for each in found])
+    say(f"{len(found)} held" if found else "no lock is held")
+
+
 @app.command("owed")
 def owed(
     whose: Annotated[str, typer.Argument(metavar="AGENT[/STEP]", help="An agent, or one step of it.", show_default=False)],

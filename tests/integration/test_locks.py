@@ -1,0 +1,150 @@
+"""Locks between sagas on four lanes: nobody shares, nobody waits for ever, and a circle is found and named."""
+
+import asyncio
+import random
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+
+from pavane import Agent, Context, Event, Saga
+from pavane.runner import Surroundings, run
+from pavane_credit import clerk
+from pavane_credit.applications import read_applications
+from pavane_credit.choreography import AGENTS, SAGAS
+from pavane_events.bus import Bus, TopicSpec
+from pavane_events.buses.memory import MemoryBus
+from pavane_events.envelope import Envelope, parse
+from pavane_saga.facts import Fired
+from pavane_saga.intake import saga_id_of
+from pavane_saga.locks import list_locks
+from pavane_saga.saga import SagaEnded
+from pavane_saga.wire import FACTS, read_fact
+
+
+class Wanted(Event, type="rooms.wanted"):
+    rooms: tuple[str, str]
+
+
+class Entered(Event, type="rooms.entered"):
+    rooms: tuple[str, str]
+
+
+class Left(Event, type="rooms.left"):
+    pass
+
+
+class Hotel:
+    """Rooms for one saga each. Every saga enters two of them, in an order of its own, and stays until it ends."""
+
+    def __init__(self) -> None:
+        self.inside: dict[str, str] = {}
+        self.crowded: list[str] = []
+        first, second = Agent("first"), Agent("second")
+
+        @first.step(lock=lambda wanted: wanted.rooms[0])
+        async def enter(wanted: Wanted, ctx: Context) -> Entered:
+            self._enter(wanted.rooms[0], ctx)
+            await asyncio.sleep(random.uniform(0, 0.01))
+            return Entered(rooms=wanted.rooms)
+
+        @enter.compensate
+        async def leave(wanted: Wanted, done: Entered | None, ctx: Context) -> None:
+            self._leave(wanted.rooms[0], ctx)
+
+        @second.step(lock=lambda entered: entered.rooms[1])
+        async def enter_other(entered: Entered, ctx: Context) -> Left:
+            self._enter(entered.rooms[1], ctx)
+            await asyncio.sleep(random.uniform(0, 0.01))
+            for room in entered.rooms:
+                self._leave(room, ctx)
+            return Left()
+
+        @enter_other.compensate
+        async def leave_other(entered: Entered, done: Left | None, ctx: Context) -> None:
+            self._leave(entered.rooms[1], ctx)
+
+        self.agents = [first, second]
+        self.saga = Saga("staying", starts=Wanted, completes=Left, deadline=timedelta(minutes=2), intake="rooms.intake")
+
+    def _enter(self, room: str, ctx: Context) -> None:
+        if self.inside.setdefault(room, ctx.saga or "") != ctx.saga:
+            self.crowded.append(f"{self.inside[room]} and {ctx.saga} are in {room}")
+
+    def _leave(self, room: str, ctx: Context) -> None:
+        if self.inside.get(room) == ctx.saga:
+            del self.inside[room]
+
+
+async def ended(bus: Bus, count: int) -> list[SagaEnded]:
+    async with asyncio.timeout(60):
+        while True:
+            found = [SagaEnded.from_json(record.value or b"") async for record in bus.read(SagaEnded.event_type)]
+            if len(found) >= count:
+                return found
+            await asyncio.sleep(0.02)
+
+
+def test_two_hundred_sagas_share_five_rooms_on_four_lanes() -> None:
+    hotel, chance = Hotel(), random.Random(7)
+
+    async def scenario() -> None:
+        async with MemoryBus(partitions=4) as bus:
+            await bus.create_topics([TopicSpec("rooms.intake"), TopicSpec(SagaEnded.event_type)])
+            stop = asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(run(hotel.agents, [hotel.saga], bus, stop, Surroundings(trace=False)))
+                for number in range(200):
+                    one, other = chance.sample("abcde", 2)
+                    data = Wanted(rooms=(one, other)).to_json()
+                    start = Envelope(id=str(number), source="/t", type=Wanted.event_type, data=data)
+                    await bus.publish([start.to_message("rooms.intake", key=saga_id_of("/t", str(number)))])
+                ends = Counter([each.verdict for each in await ended(bus, 200)])
+                facts = [read_fact(parse(record)) async for record in bus.read(FACTS)]
+                circles = [fact for fact in facts if isinstance(fact, Fired) and fact.rule == "deadlock"]
+                assert ends["completed"] + ends["compensated"] == 200
+                assert ends["compensated"] == len(circles) > 0, "only who had to give way failed"
+                assert all("waits for" in each.detail and "held by" in each.detail for each in circles)
+                assert await list_locks(bus) == [], "everything was given back"
+                stop.set()
+
+    asyncio.run(scenario())
+    assert hotel.crowded == []
+    assert hotel.inside == {}
+
+
+def test_one_person_has_one_application_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDIT_LEDGERS", ":memory:locks-")
+    first, second, stranger = (each.event for each in read_applications()[:3])
+    of_ann = [each.model_copy(update={"applicant_id": "ann"}) for each in (first, second)]
+
+    async def scenario() -> None:
+        async with MemoryBus(partitions=2) as bus:
+            clerk.desk.give(bus)
+            await bus.create_topics([TopicSpec("credit.applications"), TopicSpec(SagaEnded.event_type)])
+            stop = asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(run((*AGENTS, clerk.agent), SAGAS, bus, stop))
+                for each in (*of_ann, stranger):
+                    start = Envelope(
+                        id=each.application_id, source="/t", type=each.event_type, data=each.to_json(), subject="s"
+                    )
+                    await bus.publish([start.to_message("credit.applications")])
+                await ended(bus, 3)
+                stop.set()
+            topics = ("credit.fraud-cleared", "credit.fraud-suspected", SagaEnded.event_type)
+            order = [
+                (record.timestamp_ms, topic, (record.key or b"").decode())
+                for topic in topics
+                async for record in bus.read(topic)
+            ]
+            mine = [saga_id_of("/t", each.application_id) for each in of_ann]
+            checked = {saga: at for at, topic, saga in order if topic != SagaEnded.event_type}
+            over = {saga: at for at, topic, saga in order if topic == SagaEnded.event_type}
+            earlier, later = sorted(mine, key=lambda saga: checked[saga])
+            assert over[earlier] <= checked[later], "the other was looked at when the first was over"
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        clerk.desk.give(None)
