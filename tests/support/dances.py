@@ -48,11 +48,13 @@ class Store:
     effects: dict[str, tuple[str, str, bool]] = field(default_factory=dict[str, tuple[str, str, bool]])
     heard: list[str] = field(default_factory=list[str])
 
-    def do(self, ctx: Context, what: str) -> None:
+    def do(self, ctx: Context, what: str) -> bool:
+        """Whether it is done for the first time."""
         known = self.effects.get(ctx.idempotency_key)
         if known is not None and not known[2]:
             raise EffectUndone(ctx.idempotency_key)
         self.effects[ctx.idempotency_key] = (ctx.saga or "", what, True)
+        return known is None
 
     def undo(self, ctx: Context, what: str) -> None:
         self.effects[ctx.idempotency_key] = (ctx.saga or "", what, False)
@@ -477,7 +479,8 @@ class Room:
     crowded: list[str] = field(default_factory=list[str])
 
     def enter(self, ctx: Context, name: str) -> None:
-        self.store.do(ctx, f"in {name}")
+        if not self.store.do(ctx, f"in {name}"):
+            return  # it is there, or was: nobody enters twice by one key
         found = self.inside.setdefault(name, ctx.saga or "")
         if found != ctx.saga:
             self.crowded.append(f"{found} and {ctx.saga} are in {name}")

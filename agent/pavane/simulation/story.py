@@ -112,6 +112,8 @@ def _told(record: Record) -> Iterator[tuple[str, str]]:
         return
     if record.topic == FACTS:
         yield from _fact(envelope)
+    elif record.topic.endswith(".dead-letters"):
+        yield record.topic, "dead letter"
     elif ".retry-" in record.topic:
         yield record.topic, "waits to be tried again"
     elif envelope.type == UNDO:
@@ -124,8 +126,6 @@ def _told(record: Record) -> Iterator[tuple[str, str]]:
         yield COORDINATOR, "the saga turns back, or lets its joins go"
     elif envelope.type == SagaEnded.event_type:
         yield COORDINATOR, f"ended: {SagaEnded.from_json(envelope.data).verdict}"
-    elif record.topic.endswith(".dead-letters"):
-        yield record.topic, "dead letter"
     elif envelope.step is not None or envelope.saga is not None:
         yield envelope.step or COORDINATOR, f"says {envelope.type}"
 
