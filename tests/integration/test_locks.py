@@ -42,7 +42,13 @@ class Hotel:
         self.crowded: list[str] = []
         first, second = Agent("first"), Agent("second")
 
-        @first.step(lock=lambda wanted: wanted.rooms[0])
+        def one_room(wanted: Wanted) -> str:
+            return wanted.rooms[0]
+
+        def other_room(entered: Entered) -> str:
+            return entered.rooms[1]
+
+        @first.step(lock=one_room)
         async def enter(wanted: Wanted, ctx: Context) -> Entered:
             self._enter(wanted.rooms[0], ctx)
             await asyncio.sleep(random.uniform(0, 0.01))
@@ -52,7 +58,7 @@ class Hotel:
         async def leave(wanted: Wanted, done: Entered | None, ctx: Context) -> None:
             self._leave(wanted.rooms[0], ctx)
 
-        @second.step(lock=lambda entered: entered.rooms[1])
+        @second.step(lock=other_room)
         async def enter_other(entered: Entered, ctx: Context) -> Left:
             self._enter(entered.rooms[1], ctx)
             await asyncio.sleep(random.uniform(0, 0.01))

@@ -500,9 +500,16 @@ class Room:
 def one_at_a_time(policy: Literal["wait", "refuse"] = "wait") -> Verification:
     """Two rooms, each for one saga at a time; each saga needs both, in an order of its own: they may wait in a circle."""
     room = Room(Store())
+
+    def first_room(wanted: Wanted) -> str | None:
+        return wanted.first or None
+
+    def second_room(one: One) -> str | None:
+        return one.second or None
+
     first, second, last = Agent("first"), Agent("second"), Agent("last")
 
-    @first.step(lock=lambda wanted: wanted.first or None, lock_taken=policy, retry=TWICE)
+    @first.step(lock=first_room, lock_taken=policy, retry=TWICE)
     async def enter(wanted: Wanted, ctx: Context) -> One:
         room.enter(ctx, wanted.first)
         return One(second=wanted.second, refuse=wanted.refuse)
@@ -511,7 +518,7 @@ def one_at_a_time(policy: Literal["wait", "refuse"] = "wait") -> Verification:
     async def leave(wanted: Wanted, done: One | None, ctx: Context) -> None:
         room.leave(ctx, wanted.first)
 
-    @second.step(lock=lambda one: one.second or None, lock_taken=policy, retry=TWICE)
+    @second.step(lock=second_room, lock_taken=policy, retry=TWICE)
     async def enter_other(one: One, ctx: Context) -> Other:
         room.enter(ctx, one.second)
         if one.refuse:
