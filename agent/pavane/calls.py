@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from pavane.answers import ROOM, Answers, Inputs, UnfitOutput
+from pavane.asking import ask
 from pavane.attempts import Failure, Policy, attempt
-from pavane.context import Context
+from pavane.context import Context, Outcome
 from pavane.kit import Kit
 from pavane.step import Outputs, call
 from pavane.tiers import Delay, to_tier
@@ -53,7 +54,9 @@ class Calls:
         policy = Policy(step.options.retry, deadline_s)
         work.attach()
         try:
-            result = await attempt(once, policy, unit, self._kit, work, self._aside, fallback)
+            result: Outputs | Failure | Delay | None = await self._found(unit, inputs, events, work)
+            if result is None:
+                result = await attempt(once, policy, unit, self._kit, work, self._aside, fallback)
             if isinstance(result, Delay):
                 return self._delayed(unit, inputs, result, work, changes)
             if not isinstance(result, Failure):
@@ -67,6 +70,17 @@ class Calls:
         finally:
             work.detach()
             work.end()
+
+    async def _found(self, unit: Unit, inputs: Inputs, events: dict[str, Event], work: Work) -> Outputs | None:
+        """What a step that is done again on somebody's word had brought about before, where it can be asked; else None."""
+        if not unit.retry or unit.step.reconciliation is None:
+            return None
+
+        def context(number: int) -> Context:
+            return self._context(unit, inputs, number, None, outcome="unknown")
+
+        found = await ask(unit.step, events, context, unit, self._kit, work, self._aside)
+        return found.outputs if found.outcome == "done" else None
 
     def refused(self, unit: Unit, code: str, problems: Sequence[Problem]) -> Done:
         """An input that the step cannot take: it fails, and as it provably was never called it owes no undo."""
@@ -164,7 +178,9 @@ class Calls:
             changes = {**changes, place: Waiting(step, inputs.causes, delay.attempts, due_ms, arms).encode()}
         return self.finished(unit, work, Done([message], changes))
 
-    def _context(self, unit: Unit, inputs: Inputs, number: int, deadline_s: float | None) -> Context:
+    def _context(
+        self, unit: Unit, inputs: Inputs, number: int, deadline_s: float | None, *, outcome: Outcome = "done"
+    ) -> Context:
         saga = unit.envelope.saga
         name = unit.step.wire_name
         return Context(
@@ -174,6 +190,7 @@ class Calls:
             breakers=self._kit.breakers,
             attempt=number,
             deadline=datetime.fromtimestamp(deadline_s, UTC) if deadline_s is not None else None,
+            outcome=outcome,
         )
 
     def _fallback(

@@ -3,14 +3,13 @@
 import functools
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 from pavane.answers import Answers
+from pavane.asking import ask
 from pavane.attempts import Failure, Policy, attempt
 from pavane.context import Context, Outcome
 from pavane.kit import Kit
 from pavane.perform import read_event
-from pavane.retry import ASK, Retry
 from pavane.step import AnyStep, Found, Outputs
 from pavane.tiers import Delay, to_tier
 from pavane.units import UNDO_UNIT, Done, UndoUnit
@@ -67,28 +66,15 @@ class Undoer:
         except ContractViolation as error:
             return Failure("undo.undecodable", "; ".join(f"{each.where} {each.code}" for each in error.problems), 0, dead=True)
         found = Found(request.outcome, done)
-        if request.outcome == "unknown" and step.reconciliation is not None:
-            found = await self._ask(unit, step, step.reconciliation.retry, inputs, work)
+        if request.outcome == "unknown":
+            asking = functools.partial(self._context, unit, outcome="unknown")
+            found = await ask(step, inputs, asking, unit, self._kit, work, self._aside)
 
         async def once(number: int) -> object:
             await step.perform_undo(inputs, found.outputs, self._context(unit, number, found.outcome))
             return None
 
         return await attempt(once, Policy(step.undo.retry), unit, self._kit, work, self._aside)
-
-    async def _ask(self, unit: UndoUnit, step: AnyStep, retry: Retry, inputs: dict[str, Event], work: Work) -> Found:
-        """Ask the step's reconciliation whether it took effect. Its pauses are spent here, however long it wants them."""
-
-        async def once(number: int) -> Found:
-            return await step.perform_reconciliation(inputs, self._context(unit, number, "unknown"))
-
-        short = replace(retry, first_s=min(retry.first_s, ASK.most_s), most_s=min(retry.most_s, ASK.most_s))
-        answer = await attempt(once, Policy(short), unit, self._kit, work, self._aside)
-        found = answer if isinstance(answer, Found) else Found("unknown")
-        if isinstance(answer, Failure):
-            log.warning("nobody knows whether %s took effect: %s", unit.request.step, answer.reason)
-        work.event("reconciled", {"pavane.outcome": found.outcome})
-        return found
 
     def _context(self, unit: UndoUnit, number: int, outcome: Outcome) -> Context:
         request, saga = unit.request, unit.envelope.saga or ""

@@ -1,0 +1,346 @@
+"""The point of no return, at work: granted once, refused or taken; and past it everything is done in the end."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from pavane import Agent, Context, Event, Rejected, Retry, Saga
+from pavane_events.envelope import Envelope, parse
+from pavane_events.errors import DeclarationError
+from pavane_saga.facts import Decided, Granted, Settled, Verb
+from pavane_saga.intake import saga_id_of
+from pavane_saga.story import read_story
+from pavane_saga.wire import GRANT, GrantCommand, fact_envelope
+from support.stage import Stage, stage, until
+
+SOON = Retry(attempts=2, first_s=0.001)
+
+
+class Asked(Event, type="pivot.asked"):
+    pay: str = "yes"
+
+
+class Held(Event, type="pivot.held"):
+    pay: str
+
+
+class Paid(Event, type="pivot.paid"):
+    by: str
+
+
+class Refused(Event, type="pivot.refused"):
+    pass
+
+
+class Sent(Event, type="pivot.sent"):
+    to: str
+
+
+class Shop:
+    """Hold, pay, send. ``calls`` says who was called, in order; ``jammed``: sending fails; ``was_sent``: it had happened."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.jammed = False
+        self.was_sent: Sent | bool = False
+        stock, till, door = Agent("stock"), Agent("till"), Agent("door")
+
+        @stock.step
+        async def hold(asked: Asked) -> Held:
+            self.calls.append("hold")
+            return Held(pay=asked.pay)
+
+        @hold.compensate
+        async def let_go(asked: Asked, done: Held | None) -> None:
+            self.calls.append("let go")
+
+        @till.step(pivot=True, retry=SOON)
+        async def pay(asked: Asked, held: Held, ctx: Context) -> Paid | Refused:
+            self.calls.append("pay")
+            if held.pay == "no":
+                raise Rejected("no money")
+            return Refused() if held.pay == "refused" else Paid(by=ctx.idempotency_key)
+
+        @pay.compensate
+        async def pay_back(asked: Asked, held: Held, done: Paid | Refused | None) -> None:
+            self.calls.append("pay back")
+
+        @door.step(retriable=True, retry=SOON)
+        async def send(paid: Paid) -> Sent:
+            self.calls.append("send")
+            if self.jammed:
+                raise OSError("the door is jammed")
+            return Sent(to="ann")
+
+        @send.reconcile(retry=SOON)
+        async def sent(paid: Paid) -> Sent | bool:
+            return self.was_sent
+
+        self.agents = [stock, till, door]
+        self.saga = Saga("buying", starts=Asked, completes=Sent, fails=Refused, intake="pivot.intake")
+
+    def run(self, scenario: Callable[[Stage], Awaitable[None]]) -> None:
+        async def on_stage() -> None:
+            async with stage(self.agents, [self.saga]) as running:
+                await scenario(running)
+
+        asyncio.run(on_stage())
+
+
+async def failure(running: Stage, saga: str, number: int = 1) -> Settled:
+    """The fact that a step failed for the ``number``-th time."""
+
+    async def failed() -> Settled | None:
+        found = [each for each in await running.facts(saga) if isinstance(each, Settled) and each.how == "failed"]
+        return found[-1] if len(found) == number else None
+
+    return await until(failed)
+
+
+async def decided(running: Stage, saga: str, verb: Verb, number: int = 1) -> None:
+    """What ``pavane sagas`` states about the one step that failed."""
+    fact = await failure(running, saga, number)
+    decision = Decided(verb, fact.step, fact.causes, number, "ann", "because", int(time.time() * 1000))
+    stated = fact_envelope(decision, saga=saga, source="/operators/ann", time_s=time.time())
+    await running.send(stated.to_message("pavane.facts"))
+
+
+def test_it_is_granted_once_and_the_saga_completes() -> None:
+    shop = Shop()
+
+    async def scenario(running: Stage) -> None:
+        saga = await running.publish({})
+        assert await running.ended(saga) == "completed"
+        assert [fact for fact in await running.facts(saga) if isinstance(fact, Granted)] != []
+        commands = await running.events("till.commands", saga)
+        assert [each.type for each in commands] == [GRANT]
+
+    shop.run(scenario)
+    assert shop.calls == ["hold", "pay", "send"]
+
+
+@pytest.mark.parametrize("answer", ["no", "refused"])
+def test_refused_everything_is_undone_itself_included(answer: str) -> None:
+    shop = Shop()
+
+    async def scenario(running: Stage) -> None:
+        assert await running.ended(await running.publish({"pay": answer})) == "compensated"
+
+    shop.run(scenario)
+    assert shop.calls == ["hold", "pay", "pay back", "let go"]
+
+
+def test_what_fails_after_it_is_parked_and_done_when_somebody_says_so() -> None:
+    shop = Shop()
+    shop.jammed = True
+
+    async def scenario(running: Stage) -> None:
+        saga = await running.publish({})
+        await decided(running, saga, "retry")
+        await failure(running, saga, 2)
+        shop.jammed = False
+        await decided(running, saga, "retry", 2)
+        assert await running.ended(saga) == "completed"
+
+    shop.run(scenario)
+    assert shop.calls == ["hold", "pay", "send", "send", "send", "send", "send"]
+
+
+def test_a_step_that_had_happened_after_all_is_not_done_again() -> None:
+    shop = Shop()
+    shop.jammed, shop.was_sent = True, Sent(to="bob")
+
+    async def scenario(running: Stage) -> None:
+        saga = await running.publish({})
+        await decided(running, saga, "retry")
+        assert await running.ended(saga) == "completed"
+        (event,) = await running.events(Sent.event_type, saga)
+        assert Sent.from_json(event.data) == Sent(to="bob")
+
+    shop.run(scenario)
+    assert shop.calls == ["hold", "pay", "send", "send"]
+
+
+def test_left_undone_on_the_way_to_the_end_the_saga_is_abandoned() -> None:
+    shop = Shop()
+    shop.jammed = True
+
+    async def scenario(running: Stage) -> None:
+        saga = await running.publish({})
+        await decided(running, saga, "skip")
+        assert await running.ended(saga) == "abandoned"
+
+    shop.run(scenario)
+    assert "let go" not in shop.calls
+
+
+def test_a_parked_saga_is_told_so_by_its_story() -> None:
+    shop = Shop()
+    shop.jammed = True
+
+    async def scenario(running: Stage) -> None:
+        saga = await running.publish({})
+
+        async def parked() -> bool:
+            story = await read_story(running.bus, saga)
+            return story is not None and story.summary.state == "parked"
+
+        await until(parked)
+        story = await read_story(running.bus, saga)
+        assert story is not None
+        assert [(each.step, each.code) for each in story.stuck] == [("door/send", "attempts.exhausted")]
+        assert story.failure is None
+
+    shop.run(scenario)
+
+
+def an_event(name: str) -> bytes:
+    return b'{"specversion":"1.0","id":"%s","source":"/t","type":"x","data":{}}' % name.encode()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        GrantCommand("s", "till/gone", ("c",), (an_event("c"),)),
+        GrantCommand("s", "till/pay", ("c",), ()),
+        GrantCommand("s", "till/pay", ("c",), (an_event("d"),)),
+        GrantCommand("s", "till/pay", ("c",), (an_event("c"),)),
+    ],
+    ids=["no such step", "no inputs", "other inputs", "an input that the step does not take"],
+)
+def test_a_grant_that_cannot_be_followed_is_a_failure_and_a_dead_letter(command: GrantCommand) -> None:
+    shop = Shop()
+
+    async def scenario(running: Stage) -> None:
+        await running.ended(await running.publish({}))  # everybody is there
+        shop.calls.clear()
+        saga = saga_id_of("/t", "nobody")
+        order = replace(command, saga=saga)
+        await running.send(order.envelope(time.time()).to_message("till.commands", key=saga))
+
+        async def failed() -> list[Settled]:
+            return [each for each in await running.facts(saga) if isinstance(each, Settled)]
+
+        (fact,) = await until(failed)
+        assert (fact.step, fact.how, fact.began) == (order.step, "failed", False)
+        assert len(await running.dead("till")) == 1
+
+    shop.run(scenario)
+    assert shop.calls == []
+
+
+def test_a_second_event_for_it_is_refused() -> None:
+    shop = Shop()
+
+    async def scenario(running: Stage) -> None:
+        saga = await running.publish({})
+        assert await running.ended(saga) == "completed"
+        (held,) = await running.events(Held.event_type, saga)
+        await running.send(replace(held, id="another").to_message())
+
+        async def refused() -> list[str]:
+            return [each["error_code"] for each in await running.dead("till")]
+
+        assert await until(refused) == ["join.arm-filled"]
+
+    shop.run(scenario)
+
+
+def test_what_cannot_work_is_refused_at_import() -> None:
+    agent = Agent("wrong")
+    with pytest.raises(DeclarationError, match="the pivot may be refused"):
+
+        @agent.step(pivot=True, retriable=True)
+        async def both(asked: Asked) -> None: ...
+
+    with pytest.raises(DeclarationError, match="it takes an event of the saga and one from outside"):
+
+        @agent.step(external=True)
+        async def alone(asked: Asked) -> None: ...
+
+    def nothing() -> str:
+        return "x"
+
+    with pytest.raises(DeclarationError, match="a lock is called with the step's events"):
+
+        @agent.step(lock=nothing)
+        async def locked(asked: Asked) -> None: ...
+
+
+# --- answers from outside -------------------------------------------------------------------------------------------
+
+
+class Allowed(Event, type="pivot.allowed"):
+    ok: bool
+
+
+def test_an_answer_is_admitted_once_while_its_saga_runs() -> None:
+    desk, calls = Agent("desk"), list[bool]()
+
+    @desk.step(effects=False, external=True, within=timedelta(minutes=1))
+    async def allow(asked: Asked, allowed: Allowed) -> Sent:
+        calls.append(allowed.ok)
+        return Sent(to="ann")
+
+    saga = Saga("asking", starts=Asked, completes=Sent, answers=Allowed, intake="pivot.intake")
+
+    def answer(saga_id: str, name: str, data: bytes = b'{"ok":true}') -> Envelope:
+        return Envelope(id=name, source="/ann", type=Allowed.event_type, data=data, saga=saga_id)
+
+    async def on_stage() -> None:
+        async with stage([desk], [saga]) as running:
+            first = await running.publish({})
+
+            async def asked() -> list[Envelope]:
+                return await running.events(Asked.event_type, first)
+
+            await until(asked)
+            for each in (
+                answer(first, "torn", b'{"ok":"perhaps"}'),
+                answer("11111111-1111-5111-8111-111111111111", "nobody"),
+                answer(first, "yes"),
+                answer(first, "yes"),
+                answer(first, "no", b'{"ok":false}'),
+            ):
+                await running.send(each.to_message("pivot.intake", key="anything"))
+            assert await running.ended(first) == "completed"
+            await running.send(answer(first, "late").to_message("pivot.intake"))
+            missing = answer(first, "whose")
+            await running.send(replace(missing, saga=None).to_message("pivot.intake", key="x"))
+
+            async def all_dead() -> list[str] | None:
+                found = sorted(each["error_code"] for each in await running.dead("pavane.coordinator"))
+                return found if len(found) == 5 else None
+
+            found = await until(all_dead)
+            assert {"answer.no-saga", "answer.not-waited-for", "bool_parsing"} <= set(found)
+            assert found.count("answer.not-waited-for") + found.count("answer.given") == 3
+
+    asyncio.run(on_stage())
+    assert calls == [True]
+
+
+def test_who_is_not_answered_in_time_fails_and_says_for_what_he_waited() -> None:
+    desk = Agent("desk")
+
+    @desk.step(effects=False, external=True, within=timedelta(seconds=0.3))
+    async def allow(asked: Asked, allowed: Allowed) -> Sent:
+        return Sent(to="ann")
+
+    saga = Saga("asking", starts=Asked, completes=Sent, answers=Allowed, intake="pivot.intake")
+
+    async def on_stage() -> None:
+        async with stage([desk], [saga]) as running:
+            first = await running.publish({})
+            assert await running.ended(first) == "compensated"
+            story = await read_story(running.bus, first)
+            assert story is not None
+            assert story.failure is not None
+            assert story.failure.reason == "nobody outside answered desk/allow in time"
+            assert parse((await running.records("pavane.ends"))[0]).saga == first
+
+    asyncio.run(on_stage())
