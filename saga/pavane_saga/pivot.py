@@ -68,7 +68,7 @@ def forward(view: View, *, all_seen: bool) -> Iterator[Command]:
     """*Pivot*: after its done "the saga only goes forward, deadlines only report, and any failure parks it".
 
     What an operator asks for again is granted again; a step that was skipped, or done by hand, holds up nothing. Where
-    nothing runs any more and ``completes`` cannot come, because of what was skipped, the saga ends *abandoned*.
+    nothing runs any more and ``completes`` cannot come, because no event came of that step, the saga ends *abandoned*.
     """
     history = view.history
     failed = _failed(view.plan, history)
@@ -81,7 +81,7 @@ def forward(view: View, *, all_seen: bool) -> Iterator[Command]:
     if not given_up:
         if not all(_is_resolved(history, each) for each in failed):
             return
-        given_up = bool(history.skipped) and view.plan.completes not in history.types
+        given_up = bool(failed) and view.plan.completes not in history.types
     if given_up and (history.abandoned is not None or (all_seen and all(debt.waiting for debt in view.debts))):
         yield End("abandoned", tuple((debt.event, debt.step) for debt in view.debts))
 

@@ -737,10 +737,11 @@ class TestPivot:
         saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED, PAID, CONFIRMED, NO_THANKS)
         assert saga.tell(again(verb)) == (COMPLETED,)
 
-    def test_left_where_nothing_leads_to_the_end_any_more_the_saga_is_abandoned(self) -> None:
+    @pytest.mark.parametrize("verb", ["done", "skip"])
+    def test_left_where_nothing_leads_to_the_end_any_more_the_saga_is_abandoned(self, verb: Verb) -> None:
         not_confirmed = settled("trip/confirm", "paid", "failed", code="no-mail")
         saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED, PAID, not_confirmed)
-        assert saga.tell(again("skip", of=not_confirmed)) == ()
+        assert saga.tell(again(verb, of=not_confirmed)) == ()
         assert saga.tell(THANKED) == (End("abandoned"),)
 
     def test_it_can_be_abandoned_as_it_is(self) -> None:
