@@ -5,7 +5,7 @@ In earnest nobody runs it, and people answer by ``pavane answer``, or by an even
 
 from collections.abc import AsyncIterator
 
-from opentelemetry import trace
+from opentelemetry.trace import Span, SpanContext
 
 from pavane import Agent, Context
 from pavane.settings import load_settings
@@ -13,7 +13,7 @@ from pavane_credit.choreography import decision
 from pavane_credit.events import CreditDeclined, FraudSuspected, Rating, ReviewAnswered, ReviewRequested
 from pavane_events.bus import Bus
 from pavane_events.buses.address import open_bus
-from pavane_events.envelope import Envelope
+from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.propagation import trace_of
 
 agent = Agent("credit-clerk")
@@ -57,7 +57,7 @@ class Desk:
             subject=answer.application_id,
             dataschema=ReviewAnswered.dataschema(),
             saga=saga,
-            trace=trace_of(trace.get_current_span().get_span_context()),
+            trace=_trace(context.span),
         )
         await self._bus.publish([envelope.to_message(decision.intake, key=saga)])
 
@@ -76,6 +76,12 @@ async def review(asked: ReviewRequested, ctx: Context) -> None:
 async def tell_applicant(no: CreditDeclined | FraudSuspected, ctx: Context) -> None:
     """A letter of refusal; in the demo a line in the log."""
     ctx.logger.info("refused", application=no.application_id)
+
+
+def _trace(span: Span) -> Trace:
+    """Under what asked, not under this call: its own span is kept by the commit that settles it, which may never be."""
+    parent = getattr(span, "parent", None)
+    return trace_of(parent if isinstance(parent, SpanContext) else span.get_span_context())
 
 
 def judge(asked: ReviewRequested) -> ReviewAnswered:

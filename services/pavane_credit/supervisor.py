@@ -55,7 +55,7 @@ class Processes:
     def __init__(self, bus: str, log: Path, environment: Mapping[str, str]) -> None:
         self._bus = bus
         self._log = log
-        self._environment = {**os.environ, **environment, "PAVANE_BUS": bus}
+        self._environment = {**os.environ, **environment}
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._peaks: dict[str, float] = {}
 

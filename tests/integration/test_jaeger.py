@@ -164,7 +164,8 @@ def declared_edges() -> set[tuple[str, str]]:
     for step in STEPS:
         agent = step.name.partition("/")[0]
         heard = {kind for kinds in step.consumes for kind in kinds}
-        edges.add((agent, COORDINATOR_SERVICE))
+        if not step.observer:
+            edges.add((agent, COORDINATOR_SERVICE))
         if step.effects or ApplicationSubmitted.event_type in heard:
             edges.add((COORDINATOR_SERVICE, agent))
         edges |= {(maker.name.partition("/")[0], agent) for maker in STEPS if heard & set(maker.produces)}

@@ -40,6 +40,7 @@ def run(targets: TargetsArgument, bus: BusOption = None) -> None:
     from pavane_tracing.work import FLUSH_S
 
     settings = settings_for(bus)
+    os.environ["PAVANE_BUS"] = settings.bus  # what an agent's lifespan opens by the settings is the same bus
     set_up_logs(settings.log)
     found = load_targets(targets)
     check_start(found)
