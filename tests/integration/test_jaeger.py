@@ -169,7 +169,7 @@ def declared_edges() -> set[tuple[str, str]]:
         if step.effects or ApplicationSubmitted.event_type in heard:
             edges.add((COORDINATOR_SERVICE, agent))
         edges |= {(maker.name.partition("/")[0], agent) for maker in STEPS if heard & set(maker.produces)}
-    return edges
+    return {(parent, child) for parent, child in edges if parent != child}
 
 
 def test_a_saga_found_by_its_id_is_one_trace_with_one_root_and_no_orphan(traced: Traced) -> None:
