@@ -288,7 +288,7 @@ def test_an_event_that_is_no_json_fails_its_saga_and_a_new_coordinator_can_still
             async with stage(agents, [SAGA], bus=bus) as running:
                 assert await running.ended(saga) == "compensated"
                 assert await running.ended(await running.publish({"n": 1}, name="after")) == "completed"
-            assert undone == [5]
+            assert undone == [], "it left before that event came, and its mark says so: nothing of it can have begun"
         await bus.close()
 
     asyncio.run(scenario())
