@@ -67,7 +67,8 @@ credit = Verification(
     starts={
         **{case: _APPLICATIONS[application] for case, application in _CASES.items()},
         "two of one person": [
-            _APPLICATIONS[each].model_copy(update={"applicant_id": "ann"}) for each in ("DE-0001", "DE-0353")
+            _APPLICATIONS[each].model_copy(update={"applicant_id": "ann", "application_id": f"ANN-{each}"})
+            for each in ("DE-0001", "DE-0353")
         ],
     },
     answers=[Answer(ReviewRequested, clerk.judge)],
