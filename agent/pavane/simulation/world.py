@@ -36,6 +36,9 @@ DEPLOYMENT = "simulation"
 PARKED_AFTER_S = 5.0
 """A saga in which something has failed for good, and nothing has happened for so long, is parked."""
 
+MOST_PARKED = 50
+"""How often somebody asks again for what failed for good: its reason is gone, so it should not fail any more."""
+
 IDLE_S = 300.0
 """When nothing has happened for so long, time goes by faster and faster: somebody may be waited for, for days."""
 
@@ -200,6 +203,9 @@ class World:
                 return None
             if self.loop.time() - last_s > PARKED_AFTER_S and not ended:
                 failed = self._park(sagas, parked)
+                if len(parked) > MOST_PARKED:
+                    self.worn_out = True
+                    return f"{parked[-1].step} failed for good, and again however often it was asked for"
                 if failed:
                     last_s = self.loop.time()
                     await self._retry(failed)
