@@ -12,13 +12,12 @@ from pavane_events.record import Message
 from pavane_saga.commands import Acquire, Command, End, Grant, Halt, Park, Refuse, Undo
 from pavane_saga.facts import Fact, Granted, Settled, UndoFailed
 from pavane_saga.history import History
-from pavane_saga.locks import LockOrder
+from pavane_saga.locks import LockOrder, order_message
 from pavane_saga.saga import Saga, SagaEnded
 from pavane_saga.wire import (
     COORDINATOR,
     ENDS,
     FACTS,
-    LOCKS,
     GrantCommand,
     UndoCommand,
     commands_topic,
@@ -79,8 +78,7 @@ class Clerk:
         return self._sent(envelope, ENDS)
 
     def _undo(self, command: Undo) -> Message:
-        decided = self._history.retries.get((command.step, command.causes))
-        corrected = dict(decided.corrected) if decided is not None else {}
+        corrected = self._corrected(command)
         order = UndoCommand(
             saga=self._id,
             step=command.step,
@@ -97,11 +95,9 @@ class Clerk:
         return self._fact(UndoFailed(command.step, command.causes, "undo.too-large", reason, command.retry))
 
     def _grant(self, command: Grant) -> list[Message]:
-        decided = self._history.retries.get((command.step, command.causes))
-        corrected = dict(decided.corrected) if decided is not None else {}
         granted = Granted(command.step, command.causes, command.retry)
         self.stated.append(granted)
-        inputs = self._events(command.causes, corrected)
+        inputs = self._events(command.causes, self._corrected(command))
         order = GrantCommand(self._id, command.step, command.causes, inputs, command.retry)
         message = self._sent(order.envelope(self._now_s), commands_topic(command.step.partition("/")[0]))
         if message.size() > MAX_RECORD_BYTES:
@@ -112,9 +108,12 @@ class Clerk:
         return [self._fact(granted), message]
 
     def _order(self, order: LockOrder) -> Message:
-        envelope = order.envelope(timestamp(self._now_s), f"/{COORDINATOR}")
-        trace = self._work.send(LOCKS, envelope.id, envelope.type, size=len(envelope.data))
-        return under(envelope, trace).to_message(LOCKS, key=order.key)
+        return order_message(order, self._work, self._now_s)
+
+    def _corrected(self, command: Undo | Grant) -> Mapping[str, str]:
+        """The data that an operator gave for this try, by event type."""
+        decided = self._history.retries.get((command.step, command.causes))
+        return dict(decided.corrected) if decided is not None else {}
 
     def _fact(self, fact: Fact) -> Message:
         return self._sent(fact_envelope(fact, saga=self._id, source=f"/{COORDINATOR}", time_s=self._now_s), FACTS)

@@ -19,7 +19,7 @@ from pavane_saga.engine import decide, due, failure, nothing_to_decide, open_deb
 from pavane_saga.facts import Answered, Blocked, Declared, Ended, Fact, Fired, Happened, Locked, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.intake import Admission, admit
-from pavane_saga.locks import LockBook, LockOrder, read_order, told
+from pavane_saga.locks import LockBook, LockOrder, order_message, read_order, told
 from pavane_saga.pivot import point_of
 from pavane_saga.saga import Saga
 from pavane_saga.wire import (
@@ -31,8 +31,6 @@ from pavane_saga.wire import (
     fact_message,
     misplaced,
     read_fact,
-    timestamp,
-    under,
 )
 from pavane_tracing.metrics import count_overdue
 from pavane_tracing.store import encode
@@ -328,10 +326,7 @@ class Desk:
         if not orders:
             return
         work = self._process(news.envelope, news.record, saga, "")
-        for order in orders:
-            envelope = order.envelope(timestamp(self._clock()), f"/{COORDINATOR}")
-            trace = work.send(LOCKS, envelope.id, envelope.type, size=len(envelope.data))
-            self._batch.outputs.append(under(envelope, trace).to_message(LOCKS, key=order.key))
+        self._batch.outputs.extend(order_message(order, work, self._clock()) for order in orders)
         self._close(work, saga)
 
     # --- decisions -----------------------------------------------------------------------------------------------

@@ -14,8 +14,10 @@ from pavane_events.compact import read_json, write_json
 from pavane_events.envelope import Envelope, parse
 from pavane_events.errors import Problem, UndecodableRecord
 from pavane_events.ids import uuid7
+from pavane_events.record import Message
 from pavane_saga.facts import Blocked, Fact, Locked, LockRefused, Path
-from pavane_saga.wire import LOCKS
+from pavane_saga.wire import COORDINATOR, LOCKS, timestamp, under
+from pavane_tracing.work import Work
 
 LOCK = "pavane.lock"
 Verb = Literal["acquire", "release", "probe", "check"]
@@ -37,10 +39,17 @@ class LockOrder:
     refuse: bool = False
     path: Path = ()
 
-    def envelope(self, time: str, source: str) -> Envelope:
+    def envelope(self, time_s: float) -> Envelope:
         """The order as an event, to be keyed by the key."""
         data = write_json({name: getattr(self, name) for name in self.__slots__})
-        return Envelope(id=uuid7(), source=source, type=LOCK, data=data, time=time)
+        return Envelope(id=uuid7(), source=f"/{COORDINATOR}", type=LOCK, data=data, time=timestamp(time_s))
+
+
+def order_message(order: LockOrder, work: Work, time_s: float) -> Message:
+    """The order for the key's lane, under the trace of that work."""
+    envelope = order.envelope(time_s)
+    trace = work.send(LOCKS, envelope.id, envelope.type, size=len(envelope.data))
+    return under(envelope, trace).to_message(LOCKS, key=order.key)
 
 
 def read_order(envelope: Envelope) -> LockOrder:

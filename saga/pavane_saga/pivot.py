@@ -77,13 +77,10 @@ def forward(view: View, *, all_seen: bool) -> Iterator[Command]:
     for unit, decided in sorted(history.retries.items(), key=lambda each: each[0]):
         if all(cause in history.events for cause in unit[1]):
             yield Grant(*unit, retry=decided.number)
-    given_up = history.abandoned is not None
-    if not given_up:
-        if not all(_is_resolved(history, each) for each in failed):
-            return
-        given_up = bool(failed) and view.plan.completes not in history.types
-    if given_up and (history.abandoned is not None or (all_seen and all(debt.waiting for debt in view.debts))):
-        yield End("abandoned", tuple((debt.event, debt.step) for debt in view.debts))
+    nothing_runs = all_seen and all(debt.waiting for debt in view.debts)
+    never_completes = failed and view.plan.completes not in history.types and not is_held_up(view.plan, history)
+    if history.abandoned is not None or (never_completes and nothing_runs):
+        yield End("abandoned", view.let_go)
 
 
 def is_held_up(plan: Plan, history: History) -> bool:

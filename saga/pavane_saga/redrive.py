@@ -17,7 +17,6 @@ class Redrive:
     ``event``: what it carries, where it is one; ``trace``: under which trace it came.
     """
 
-    agent: str
     letter: str
     step: str
     topic: str
@@ -58,20 +57,19 @@ def redrive_of(letter: Record, agent: str, directory: Directory, untouched: Reco
     if agent == COORDINATOR:
         if source not in {saga.intake for saga in directory.sagas.values()}:
             raise _refused(place, "redrive.inside", f"it came from {source}, where nothing from outside may be published")
-        return Redrive(agent, place, "", source, letter.partition, None, None, record, trace)
+        return Redrive(place, "", source, letter.partition, None, None, record, trace)
     event = _event(record, place)
-    observers = {each.name for each in directory.steps() if each.observer}
-    known = {each.name for each in directory.steps()}
+    known = {each.name: each for each in directory.steps()}
     if step not in known:
         message = f"{agent} has no step {step or 'that took it'}: what nobody reads cannot be redriven"
         raise _refused(place, "redrive.no-step", message)
-    if event.saga is not None and step not in observers:
+    if event.saga is not None and not known[step].observer:
         message = (
             f"{step} is a step of saga {event.saga}, which its failure has turned back, or parked: if it is parked, say"
             " pavane sagas retry; else start it anew"
         )
         raise _refused(place, "redrive.decided", message)
-    return Redrive(agent, place, step, commands_topic(agent), letter.partition, event.saga, event, record, trace)
+    return Redrive(place, step, commands_topic(agent), letter.partition, event.saga, event, record, trace)
 
 
 def _untouched(letter: Record) -> Record:

@@ -38,6 +38,11 @@ class View:
         self.debts = tuple(sorted(_owed_answers(self)))
         self.indebted = {debt.event for debt in self.debts}
 
+    @property
+    def let_go(self) -> tuple[tuple[str, str], ...]:
+        """What waits when the saga ends, by event id and step."""
+        return tuple((debt.event, debt.step) for debt in self.debts)
+
     @cached_property
     def unseen_events(self) -> frozenset[str]:
         """The causes that somebody named and nobody saw."""

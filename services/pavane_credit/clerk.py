@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from opentelemetry.trace import Span, SpanContext
 
 from pavane import Agent, Context
+from pavane.cli.session import open_by
 from pavane.settings import load_settings
 from pavane_credit.choreography import decision
 from pavane_credit.events import CreditDeclined, FraudSuspected, Rating, ReviewAnswered, ReviewRequested
 from pavane_events.bus import Bus
-from pavane_events.buses.address import open_bus
 from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.propagation import trace_of
 
@@ -38,10 +38,7 @@ class Desk:
             self._bus = self._given
             yield
             return
-        settings = load_settings()
-        kafka = settings.kafka_options()
-        opened = await open_bus(settings.bus, partitions=settings.partitions, synchronous=settings.synchronous, kafka=kafka)
-        async with opened as self._bus:
+        async with await open_by(load_settings()) as self._bus:
             yield
 
     async def answer(self, context: Context, answer: ReviewAnswered) -> None:
