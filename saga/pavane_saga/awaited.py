@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from pavane_events.bus import Bus
+from pavane_saga.engine import awaited_outside
 from pavane_saga.manifest import SagaPlan
 from pavane_saga.story import Story, open_stories
 
@@ -40,17 +41,13 @@ def awaited_in(story: Story, saga: SagaPlan) -> list[Awaited]:
     """What one saga waits for from outside; nothing where it is turned back or over."""
     if story.failure is not None or story.summary.ended_ms is not None:
         return []
-    summary, seen = story.summary, story.history.types
+    summary = story.summary
     found: list[Awaited] = []
-    for name in sorted({debt.step for debt in story.owed if debt.waiting}):
+    for name, types in awaited_outside(story.plan, story.history, saga.answers).items():
         step = story.plan.steps[name]
-        empty = [kinds for kinds in step.consumes if seen.isdisjoint(kinds)]
-        if not all(not set(saga.answers).isdisjoint(kinds) for kinds in empty):
-            continue
         held = [debt for debt in story.owed if debt.step == name]
         since_ms = max(story.times.get(debt.event, 0) for debt in held)
         within_ms = int(step.within_s * 1000) if step.within_s is not None and step.external else None
-        types = tuple(kind for kinds in empty for kind in kinds if kind in saga.answers)
         inputs = tuple(sorted({debt.type for debt in held}))
         due_ms = since_ms + within_ms if within_ms is not None else None
         found.append(Awaited(summary.saga, summary.name, summary.subject, name, types, inputs, saga.intake, since_ms, due_ms))

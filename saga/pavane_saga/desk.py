@@ -15,7 +15,7 @@ from pavane_saga.clerk import Clerk
 from pavane_saga.commands import Command
 from pavane_saga.deadlines import Deadlines
 from pavane_saga.dossier import Dossier, Dossiers, Head
-from pavane_saga.engine import decide, due, failure, nothing_to_decide, open_debts
+from pavane_saga.engine import awaited_outside, decide, due, failure, nothing_to_decide, open_debts
 from pavane_saga.facts import Answered, Blocked, Declared, Ended, Fact, Fired, Happened, Locked, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.intake import Admission, admit
@@ -372,13 +372,11 @@ class Desk:
             return
         answers = {kind.event_type for kind in self._sagas[dossier.name or ""].answers}
         found = dict(dossier.awaited)
-        for name in {debt.step for debt in open_debts(plan, dossier.history) if debt.waiting}:
+        last_ms = max(each.record.timestamp_ms for each in news)
+        for name in awaited_outside(plan, dossier.history, answers):
             step = plan.steps[name]
             if step.external and step.within_s is not None and name not in found:
-                empty = [kinds for kinds in step.consumes if dossier.history.types.isdisjoint(kinds)]
-                if all(not answers.isdisjoint(kinds) for kinds in empty):
-                    last_ms = max(each.record.timestamp_ms for each in news)
-                    found[name] = last_ms + int(step.within_s * 1000)
+                found[name] = last_ms + int(step.within_s * 1000)
         self._dossiers.wait(dossier, found)
         self.deadlines.add(dossier.saga, self._due_ms(dossier))
 

@@ -4,7 +4,7 @@
 and has issued the same commands. A rule of the design is one function here, and quotes it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,6 +87,16 @@ def stuck(plan: Plan, history: History) -> tuple[UndoFailed | Settled, ...]:
 def open_debts(plan: Plan, history: History) -> tuple[Debt, ...]:
     """The answers that are owed and have not come, in a fixed order."""
     return View(plan, history).debts
+
+
+def awaited_outside(plan: Plan, history: History, answers: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    """By step, the types of which one is missing, where nothing is missing but ``answers``: events from outside."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in sorted({debt.step for debt in open_debts(plan, history) if debt.waiting}):
+        empty = [kinds for kinds in plan.steps[name].consumes if history.types.isdisjoint(kinds)]
+        if all(any(kind in answers for kind in kinds) for kinds in empty):
+            found[name] = tuple(kind for kinds in empty for kind in kinds if kind in answers)
+    return found
 
 
 def standing(plan: Plan, history: History) -> tuple[Unit, ...]:
