@@ -12,7 +12,7 @@ from pavane.cli.documents import read_documents
 from pavane.cli.options import BusOption, JsonOption
 from pavane.cli.output import day_time, print_json, print_table, safe, say, span
 from pavane.cli.sagas import SagaArgument, story_of
-from pavane_events.bus import Bus, TopicSpec
+from pavane_events.bus import Bus
 from pavane_events.envelope import Envelope
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_events.event import Event
@@ -118,12 +118,10 @@ def waiting(bus: BusOption = None, as_json: JsonOption = False) -> None:
 
 
 async def _send(bus: Bus, reply: Reply) -> tuple["Awaited", Envelope]:
+    from pavane.cli.speaking import speaking
     from pavane_saga.awaited import awaited_in, choose
     from pavane_saga.manifest import read_directory
     from pavane_saga.wire import timestamp
-    from pavane_tracing.setup import make_tracing
-    from pavane_tracing.store import SPANS_TOPIC, encode
-    from pavane_tracing.work import FLUSH_S
 
     story = await story_of(bus, reply.saga)
     saga = story.summary.saga
@@ -136,7 +134,6 @@ async def _send(bus: Bus, reply: Reply) -> tuple["Awaited", Envelope]:
     contract = _contract(reply.targets, kind)
     if contract is not None:
         contract.from_json_strictly(reply.data)
-    tracing = make_tracing("cli", keep=bus.embedded, system="pavane" if bus.embedded else "kafka")
     envelope = Envelope(
         id=derived("answer", reply.name) if reply.name is not None else uuid7(),
         source=f"/people/{quote(reply.who)}",
@@ -149,13 +146,9 @@ async def _send(bus: Bus, reply: Reply) -> tuple["Awaited", Envelope]:
     )
     if not reply.dry_run:
         links = [event.trace for event in story.events[:1]]
-        sent = tracing.send_root(found.intake, envelope.id, kind, saga=saga, size=len(reply.data), links=links)
-        messages = [envelope.with_trace(sent.trace).to_message(found.intake, key=saga)]
-        if sent.spans:
-            await bus.create_topics([TopicSpec(SPANS_TOPIC)])
-            messages.append(encode(sent.spans, saga))
-        await bus.publish(messages)
-    tracing.shutdown(FLUSH_S)
+        async with speaking(bus, "cli") as outbox:
+            trace = outbox.begin(found.intake, envelope.id, kind, saga=saga, size=len(reply.data), links=links)
+            outbox.messages.append(envelope.with_trace(trace).to_message(found.intake, key=saga))
     return found, envelope
 
 

@@ -14,10 +14,9 @@ import typer
 from pavane.cli.options import BusOption, JsonOption
 from pavane.cli.output import print_json, safe, say
 from pavane.cli.sagas import SagaArgument, story_of
-from pavane_events.bus import Bus, TopicSpec
+from pavane_events.bus import Bus
 from pavane_events.errors import ConfigurationError, ContractViolation, Problem
 from pavane_events.event import Event
-from pavane_events.record import Message
 
 if TYPE_CHECKING:
     from pavane.cli.targets import Targets
@@ -210,25 +209,17 @@ async def _decide(bus: Bus, question: Question) -> "tuple[Story, Sequence[Decide
 
 async def _state(bus: Bus, story: "Story", decided: "Sequence[Decided]") -> None:
     """Publish the facts, under a trace of their own that is linked to where the saga began."""
+    from pavane.cli.speaking import speaking
     from pavane_saga.wire import FACTS, fact_envelope, fact_message
-    from pavane_tracing.setup import make_tracing
-    from pavane_tracing.store import SPANS_TOPIC, encode
-    from pavane_tracing.work import FLUSH_S
 
-    tracing = make_tracing("operator", keep=bus.embedded, system="pavane" if bus.embedded else "kafka")
-    if tracing.keep:
-        await bus.create_topics([TopicSpec(SPANS_TOPIC)])
     saga = story.summary.saga
-    messages: list[Message] = []
-    for fact in decided:
-        envelope = fact_envelope(fact, saga=saga, source=f"/operators/{quote(fact.who)}", time_s=fact.at_ms / 1000)
-        links = [event.trace for event in story.events[:1]]
-        point = tracing.send_root(FACTS, envelope.id, envelope.type, saga=saga, size=len(envelope.data), links=links)
-        messages.append(fact_message(envelope, point.trace))
-        if point.spans:
-            messages.append(encode(point.spans, saga))
-    await bus.publish(messages)
-    tracing.shutdown(FLUSH_S)
+    links = [event.trace for event in story.events[:1]]
+    async with speaking(bus, "operator") as outbox:
+        for fact in decided:
+            envelope = fact_envelope(fact, saga=saga, source=f"/operators/{quote(fact.who)}", time_s=fact.at_ms / 1000)
+            size = len(envelope.data)
+            trace = outbox.begin(FACTS, envelope.id, envelope.type, saga=saga, size=size, links=links)
+            outbox.messages.append(fact_message(envelope, trace))
 
 
 def _described(command: "Command") -> str:

@@ -15,7 +15,6 @@ from pavane_events.envelope import Envelope
 from pavane_events.errors import ConfigurationError, ContractViolation, Problem, UnknownTopic
 from pavane_events.event import Event
 from pavane_events.ids import uuid7
-from pavane_events.record import Message
 
 if TYPE_CHECKING:
     from pavane.cli.targets import Targets
@@ -163,8 +162,7 @@ async def _publish(bus: Bus, order: Order) -> Published:
     by = contract.__name__ if contract else None
     if order.dry_run:
         return Published(order.topic, kind, events, named, by, traces=(), kept=False)
-    messages, traces, kept = await _messages(bus, order.topic, events, named)
-    await bus.publish(messages)
+    traces, kept = await _say(bus, order.topic, events, named)
     return Published(order.topic, kind, events, named, by, traces=traces, kept=kept)
 
 
@@ -267,31 +265,18 @@ def _name(order: Order, document: Document, problems: list[Problem]) -> str | No
     return None
 
 
-async def _messages(
-    bus: Bus, topic: str, events: Sequence[Envelope], sagas: Sequence[str]
-) -> tuple[list[Message], tuple[str, ...], bool]:
-    """The events under a trace of their own each, and the first span of each where it is kept, for one publish.
-
-    Then the traces' ids, and whether their spans are kept.
-    """
+async def _say(bus: Bus, topic: str, events: Sequence[Envelope], sagas: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    """Publish the events under a trace of their own each: the traces' ids, and whether their spans are kept."""
+    from pavane.cli.speaking import speaking
     from pavane_tracing.propagation import span_context
-    from pavane_tracing.setup import make_tracing
-    from pavane_tracing.store import SPANS_TOPIC, encode
-    from pavane_tracing.work import FLUSH_S
 
-    tracing = make_tracing("cli", keep=bus.embedded, system="pavane" if bus.embedded else "kafka")
-    if tracing.keep:
-        await bus.create_topics([TopicSpec(SPANS_TOPIC)])
-    messages: list[Message] = []
     traces: list[str] = []
-    for index, event in enumerate(events):
-        saga = sagas[index] if sagas else None
-        point = tracing.send_root(topic, event.id, event.type, saga=saga, size=len(event.data))
-        messages.append(event.with_trace(point.trace).to_message(topic, key=saga))
-        if point.spans:
-            messages.append(encode(point.spans, saga))
-        context = span_context(point.trace)
-        if context is not None:
-            traces.append(f"{context.trace_id:032x}")
-    tracing.shutdown(FLUSH_S)
-    return messages, tuple(traces), tracing.keep
+    async with speaking(bus, "cli") as outbox:
+        for index, event in enumerate(events):
+            saga = sagas[index] if sagas else None
+            trace = outbox.begin(topic, event.id, event.type, saga=saga, size=len(event.data))
+            outbox.messages.append(event.with_trace(trace).to_message(topic, key=saga))
+            context = span_context(trace)
+            if context is not None:
+                traces.append(f"{context.trace_id:032x}")
+    return tuple(traces), outbox.tracing.keep

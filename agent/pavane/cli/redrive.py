@@ -11,10 +11,10 @@ import typer
 from pavane.cli.decisions import DryRunOption, WhoOption, WhyOption, name_of
 from pavane.cli.options import BusOption, JsonOption
 from pavane.cli.output import print_json, safe, say
-from pavane_events.bus import Bus, TopicSpec
+from pavane_events.bus import Bus
 from pavane_events.dead_letter import dead_letters_topic, reason_headers
 from pavane_events.errors import ConfigurationError, Problem, UndecodableRecord, UnknownTopic
-from pavane_events.record import Message, Record
+from pavane_events.record import Record
 
 if TYPE_CHECKING:
     from pavane_saga.redrive import Redrive
@@ -89,30 +89,20 @@ async def _redrive(bus: Bus, errand: Errand) -> "tuple[list[Redrive], list[str]]
 
 
 async def _publish(bus: Bus, errand: Errand, redrives: "Sequence[Redrive]", counts: dict[str, int]) -> None:
+    from pavane.cli.speaking import speaking
     from pavane_saga.facts import Redriven
     from pavane_saga.wire import GRANT, fact_envelope, fact_message
-    from pavane_tracing.setup import make_tracing
-    from pavane_tracing.store import SPANS_TOPIC, encode
-    from pavane_tracing.work import FLUSH_S
 
-    tracing = make_tracing("operator", keep=bus.embedded, system="pavane" if bus.embedded else "kafka")
-    if tracing.keep:
-        await bus.create_topics([TopicSpec(SPANS_TOPIC)])
     now_s = time.time()
-    messages: list[Message] = []
-    for each in redrives:
-        number = counts.get(each.letter, 0) + 1
-        fact = Redriven(errand.agent, each.letter, each.step, number, errand.who, errand.why, int(now_s * 1000))
-        envelope = fact_envelope(fact, saga=each.saga, source=f"/operators/{quote(errand.who)}", time_s=now_s)
-        event_id = each.event.id if each.event is not None else envelope.id
-        sent = tracing.send_root(each.topic, event_id, GRANT, saga=each.saga, size=0, links=[each.trace])
-        messages.append(each.message(number, sent.trace, now_s))
-        stated = fact_message(envelope, sent.trace, partition=None if each.saga else each.partition)
-        messages.append(stated)
-        if sent.spans:
-            messages.append(encode(sent.spans, each.saga))
-    await bus.publish(messages)
-    tracing.shutdown(FLUSH_S)
+    async with speaking(bus, "operator") as outbox:
+        for each in redrives:
+            number = counts.get(each.letter, 0) + 1
+            fact = Redriven(errand.agent, each.letter, each.step, number, errand.who, errand.why, int(now_s * 1000))
+            envelope = fact_envelope(fact, saga=each.saga, source=f"/operators/{quote(errand.who)}", time_s=now_s)
+            event_id = each.event.id if each.event is not None else envelope.id
+            trace = outbox.begin(each.topic, event_id, GRANT, saga=each.saga, size=0, links=[each.trace])
+            stated = fact_message(envelope, trace, partition=None if each.saga else each.partition)
+            outbox.messages += [each.message(number, trace, now_s), stated]
 
 
 async def _letters(bus: Bus, errand: Errand) -> list[Record]:

@@ -1,0 +1,44 @@
+"""Speaking: what a command publishes goes out together, each under a trace that begins with it."""
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from pavane_events.bus import Bus, TopicSpec
+from pavane_events.envelope import Trace
+from pavane_events.record import Message
+from pavane_tracing.setup import make_tracing
+from pavane_tracing.store import SPANS_TOPIC, encode
+from pavane_tracing.work import FLUSH_S, Tracing
+
+
+@dataclass(slots=True)
+class Outbox:
+    """What is to be published when the command has said all."""
+
+    tracing: Tracing
+    messages: list[Message] = field(default_factory=list[Message])
+
+    def begin(
+        self, topic: str, message_id: str, kind: str, *, saga: str | None, size: int, links: Iterable[Trace] = ()
+    ) -> Trace:
+        """Begin a trace with a message: the trace to send it under. Its first span goes out with it where spans are kept."""
+        point = self.tracing.send_root(topic, message_id, kind, saga=saga, size=size, links=tuple(links))
+        if point.spans:
+            self.messages.append(encode(point.spans, saga))
+        return point.trace
+
+
+@asynccontextmanager
+async def speaking(bus: Bus, service: str) -> AsyncGenerator[Outbox]:
+    """An outbox that is published, all or nothing, when the block is left; where it is left by an exception, nothing is."""
+    tracing = make_tracing(service, keep=bus.embedded, system="pavane" if bus.embedded else "kafka")
+    outbox = Outbox(tracing)
+    try:
+        yield outbox
+        if outbox.messages:
+            if tracing.keep:
+                await bus.create_topics([TopicSpec(SPANS_TOPIC)])
+            await bus.publish(outbox.messages)
+    finally:
+        tracing.shutdown(FLUSH_S)
