@@ -4,6 +4,7 @@ from enum import IntEnum
 from ssl import SSLContext
 
 from aiokafka.cluster import ClusterMetadata
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.protocol.api import Request, RequestStruct, Response
 
 class ConnectionGroup(IntEnum):
@@ -16,6 +17,8 @@ class CoordinationType(IntEnum):
 
 class AIOKafkaClient:
     cluster: ClusterMetadata
+    _conns: dict[tuple[int | str, ConnectionGroup], AIOKafkaConnection]
+    async def _get_conn(self, node_id: int | str, *, group: ConnectionGroup = ...) -> AIOKafkaConnection | None: ...
     def __init__(
         self,
         *,

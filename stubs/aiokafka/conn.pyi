@@ -1,8 +1,12 @@
 from asyncio import Future
 from collections.abc import Iterable
+from enum import IntEnum
 from ssl import SSLContext
 
 from aiokafka.protocol.api import Request, RequestStruct, Response
+
+class CloseReason(IntEnum):
+    CONNECTION_TIMEOUT = 1
 
 class AIOKafkaConnection:
     def connected(self) -> bool: ...

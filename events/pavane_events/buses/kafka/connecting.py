@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from pavane_events.buses.kafka.client import ClientArguments, client_arguments, quiet
 from pavane_events.buses.kafka.failures import translated
 from pavane_events.buses.kafka.options import KafkaOptions
+from pavane_events.buses.kafka.requests import Client
 from pavane_events.errors import BusUnavailable, ConfigurationError, Problem
 
 _CLOSE_S = 3.0
@@ -37,7 +38,7 @@ async def connect(servers: str, options: KafkaOptions, *, client_id: str = "pava
     """
     arguments = client_arguments(servers, options, client_id=client_id)
     await _knock(arguments, options)
-    client = AIOKafkaClient(**arguments)
+    client = Client(**arguments)
     try:
         with quiet():
             await client.bootstrap()

@@ -1,0 +1,65 @@
+"""Requests to a broker end in aiokafka's own errors, also where many time out at once."""
+
+import asyncio
+from typing import cast
+
+import pytest
+from aiokafka.client import ConnectionGroup
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.errors import NodeNotReadyError, RequestTimedOutError
+from aiokafka.protocol.metadata import MetadataRequest
+
+from pavane_events.buses.kafka.client import client_arguments
+from pavane_events.buses.kafka.options import KafkaOptions
+from pavane_events.buses.kafka.requests import Client
+
+NODE = 1
+HERE = (NODE, ConnectionGroup.DEFAULT)
+REQUEST = MetadataRequest([])
+
+
+class Silent:
+    """A connection on which nobody answers."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.silence: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    def connected(self) -> bool:
+        return not self.closed
+
+    async def send(self, request: object, expect_response: bool = True) -> object:
+        return await self.silence
+
+    def close(self, reason: object = None) -> None:
+        self.closed = True
+
+
+def test_a_request_that_times_out_after_its_connection_was_dropped_is_a_timeout_and_leaves_the_new_one_alone() -> None:
+    async def scenario() -> None:
+        client = Client(**client_arguments("127.0.0.1:1", KafkaOptions()))
+        old, new = Silent(), Silent()
+        client._conns[HERE] = cast("AIOKafkaConnection", old)
+        requests = [asyncio.create_task(client.send(NODE, REQUEST)) for _ in range(3)]
+        await asyncio.sleep(0)
+        del client._conns[HERE]
+        old.silence.set_exception(TimeoutError())
+        with pytest.raises(RequestTimedOutError):
+            await requests[0]
+        client._conns[HERE] = cast("AIOKafkaConnection", new)
+        for request in requests[1:]:
+            with pytest.raises(RequestTimedOutError):
+                await request
+        assert old.closed
+        assert not new.closed
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_nobody_knows_is_not_ready() -> None:
+    async def scenario() -> None:
+        client = Client(**client_arguments("127.0.0.1:1", KafkaOptions()))
+        with pytest.raises(NodeNotReadyError, match="node 7"):
+            await client.send(7, REQUEST)
+
+    asyncio.run(scenario())
