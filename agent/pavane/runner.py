@@ -20,6 +20,7 @@ from pavane_saga.coordinator import run_coordinator
 from pavane_saga.manifest import read_directory
 from pavane_saga.saga import Saga
 from pavane_tracing.conventions import COORDINATOR_SERVICE
+from pavane_tracing.options import TracingOptions
 from pavane_tracing.setup import make_tracing
 from pavane_tracing.work import FLUSH_S, Tracing
 
@@ -33,6 +34,7 @@ class Surroundings:
     deployment: str = "pavane"
     limits: Limits = field(default_factory=Limits)
     trace: bool = True
+    tracing_options: TracingOptions = field(default_factory=TracingOptions)
     clock: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random
 
@@ -40,13 +42,15 @@ class Surroundings:
     def of(cls, settings: Settings) -> "Surroundings":
         """As the settings say."""
         limits = Limits(concurrency=settings.concurrency, drain_s=settings.drain_s)
-        return cls(deployment=settings.deployment, limits=limits, trace=settings.trace)
+        options = settings.tracing_options()
+        return cls(deployment=settings.deployment, limits=limits, trace=settings.trace, tracing_options=options)
 
     def tracing(self, service: str, bus: Bus) -> Tracing:
         """Tracing under that service name; spans are kept on an embedded bus where no OTLP endpoint takes them."""
         if not self.trace:
             return Tracing.off()
-        return make_tracing(service, keep=bus.embedded, system="pavane" if bus.embedded else "kafka")
+        system = "pavane" if bus.embedded else "kafka"
+        return make_tracing(service, keep=bus.embedded, system=system, options=self.tracing_options)
 
 
 async def run(

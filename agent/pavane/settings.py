@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
@@ -9,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from pavane.kafka_settings import KafkaSettings
 from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing.options import TracingOptions
 
 _PREFIX = "PAVANE_"
 _OTHERS = frozenset({"PAVANE_CACHE", "PAVANE_REQUIRE", "PAVANE_KAFKA", "PAVANE_JAEGER", "PAVANE_CHAOS"})
@@ -33,6 +35,16 @@ class Settings(KafkaSettings):
         description="FULL survives power loss, NORMAL survives kill -9 and loses the last moments to power loss",
     )
     trace: bool = Field(default=True, description="spans to the OTEL_ endpoint, else into the embedded bus")
+    tracer: Literal["lean", "sdk"] = Field(
+        default="lean",
+        description="lean, or sdk: OpenTelemetry's stock SDK makes our own spans, too, at several times the cost",
+    )
+    trace_spool: str | None = Field(
+        default=None,
+        min_length=1,
+        description="where spans wait while no collector takes them: a directory; unset: in memory",
+    )
+    trace_spool_mb: int = Field(default=256, ge=1, description="the most that may wait there, in MiB; what is more is lost")
     jaeger_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^/]",
@@ -46,6 +58,11 @@ class Settings(KafkaSettings):
     log: Literal["debug", "info", "warning", "error"] = Field(
         default="warning", description="the least severe lines to be logged"
     )
+
+    def tracing_options(self) -> TracingOptions:
+        """How this process traces."""
+        spool = Path(self.trace_spool) if self.trace_spool is not None else None
+        return TracingOptions(tracer=self.tracer, spool=spool, spool_bytes=self.trace_spool_mb * 1024 * 1024)
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -153,7 +153,10 @@ def test_a_service_that_goes_leaves_the_exporter_to_the_others(monkeypatch: pyte
     work_once(second)
     assert second.shutdown(10)
     (request,) = receiver.requests
-    assert len(request.resource_spans[0].scope_spans) == 2
+    assert sorted(scope.scope.name for each in request.resource_spans for scope in each.scope_spans) == [
+        "pavane",
+        "the user's",
+    ]
 
 
 def test_grpc_is_used_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

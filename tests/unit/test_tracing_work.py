@@ -289,7 +289,7 @@ def test_spans_outside_any_work_and_spans_too_late_are_not_lost(tracing: Tracing
 def test_more_spans_than_are_kept_are_counted(tracing: Tracing) -> None:
     work = begin(tracing)
     with work:
-        for _ in range(MOST_SPANS - 1 + 5):
+        for _ in range(MOST_SPANS + 5):
             user_tracer.start_span("many").end()
     work.end()
     process = by_name(work.spans)["process credit.submitted"]

@@ -36,54 +36,70 @@ def common_attributes(
 
 
 class MessagingAttributes:
-    """Makes the attributes of ``process`` and ``send`` spans on one messaging system (``kafka``, else ``pavane``)."""
+    """Makes the attributes of ``process`` and ``send`` spans on one messaging system (``kafka``, else ``pavane``).
+
+    In two parts: what spans of one kind share, and what each says of its own message.
+    """
 
     def __init__(self, system: str) -> None:
         self._system = system
         self._offset = MESSAGING.kafka_offset if system == KAFKA else PAVANE_OFFSET
-        self._processed: dict[tuple[str, str], dict[str, Scalar]] = {}
-        self._sent: dict[str, dict[str, Scalar]] = {}
+        self._processed: dict[tuple[str, str, int, str], dict[str, Scalar]] = {}
+        self._sent: dict[tuple[str, str], dict[str, Scalar]] = {}
 
     def process(
         self, envelope: Envelope, topic: str, partition: int, offset: int, group: str, common: Attributes
     ) -> dict[str, Scalar]:
         """Of a span ``process <topic>``."""
-        statics = self._processed.get((topic, group))
-        if statics is None:
-            statics = {**self._statics("process", topic), MESSAGING.consumer_group: group}
-            self._processed[topic, group] = statics
-        return {
-            **statics,
-            **common,
-            MESSAGING.partition: str(partition),
-            self._offset: offset,
-            MESSAGING.message_id: envelope.id,
-            MESSAGING.body_size: len(envelope.data),
-            EVENT_ID: envelope.id,
-            EVENT_TYPE: envelope.type,
-        }
+        key = (topic, group, partition, envelope.type)
+        fixed = self._processed.get(key)
+        if fixed is None:
+            fixed = self._processed[key] = self.process_fixed(*key)
+        return {**fixed, **self.process_values(common, envelope, offset)}
 
     def send(
         self, topic: str, event_id: str, event_type: str, common: Attributes, saga: str | None, size: int | None
     ) -> dict[str, Scalar]:
         """Of a span ``send <topic>``; ``saga`` where it is another than the common attributes say."""
-        statics = self._sent.get(topic)
-        if statics is None:
-            statics = self._sent[topic] = self._statics("send", topic)
-        attributes = {
-            **statics,
-            **common,
-            MESSAGING.message_id: event_id,
-            EVENT_ID: event_id,
+        fixed = self._sent.get((topic, event_type))
+        if fixed is None:
+            fixed = self._sent[topic, event_type] = self.send_fixed(topic, event_type)
+        return {**fixed, **self.send_values(common, event_id, saga, size)}
+
+    def process_fixed(self, topic: str, group: str, partition: int, event_type: str) -> dict[str, Scalar]:
+        """What all ``process`` spans of events of one type from one partition say."""
+        return {
+            **self._fixed("process", topic),
+            MESSAGING.consumer_group: group,
+            MESSAGING.partition: str(partition),
             EVENT_TYPE: event_type,
         }
-        if saga is not None:
-            attributes[SAGA_ID] = saga
-        if size is not None:
-            attributes[MESSAGING.body_size] = size
-        return attributes
 
-    def _statics(self, operation: str, topic: str) -> dict[str, Scalar]:
+    def process_values(self, common: Attributes, envelope: Envelope, offset: int) -> dict[str, Scalar]:
+        """What a ``process`` span says of its own message."""
+        event_id = envelope.id
+        return {
+            **common,
+            self._offset: offset,
+            MESSAGING.message_id: event_id,
+            MESSAGING.body_size: len(envelope.data),
+            EVENT_ID: event_id,
+        }
+
+    def send_fixed(self, topic: str, event_type: str) -> dict[str, Scalar]:
+        """What all ``send`` spans of events of one type to one topic say."""
+        return {**self._fixed("send", topic), EVENT_TYPE: event_type}
+
+    def send_values(self, common: Attributes, event_id: str, saga: str | None, size: int | None) -> dict[str, Scalar]:
+        """What a ``send`` span says of its own message."""
+        values: dict[str, Scalar] = {**common, MESSAGING.message_id: event_id, EVENT_ID: event_id}
+        if saga is not None:
+            values[SAGA_ID] = saga
+        if size is not None:
+            values[MESSAGING.body_size] = size
+        return values
+
+    def _fixed(self, operation: str, topic: str) -> dict[str, Scalar]:
         return {
             MESSAGING.system: self._system,
             MESSAGING.operation_name: operation,

@@ -1,120 +1,203 @@
-"""Lean spans: the platform's own spans where they are only kept and not exported, at a third of the SDK's cost.
+"""Lean spans: the platform's own spans as records, at a fraction of the SDK's cost, and the same when they are read.
 
-They implement OpenTelemetry's API, so the user's spans, which are the SDK's, nest inside them.
+They implement OpenTelemetry's API, so the user's spans, which are the SDK's, nest inside them. What spans of one kind
+share is in their :class:`Layout`, which is put together and encoded once.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
-from random import getrandbits
 from time import time_ns
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from opentelemetry.context import Context
-from opentelemetry.trace import (
-    Link,
-    NonRecordingSpan,
-    Span,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-    get_current_span,
-)
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AnyValue, Attributes
 
-from pavane_tracing.unit import unit_in
+from pavane_tracing import otlp
+from pavane_tracing.attributes import Attributes as Fixed
+from pavane_tracing.propagation import SAMPLED, Origin, trace_state
+from pavane_tracing.span import KINDS, STATUSES, SpanEvent, SpanLink, SpanRow, plain_attributes
 
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status(StatusCode.UNSET)
+_FEWEST_ATTRIBUTES = 32
+"""No span of the platform's own has more attributes before the user adds some."""
+
+
+class Limits(Protocol):
+    """What is needed of the SDK's ``SpanLimits``: None is no limit."""
+
+    max_span_attributes: int | None
+    max_span_attribute_length: int | None
+    max_events: int | None
+    max_event_attributes: int | None
+    max_links: int | None
+    max_link_attributes: int | None
+    max_attribute_length: int | None
+
+
+class Layout:
+    """What spans of one kind share: service, name, kind, and attributes that never change."""
+
+    __slots__ = ("attributes", "bounds", "encoded", "head", "kind", "most_links", "name", "service", "tight")
+
+    def __init__(self, service: str, name: str, kind: SpanKind, attributes: Fixed, bounds: Limits) -> None:
+        self.service = service
+        self.name = name
+        self.kind = kind
+        self.attributes = attributes
+        self.bounds = bounds
+        self.most_links = sys.maxsize if bounds.max_links is None else bounds.max_links
+        self.tight = bounds.max_span_attribute_length is not None or _below(bounds.max_span_attributes, _FEWEST_ATTRIBUTES)
+        self.head = otlp.head(name, kind)
+        self.encoded = self.head + otlp.attributes(attributes)
 
 
 class LeanEvent(NamedTuple):
     """Something that happened within a span."""
 
     name: str
-    timestamp: int
-    attributes: Attributes
+    time_ns: int
+    attributes: BoundedAttributes
+
+
+class LeanLink(NamedTuple):
+    """A link that the user added."""
+
+    link: SpanLink
+    remote: bool
+    attributes: BoundedAttributes
 
 
 class LeanSpan(Span):
-    """A span that is a record and no more. It owns the attributes it is given. For one thread at a time."""
+    """A span that is a record and no more. For one thread at a time."""
 
     __slots__ = (
+        "_bounded",
         "_context",
-        "attributes",
-        "end_time",
-        "events",
-        "kind",
+        "_dropped_events",
+        "_dropped_links",
+        "_events",
+        "_more_links",
+        "_name",
+        "_status",
+        "end_ns",
+        "layout",
         "links",
-        "name",
-        "parent",
-        "start_time",
-        "status",
+        "parent_id",
+        "remote",
+        "span_id",
+        "start_ns",
+        "state",
+        "trace_id",
+        "values",
     )
 
     def __init__(
         self,
-        name: str,
-        context: SpanContext,
-        parent: SpanContext | None,
-        kind: SpanKind,
-        attributes: dict[str, AnyValue],
-        links: Sequence[Link],
-        start_time: int,
+        layout: Layout,
+        trace_id: str,
+        span_id: str,
+        origin: Origin | None,
+        values: Mapping[str, AnyValue],
+        links: Sequence[SpanLink] = (),
+        *,
+        parent_id: str | None = None,
+        state: str | None = None,
     ) -> None:
-        self.name = name
-        self._context = context
-        self.parent = parent
-        self.kind = kind
-        self.attributes = attributes
+        """``origin``: its parent in another process or message; ``parent_id``: within the same work."""
+        self.layout = layout
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.values = values
         self.links = links
-        self.start_time = start_time
-        self.end_time: int | None = None
-        self.events: list[LeanEvent] = []
-        self.status = _UNSET
+        self.remote = origin is not None
+        if origin is None:
+            self.parent_id = parent_id
+            self.state = state
+        else:
+            self.parent_id = origin.span_id
+            self.state = origin.state
+        self.end_ns: int | None = None
+        self._bounded: BoundedAttributes | None = None
+        self._context: SpanContext | None = None
+        self._events: list[LeanEvent] | None = None
+        self._more_links: list[LeanLink] | None = None
+        self._name: str | None = None
+        self._status = _UNSET
+        self._dropped_events = 0
+        self._dropped_links = 0
+        if layout.tight:
+            self._bound()
+        if len(links) > layout.most_links:
+            self._keep_last_links(layout.most_links)
+        self.start_ns = time_ns()
 
     def get_span_context(self) -> SpanContext:
         """Its identity."""
-        return self._context
+        context = self._context
+        if context is None:
+            trace, span = int(self.trace_id, 16), int(self.span_id, 16)
+            context = self._context = SpanContext(trace, span, False, SAMPLED, trace_state(self.state))
+        return context
 
     def is_recording(self) -> bool:
         """Until it has ended."""
-        return self.end_time is None
+        return self.end_ns is None
 
     def end(self, end_time: int | None = None) -> None:
         """The first call counts."""
-        if self.end_time is None:
-            self.end_time = end_time if end_time is not None else time_ns()
+        if self.end_ns is None:
+            self.end_ns = end_time if end_time is not None else time_ns()
 
     def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
         """Add attributes, while it records."""
-        if self.end_time is None:
-            self.attributes.update(attributes)
+        if self.end_ns is None:
+            bounded = self._bound()
+            for key, value in attributes.items():
+                bounded[key] = value
 
     def set_attribute(self, key: str, value: AnyValue) -> None:
         """Add one attribute, while it records."""
-        if self.end_time is None:
-            self.attributes[key] = value
+        if self.end_ns is None:
+            self._bound()[key] = value
 
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
         """Add an event, while it records."""
-        if self.end_time is None:
-            self.events.append(LeanEvent(name, timestamp if timestamp is not None else time_ns(), attributes))
+        if self.end_ns is None:
+            limits = self.layout.bounds
+            bounded = BoundedAttributes(
+                limits.max_event_attributes, attributes, max_value_len=limits.max_attribute_length, immutable=True
+            )
+            events = self._events = self._events or []
+            events.append(LeanEvent(name, timestamp if timestamp is not None else time_ns(), bounded))
+            if _below(limits.max_events, len(events)):
+                del events[0]
+                self._dropped_events += 1
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         """Add a link, while it records."""
-        if self.end_time is None:
-            self.links = [*self.links, Link(context, attributes)]
+        if self.end_ns is None and (context.is_valid or attributes or context.trace_state):
+            limits = self.layout.bounds
+            bounded = BoundedAttributes(
+                limits.max_link_attributes, attributes, max_value_len=limits.max_attribute_length, immutable=True
+            )
+            links = self._more_links = self._more_links or []
+            target = SpanLink(f"{context.trace_id:032x}", f"{context.span_id:016x}")
+            links.append(LeanLink(target, context.is_remote, bounded))
+            if len(self.links) + len(links) > self.layout.most_links:
+                self._keep_last_links(self.layout.most_links - len(links))
 
     def update_name(self, name: str) -> None:
         """Call it something else, while it records."""
-        if self.end_time is None:
-            self.name = name
+        if self.end_ns is None:
+            self._name = name
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        """Set the status, while it records; the last one counts, but nothing overrides OK."""
-        if self.end_time is None and self.status.status_code is not StatusCode.OK:
-            self.status = status if isinstance(status, Status) else Status(status, description)
+        """Set the status, while it records; the last one counts, but nothing overrides OK, and UNSET nothing."""
+        if self.end_ns is None and self._status.status_code is not StatusCode.OK:
+            given = status if isinstance(status, Status) else Status(status, description)
+            if given.status_code is not StatusCode.UNSET:
+                self._status = given
 
     def record_exception(
         self,
@@ -128,32 +211,102 @@ class LeanSpan(Span):
         name = {"exception.type": f"{kind.__module__}.{kind.__qualname__}", "exception.escaped": str(escaped)}
         self.add_event("exception", {**name, **(attributes or {})}, timestamp)
 
-
-class LeanTracer:
-    """Starts lean spans. The sampling of the parent is followed; a trace that begins here is sampled."""
-
-    def start_span(
-        self,
-        name: str,
-        context: Context | None = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-    ) -> Span:
-        """A span within the context's; the unit of work in the context keeps it."""
-        origin = get_current_span(context).get_span_context()
-        parent = origin if origin.is_valid else None
-        span_id = getrandbits(64) or 1
-        if parent is None:
-            identity = SpanContext(getrandbits(128) or 1, span_id, False, _SAMPLED)
-        elif parent.trace_flags & TraceFlags.SAMPLED:
-            identity = SpanContext(parent.trace_id, span_id, False, _SAMPLED, parent.trace_state)
+    def encoded(self) -> bytes:
+        """The ended span in OTLP's protobuf."""
+        parts = [
+            otlp.identity(self.trace_id, self.span_id, self.parent_id),
+            otlp.times(self.start_ns, self.end_ns or self.start_ns, remote=self.remote),
+        ]
+        if self.state is not None:
+            parts.append(otlp.state(self.state))
+        bounded, layout = self._bounded, self.layout
+        if bounded is None and self._name is None:
+            parts.append(layout.encoded)
+            otlp.append_values(parts, self.values)
         else:
-            unsampled = SpanContext(parent.trace_id, span_id, False, TraceFlags(0), parent.trace_state)
-            return NonRecordingSpan(unsampled)
-        owned = attributes if isinstance(attributes, dict) else dict(attributes or {})
-        span = LeanSpan(name, identity, parent, kind, owned, links or (), time_ns())
-        unit = unit_in(context)
-        if unit is not None:
-            unit.add(span_id, span, always=True)
-        return span
+            parts.append(layout.head if self._name is None else otlp.head(self._name, layout.kind))
+            parts.append(otlp.attributes(self.attributes))
+        for link in self.links:
+            parts.append(otlp.remote_link(link))  # noqa: PERF401 one link, mostly
+        if self._is_rare():
+            self._append_rare(parts)
+        return b"".join(parts)
+
+    def to_row(self) -> SpanRow:
+        """The ended span as a row."""
+        status = self._status
+        return SpanRow(
+            trace_id=self.trace_id,
+            span_id=self.span_id,
+            parent_span_id=self.parent_id,
+            name=self._name or self.layout.name,
+            kind=KINDS[self.layout.kind],
+            start_ns=self.start_ns,
+            end_ns=self.end_ns or self.start_ns,
+            service=self.layout.service,
+            attributes=plain_attributes(self.attributes),
+            links=(*self.links, *(each.link for each in self._more_links or ())),
+            events=tuple(
+                [SpanEvent(each.name, each.time_ns, plain_attributes(each.attributes)) for each in self._events or ()]
+            ),
+            status=STATUSES[status.status_code],
+            status_message=status.description,
+        )
+
+    @property
+    def attributes(self) -> Mapping[str, AnyValue]:
+        """All that was said of it."""
+        return {**self.layout.attributes, **self.values} if self._bounded is None else self._bounded
+
+    def _bound(self) -> BoundedAttributes:
+        """All attributes within the limits: from the first that the user sets, or where the limits are tight."""
+        if self._bounded is None:
+            limits = self.layout.bounds
+            merged = {**self.layout.attributes, **self.values}
+            longest = limits.max_span_attribute_length
+            self._bounded = BoundedAttributes(limits.max_span_attributes, merged, immutable=False, max_value_len=longest)
+        return self._bounded
+
+    def _keep_last_links(self, count: int) -> None:
+        kept = self.links[len(self.links) - count :] if count > 0 else ()
+        self._dropped_links += len(self.links) - len(kept)
+        self.links = kept
+        if count < 0 and self._more_links is not None:
+            del self._more_links[:-count]
+            self._dropped_links -= count
+
+    def _is_rare(self) -> bool:
+        if self._status is not _UNSET or self._events is not None or self._more_links is not None:
+            return True
+        return self._bounded is not None or self._dropped_links > 0
+
+    def _append_rare(self, parts: list[bytes]) -> None:
+        parts += [
+            otlp.link_to(each.link, each.attributes, each.attributes.dropped, remote=each.remote)
+            for each in self._more_links or ()
+        ]
+        parts += [otlp.event(*each, each.attributes.dropped) for each in self._events or ()]
+        if self._status is not _UNSET:
+            parts.append(otlp.status(self._status.status_code, self._status.description))
+        dropped = self._bounded.dropped if self._bounded is not None else 0
+        parts.append(otlp.dropped_counts(dropped, self._dropped_events, self._dropped_links))
+
+
+class PassingSpan(NonRecordingSpan):
+    """The span that sent an unsampled message as the current one while that is at work: it records nothing."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+
+    def get_span_context(self) -> SpanContext:
+        """The sender's identity."""
+        origin = self._origin
+        return SpanContext(int(origin.trace_id, 16), int(origin.span_id, 16), True, origin.flags, trace_state(origin.state))
+
+
+def _event(each: LeanEvent) -> SpanEvent:
+    return SpanEvent(each.name, each.time_ns, plain_attributes(each.attributes))
+
+
+def _below(limit: int | None, count: int) -> bool:
+    return limit is not None and limit < count

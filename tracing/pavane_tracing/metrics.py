@@ -28,3 +28,17 @@ def count_ended(saga: str, verdict: str) -> None:
 def count_overdue(saga: str) -> None:
     """A saga passed its deadline."""
     _OVERDUE.add(1, {"saga.name": saga})
+
+
+_EXPORTED = _METER.create_counter("otel.sdk.exporter.span.exported", unit="{span}", description="Spans that a collector took.")
+_DROPPED = _METER.create_counter("pavane.span.dropped", unit="{span}", description="Spans that were lost on their way.")
+
+
+def count_exported(spans: int) -> None:
+    """A collector took so many spans."""
+    _EXPORTED.add(spans)
+
+
+def count_dropped(spans: int) -> None:
+    """So many spans are lost: too many waited, or the collector refused them for good."""
+    _DROPPED.add(spans)

@@ -6,11 +6,19 @@ dropped alone. A context is replaced on its way out, never appended to. https://
 
 import re
 from collections.abc import Collection
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from opentelemetry import baggage
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
 
 from pavane_events.envelope import NO_TRACE, Trace
 
@@ -22,10 +30,26 @@ _STATE_MEMBER = re.compile(
 _MOST_STATE_MEMBERS = 32
 _MOST_STATE_CHARACTERS = 512
 _MOST_BAGGAGE_CHARACTERS = 8192
-_FLAGS = tuple(TraceFlags(value) for value in range(256))
+_FLAGS = {f"{flags:02x}": (TraceFlags(flags), bool(flags & TraceFlags.SAMPLED)) for flags in range(256)}
+_NO_TRACE_ID, _NO_SPAN_ID = "0" * 32, "0" * 16
+SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+UNSAMPLED = TraceFlags(TraceFlags.DEFAULT)
+SPAN_KEY = next(iter(set_span_in_context(NonRecordingSpan(INVALID_SPAN_CONTEXT), Context())))
+"""Under which a context has its current span: one dictionary is made where the API's own functions make three."""
 
 
-def span_context(trace: Trace) -> SpanContext | None:
+class Origin(NamedTuple):
+    """The remote span that a record names as its own, in the words of its header: ids in hex, ``state`` where it is valid."""
+
+    trace_id: str
+    span_id: str
+    flags: TraceFlags
+    state: str | None
+    sampled: bool
+    """Whether its sender recorded it, by its flags."""
+
+
+def origin_of(trace: Trace) -> Origin | None:
     """The remote span that a record names as its own, or None where it names none or says so badly."""
     header = trace.traceparent
     if header is None:
@@ -34,17 +58,21 @@ def span_context(trace: Trace) -> SpanContext | None:
     if match is None:
         return None
     version, trace_id, span_id, flags, more = match.groups()
-    if version == "ff" or (more is not None and version == "00"):
+    if version == "ff" or (more is not None and version == "00") or trace_id == _NO_TRACE_ID or span_id == _NO_SPAN_ID:
         return None
     state = trace.tracestate
-    context = SpanContext(
-        int(trace_id, 16),
-        int(span_id, 16),
-        True,
-        _FLAGS[int(flags, 16)] if version == "00" else _FLAGS[int(flags, 16) & TraceFlags.SAMPLED],
-        _trace_state(state) if state else None,
-    )
-    return context if context.is_valid else None
+    kept, sampled = _FLAGS[flags]
+    if version != "00":
+        kept = SAMPLED if sampled else UNSAMPLED
+    return Origin(trace_id, span_id, kept, state if state and trace_state(state) else None, sampled)
+
+
+def span_context(trace: Trace) -> SpanContext | None:
+    """The remote span that a record names as its own, or None where it names none or says so badly."""
+    origin = origin_of(trace)
+    if origin is None:
+        return None
+    return SpanContext(int(origin.trace_id, 16), int(origin.span_id, 16), True, origin.flags, trace_state(origin.state))
 
 
 def trace_of(context: SpanContext, kept_baggage: str | None = None) -> Trace:
@@ -79,8 +107,9 @@ def context_of(parent: SpanContext | None, kept_baggage: str | None = None, with
     return context
 
 
-def _trace_state(header: str) -> TraceState | None:
-    if len(header) > _MOST_STATE_CHARACTERS:
+def trace_state(header: str | None) -> TraceState | None:
+    """What vendors added to the context; None where there is nothing, or it is malformed."""
+    if header is None or len(header) > _MOST_STATE_CHARACTERS:
         return None
     members = [member for member in (part.strip(" \t") for part in header.split(",")) if member]
     if len(members) > _MOST_STATE_MEMBERS or not all(map(_STATE_MEMBER.fullmatch, members)):

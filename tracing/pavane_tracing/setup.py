@@ -10,29 +10,44 @@ import atexit
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from os import environ
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import set_meter_provider
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 from pavane_events.errors import ConfigurationError, Problem
-from pavane_tracing.lean import LeanTracer
+from pavane_tracing.lean_work import LeanTracing
 from pavane_tracing.losses import Losses
+from pavane_tracing.options import TracingOptions
 from pavane_tracing.routing import global_routes
+from pavane_tracing.sampling import SagaSampler, sampler_of
+from pavane_tracing.span import FinishedSpan
+from pavane_tracing.spool import Spool
 from pavane_tracing.unit import Service, Strays, unit_in
 from pavane_tracing.work import SCOPE, Tracing
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
 
+    from pavane_tracing.export import SpanExport
+
 _STOP_TIMEOUT_S = 1.0
+_TRACES_PROTOCOL = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
-def make_tracing(service: str, *, keep: bool, system: str = "pavane", baggage: Collection[str] = ()) -> Tracing:
+def make_tracing(
+    service: str,
+    *,
+    keep: bool,
+    system: str = "pavane",
+    baggage: Collection[str] = (),
+    options: TracingOptions | None = None,
+) -> Tracing:
     """The tracing of one service, as the environment asks for it. Call :meth:`Tracing.shutdown` when the service ends.
 
     ``keep``: the caller can publish spans to the local store; they are kept where they are not exported. Raises
@@ -43,6 +58,54 @@ def make_tracing(service: str, *, keep: bool, system: str = "pavane", baggage: C
     exporting = _is_exporting(environ)
     if not (exporting or keep):
         return Tracing.off()
+    chosen = options or TracingOptions()
+    sampler = sampler_of(environ) if chosen.tracer == "lean" else None
+    if sampler is None or (exporting and _protocol(environ, _TRACES_PROTOCOL) == "grpc"):
+        return _with_sdk(service, exporting=exporting, system=system, baggage=baggage)
+    return _lean(service, chosen, sampler, exporting=exporting, system=system, baggage=baggage)
+
+
+def _lean(
+    service: str,
+    options: TracingOptions,
+    sampler: SagaSampler,
+    *,
+    exporting: bool,
+    system: str,
+    baggage: Collection[str],
+) -> Tracing:
+    """The platform's own spans are lean; the user's are the SDK's, and are sampled as the work is that they belong to."""
+    resource = Resource.create({"service.name": service})
+    limits = _limits()
+    provider = TracerProvider(
+        sampler=ParentBased(TraceIdRatioBased(sampler.share)), resource=resource, shutdown_on_exit=False, span_limits=limits
+    )
+    owner = Service(service, provider)
+    routes = global_routes()
+    export = _LEAN_EXPORT.join(options) if exporting else None
+    provider.add_span_processor(_UnitProcessor(owner.strays, keep=export is None))
+    if export is not None:
+        export.describe(service, resource.attributes)
+        provider.add_span_processor(_Handing(export))
+
+    def shutdown(timeout_s: float) -> bool:
+        routes.remove(provider)
+        return export is None or _LEAN_EXPORT.leave(timeout_s)
+
+    routes.add(provider)
+    return LeanTracing(
+        owner,
+        limits=limits,
+        sampler=sampler,
+        system=system,
+        baggage=baggage,
+        shutdown=shutdown,
+        take=export.add if export is not None else None,
+    )
+
+
+def _with_sdk(service: str, *, exporting: bool, system: str, baggage: Collection[str]) -> Tracing:
+    """All spans are the SDK's."""
     provider = TracerProvider(resource=Resource.create({"service.name": service}), shutdown_on_exit=False)
     owner = Service(service, provider)
     routes = global_routes()
@@ -52,14 +115,11 @@ def make_tracing(service: str, *, keep: bool, system: str = "pavane", baggage: C
         routes.remove(provider)
         return processor is None or _EXPORT.leave(processor, timeout_s)
 
-    kept = keep and not exporting
-    lean = LeanTracer() if kept and not environ.get("OTEL_TRACES_SAMPLER", "").strip() else None
-    tracing = Tracing(owner, keep=kept, system=system, baggage=baggage, shutdown=shutdown, tracer=lean)
-    provider.add_span_processor(_UnitProcessor(owner.strays, keep=kept))
+    provider.add_span_processor(_UnitProcessor(owner.strays, keep=not exporting))
     if processor is not None:
         provider.add_span_processor(processor)
     routes.add(provider)
-    return tracing
+    return Tracing(owner, keep=not exporting, system=system, baggage=baggage, shutdown=shutdown)
 
 
 def start_metrics(service: str) -> Callable[[float], bool]:
@@ -113,6 +173,81 @@ class _UnitProcessor(SpanProcessor):
         context = span.get_span_context()
         if context is not None:
             self._strays.ended(context.span_id, span)
+
+
+class _Handing(SpanProcessor):
+    """Hands the user's spans to the export of the platform's own."""
+
+    def __init__(self, export: "SpanExport") -> None:
+        self._export = export
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Called by the SDK."""
+        context = span.get_span_context()
+        if context is not None and context.trace_flags.sampled:
+            self._export.add(span)
+
+
+class _LeanExport:
+    """One export, and its one thread, for all services of the process. The last one to leave shuts it down."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: SpanExport | None = None
+        self._services = 0
+
+    def join(self, options: TracingOptions) -> "SpanExport":
+        """A service has come. Raises :class:`ConfigurationError` for a variable that cannot be followed."""
+        from pavane_tracing.endpoint import endpoint_of
+        from pavane_tracing.export import SpanExport, batching_of
+
+        with self._lock:
+            if self._running is None:
+                spool = _spool(options)
+                self._running = SpanExport(endpoint_of(environ), _encoded, batching=batching_of(environ), spool=spool)
+                atexit.register(self._running.shutdown, _STOP_TIMEOUT_S)
+            self._services += 1
+            return self._running
+
+    def leave(self, timeout_s: float) -> bool:
+        """A service has gone; whether all spans so far were handed over in time."""
+        with self._lock:
+            self._services -= 1
+            running = self._running
+            if self._services or running is None:
+                return running is None or running.flush(timeout_s)
+            self._running = None
+        atexit.unregister(running.shutdown)
+        return running.shutdown(timeout_s)
+
+
+_LEAN_EXPORT = _LeanExport()
+
+
+def _encoded(spans: Sequence[FinishedSpan]) -> bytes:
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+    return bytes(encode_spans(cast("Sequence[ReadableSpan]", spans)).SerializePartialToString())
+
+
+def _spool(options: TracingOptions) -> Spool | None:
+    if options.spool is None:
+        return None
+    spool = Spool(options.spool, options.spool_bytes)
+    try:
+        spool.open()
+    except OSError as error:
+        problem = Problem("PAVANE_TRACE_SPOOL", "tracing.spool", f"{options.spool} cannot be used: {error}")
+        raise ConfigurationError("tracing cannot be set up", [problem]) from None
+    return spool
+
+
+def _limits() -> SpanLimits:
+    try:
+        return SpanLimits()
+    except ValueError as error:
+        problem = Problem("OTEL_*_LIMIT", "tracing.limits", str(error))
+        raise ConfigurationError("tracing cannot be set up", [problem]) from None
 
 
 class _Watched(SpanExporter):
@@ -230,7 +365,7 @@ def _metric_exporter(variables: Mapping[str, str]) -> "MetricExporter":
 
 
 def _exporter(variables: Mapping[str, str]) -> SpanExporter:
-    if _protocol(variables, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") == "grpc":
+    if _protocol(variables, _TRACES_PROTOCOL) == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
 
         return OverGrpc()

@@ -125,16 +125,16 @@ def row_of(span: FinishedSpan, service: str) -> SpanRow:
         span_id=f"{context.span_id:016x}" if context else "",
         parent_span_id=f"{parent.span_id:016x}" if parent else None,
         name=span.name,
-        kind=_KINDS[span.kind],
+        kind=KINDS[span.kind],
         start_ns=span.start_time or 0,
         end_ns=span.end_time or 0,
         service=service,
-        attributes=_attributes(span.attributes),
+        attributes=plain_attributes(span.attributes),
         links=tuple([_link(link.context) for link in links]) if links else (),
-        events=tuple([SpanEvent(event.name, event.timestamp, _attributes(event.attributes)) for event in events])
+        events=tuple([SpanEvent(event.name, event.timestamp, plain_attributes(event.attributes)) for event in events])
         if events
         else (),
-        status=_STATUSES[status.status_code],
+        status=STATUSES[status.status_code],
         status_message=status.description,
     )
 
@@ -149,7 +149,7 @@ def row_from_json(document: object) -> SpanRow:
         span_id=_text(entry["spanId"]),
         parent_span_id=_text(parent) if parent is not None else None,
         name=_text(entry["name"]),
-        kind=_KINDS[SpanKind[_text(entry["kind"])]],
+        kind=KINDS[SpanKind[_text(entry["kind"])]],
         start_ns=_number(entry["startTimeUnixNano"]),
         end_ns=_number(entry["endTimeUnixNano"]),
         service=_text(entry["service"]),
@@ -161,7 +161,7 @@ def row_from_json(document: object) -> SpanRow:
             SpanEvent(_text(event["name"]), _number(event["timeUnixNano"]), _values(event["attributes"]))
             for event in map(_object, _list(entry.get("events", [])))
         ),
-        status=_STATUSES[StatusCode[_text(status["code"])]],
+        status=STATUSES[StatusCode[_text(status["code"])]],
         status_message=_text(message) if message is not None else None,
     )
 
@@ -194,14 +194,14 @@ def _values(value: object) -> Mapping[str, Value]:
     return cast("Mapping[str, Value]", _object(value))
 
 
-_KINDS: Mapping[SpanKind, Kind] = {
+KINDS: Mapping[SpanKind, Kind] = {
     SpanKind.INTERNAL: "INTERNAL",
     SpanKind.SERVER: "SERVER",
     SpanKind.CLIENT: "CLIENT",
     SpanKind.PRODUCER: "PRODUCER",
     SpanKind.CONSUMER: "CONSUMER",
 }
-_STATUSES: Mapping[StatusCode, StatusName] = {
+STATUSES: Mapping[StatusCode, StatusName] = {
     StatusCode.UNSET: "UNSET",
     StatusCode.OK: "OK",
     StatusCode.ERROR: "ERROR",
@@ -212,7 +212,8 @@ def _link(context: SpanContext) -> SpanLink:
     return SpanLink(f"{context.trace_id:032x}", f"{context.span_id:016x}")
 
 
-def _attributes(attributes: Attributes) -> Mapping[str, Value]:
+def plain_attributes(attributes: Attributes) -> Mapping[str, Value]:
+    """Attributes as a row has them, a copy."""
     if not attributes:
         return {}
     # The SDK hands out a proxy around its own mapping; its copy() takes the dict behind it in one go.

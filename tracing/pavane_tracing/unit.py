@@ -17,7 +17,7 @@ MOST_SPANS = 1_000
 """Of one unit of work, how many spans are kept before the user's further ones are only counted, in ``dropped``."""
 MOST_STRAYS = 1_000
 
-_KEY = create_key("pavane.unit")
+UNIT_KEY = create_key("pavane.unit")
 
 
 class Strays:
@@ -69,7 +69,7 @@ class Unit:
 
     def context(self) -> Context:
         """A context in which nothing is but this unit."""
-        return Context({_KEY: self})
+        return Context({UNIT_KEY: self})
 
     def add(self, span_id: int, span: FinishedSpan, *, always: bool) -> None:
         """A span has begun. ``always``: the platform's own are kept however many there are."""
@@ -93,5 +93,5 @@ class Unit:
 
 def unit_in(context: Context | None) -> Unit | None:
     """The unit of work that a context (None: the current one) is within, or None outside any."""
-    found = get_value(_KEY, context)
+    found = get_value(UNIT_KEY, context)
     return found if isinstance(found, Unit) else None

@@ -273,9 +273,9 @@ class Tracing:
 
 def _links(traces: Iterable[Trace], origin: SpanContext | None = None) -> list[Link]:
     """Links to the origin and to every other span named, each once; what cannot be read is left out."""
-    found = {} if origin is None else {origin.span_id: origin}
+    found = {} if origin is None else {origin[:2]: origin}
     for trace in traces:
         context = span_context(trace)
         if context is not None:
-            found.setdefault(context.span_id, context)
+            found.setdefault(context[:2], context)
     return [Link(context) for context in found.values()]

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from pavane.settings import load_settings
 from pavane_events.bus import Bus, TopicSpec
 from pavane_events.envelope import Trace
 from pavane_events.record import Message
@@ -32,7 +33,8 @@ class Outbox:
 @asynccontextmanager
 async def speaking(bus: Bus, service: str) -> AsyncGenerator[Outbox]:
     """An outbox that is published, all or nothing, when the block is left; where it is left by an exception, nothing is."""
-    tracing = make_tracing(service, keep=bus.embedded, system="pavane" if bus.embedded else "kafka")
+    system, options = "pavane" if bus.embedded else "kafka", load_settings().tracing_options()
+    tracing = make_tracing(service, keep=bus.embedded, system=system, options=options)
     outbox = Outbox(tracing)
     try:
         yield outbox

@@ -1,0 +1,255 @@
+"""The bytes that lean spans are exported as: read by OpenTelemetry's own classes they say what the stock SDK's say."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.trace import SpanContext, StatusCode, TraceFlags
+from opentelemetry.util.types import AnyValue
+
+from pavane_events.envelope import Envelope, Trace
+from pavane_tracing import otlp
+from pavane_tracing.lean import LeanSpan
+from pavane_tracing.lean_work import LeanTracing
+from pavane_tracing.sampling import SagaSampler
+from pavane_tracing.unit import Service
+from pavane_tracing.work import Tracing, Work
+
+Act = Callable[[Work], object]
+
+texts = st.text(max_size=200)
+scalars = texts | st.integers(-(2**70), 2**70) | st.booleans() | st.floats(allow_nan=False) | st.binary(max_size=20)
+values = st.recursive(
+    scalars | st.none(), lambda each: st.lists(each, max_size=3) | st.dictionaries(texts, each, max_size=3), max_leaves=5
+)
+attributes = st.dictionaries(st.text(min_size=1, max_size=30), values, max_size=4)
+few = st.dictionaries(st.text(min_size=1, max_size=30), texts | st.integers(-5, 2**40) | st.booleans(), max_size=3)
+contexts = st.builds(SpanContext, st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.booleans(), st.just(TraceFlags(1)))
+traces = st.builds(
+    lambda trace_id, span_id, state: Trace(f"00-{trace_id:032x}-{span_id:016x}-01", state),
+    st.integers(1, 2**128 - 1),
+    st.integers(1, 2**64 - 1),
+    st.none() | st.just("vendor=1,other=x:y"),
+)
+names = st.from_regex(r"[a-z]{1,9}(-[a-z]{1,9})?", fullmatch=True)
+acts: st.SearchStrategy[Act] = st.one_of(
+    st.builds(
+        lambda topic, event_id, saga, size: lambda work: work.send(topic, event_id, topic, saga=saga, size=size),
+        names,
+        texts,
+        st.none() | texts,
+        st.none() | st.integers(0, 2**40),
+    ),
+    st.builds(
+        lambda name, said, links: lambda work: work.point(name, attributes=said, links=links), texts, few, st.lists(traces)
+    ),
+    st.builds(lambda name, said: lambda work: work.event(name, said), texts, few),
+    st.builds(lambda code, message: lambda work: work.fail(code, message), texts, texts),
+    st.builds(lambda saga, name: lambda work: work.belongs_to(saga, name), texts, names),
+    st.builds(lambda said: lambda work: current().set_attributes(said), attributes),
+    st.builds(lambda key, value: lambda work: current().set_attribute(key, value), st.text(min_size=1), values),
+    st.builds(lambda name, said: lambda work: current().add_event(name, said, 5), texts, attributes),
+    st.builds(lambda context, said: lambda work: current().add_link(context, said), contexts, attributes),
+    st.builds(
+        lambda code, said: lambda work: current().set_status(code, said), st.sampled_from(StatusCode), st.none() | texts
+    ),
+    st.builds(lambda name: lambda work: current().update_name(name), texts),
+)
+limits = st.fixed_dictionaries(
+    {},
+    optional={
+        # a span's own attributes are some 15, and in another order: which are the oldest differs among them
+        **dict.fromkeys(["OTEL_ATTRIBUTE_COUNT_LIMIT", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"], st.integers(16, 40).map(str)),
+        **dict.fromkeys(
+            [
+                "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+                "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+                "OTEL_SPAN_EVENT_COUNT_LIMIT",
+                "OTEL_SPAN_LINK_COUNT_LIMIT",
+                "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+                "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
+            ],
+            st.integers(0, 5).map(str),
+        ),
+    },
+)
+
+
+def current() -> trace.Span:
+    return trace.get_current_span()
+
+
+@dataclass
+class Story:
+    """A unit of work, and all that is done in it."""
+
+    envelope: Envelope
+    topic: str
+    partition: int
+    offset: int
+    step: str | None
+    saga_name: str | None
+    links: Sequence[Trace]
+    root: bool
+    undo: bool
+    acts: Sequence[Act]
+    point: tuple[str, Mapping[str, str | int | bool]]
+
+    def happen(self, tracing: Tracing) -> None:
+        work = tracing.process(
+            self.envelope,
+            topic=self.topic,
+            partition=self.partition,
+            offset=self.offset,
+            group="group",
+            step=self.step,
+            saga_name=self.saga_name,
+            links=self.links,
+            root=self.root,
+            undo=self.undo,
+        )
+        with work:
+            for act in self.acts:
+                act(work)
+        work.end()
+        name, said = self.point
+        tracing.point(name, self.envelope.trace, links=self.links, attributes=said, saga=self.envelope.saga)
+        tracing.send_root(self.topic, "event", "type", saga=self.envelope.saga, size=self.offset, links=self.links)
+
+
+stories = st.builds(
+    Story,
+    st.builds(
+        lambda event_id, saga, data, sent: Envelope(id=event_id, source="/x", type="a.b", data=data, saga=saga, trace=sent),
+        texts,
+        st.none() | texts,
+        st.binary(max_size=300),
+        st.just(Trace()) | traces,
+    ),
+    names,
+    st.integers(0, 200),
+    st.integers(0, 2**50),
+    st.none() | names,
+    st.none() | names,
+    st.lists(traces, max_size=4),
+    st.booleans(),
+    st.booleans(),
+    st.lists(acts, max_size=8),
+    st.tuples(texts, few),
+)
+
+
+class Collected(SpanProcessor):
+    def __init__(self) -> None:
+        self.spans: list[ReadableSpan] = []
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.spans.append(span)
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def of_the_sdk(story: Story, bounds: SpanLimits) -> ExportTraceServiceRequest:
+    provider = TracerProvider(resource=Resource({"service.name": "service"}), span_limits=bounds, shutdown_on_exit=False)
+    collected = Collected()
+    provider.add_span_processor(collected)
+    story.happen(Tracing(Service("service", provider), keep=False))
+    encoded = encode_spans(collected.spans).SerializePartialToString()
+    return ExportTraceServiceRequest.FromString(cast("bytes", encoded))
+
+
+def of_ours(story: Story, bounds: SpanLimits) -> ExportTraceServiceRequest:
+    taken: list[LeanSpan] = []
+    provider = TracerProvider(span_limits=bounds, shutdown_on_exit=False)
+    tracing = LeanTracing(Service("service", provider), limits=bounds, sampler=SagaSampler(), take=taken.append)
+    story.happen(tracing)
+    resource = otlp.resource({"service.name": "service"})
+    return ExportTraceServiceRequest.FromString(
+        otlp.resource_spans(resource, otlp.scope("pavane"), [span.encoded() for span in taken])
+    )
+
+
+def pairs(given: Sequence[KeyValue]) -> list[bytes]:
+    return sorted(each.SerializeToString(deterministic=True) for each in given)
+
+
+def comparable(request: ExportTraceServiceRequest) -> list[dict[str, object]]:
+    """All spans, field by field, but for ids of one's own and times of one's own. Attributes have no order."""
+    (resource,) = request.resource_spans
+    assert pairs(resource.resource.attributes) == pairs([KeyValue(key="service.name", value={"string_value": "service"})])
+    (scope,) = resource.scope_spans
+    assert scope.scope.name == "pavane"
+    own = {span.span_id: number for number, span in enumerate(scope.spans)}
+    roots = {span.trace_id: number for number, span in enumerate(scope.spans) if not span.parent_span_id}
+    return [_fields(span, own, roots) for span in scope.spans]
+
+
+def _fields(span: Span, own: Mapping[bytes, int], roots: Mapping[bytes, int]) -> dict[str, object]:
+    assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
+    assert len(span.span_id) == 8
+    return {
+        "trace": roots.get(span.trace_id, span.trace_id),
+        "parent": own.get(span.parent_span_id, span.parent_span_id),
+        "state": span.trace_state,
+        "flags": span.flags,
+        "name": span.name,
+        "kind": span.kind,
+        "attributes": pairs(span.attributes),
+        "dropped": (span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count),
+        "status": span.status.SerializeToString(),
+        "links": [
+            (each.trace_id, each.span_id, each.flags, pairs(each.attributes), each.dropped_attributes_count)
+            for each in span.links
+        ],
+        "events": [
+            (each.name, min(each.time_unix_nano, 6), pairs(each.attributes), each.dropped_attributes_count)
+            for each in span.events
+        ],
+    }
+
+
+@given(stories, limits)
+def test_every_field_of_every_span_is_what_the_sdk_would_have_sent(story: Story, variables: Mapping[str, str]) -> None:
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it tells of every value that it cuts
+    with environment(variables):
+        bounds = SpanLimits()
+    theirs = sorted(comparable(of_the_sdk(story, bounds)), key=str)
+    ours = sorted(comparable(of_ours(story, bounds)), key=str)
+    for mine, its in zip(ours, theirs, strict=True):
+        assert mine == its
+
+
+@given(st.integers(-(2**63), 2**64 - 1))
+def test_a_whole_number_is_read_as_it_was_written(number: int) -> None:
+    written = otlp.attributes({"n": number}) if number < 2**63 else b""
+    if written:
+        (attribute,) = Span.FromString(written).attributes
+        assert attribute.value.int_value == number
+
+
+@given(st.dictionaries(st.text(min_size=1), st.text() | st.integers(0, 2**63 - 1) | st.floats(allow_nan=False)))
+def test_attributes_that_differ_are_written_like_those_that_never_change(said: Mapping[str, AnyValue]) -> None:
+    parts: list[bytes] = []
+    otlp.append_values(parts, said)
+    assert b"".join(parts) == otlp.attributes(said)

@@ -1,0 +1,287 @@
+"""Exports spans by OTLP: one thread and one bounded queue for all services of the process, patient with the collector.
+
+The thread encodes what has come, and sends it in requests of bounded size. What the collector does not take now is
+kept, encoded, in a bounded outbox, then in the spool where there is one; only then it is lost, which is told and counted.
+"""
+
+import os
+import random
+import threading
+import time
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from opentelemetry.context import attach, set_value
+from opentelemetry.util.types import AnyValue
+
+from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing import otlp
+from pavane_tracing.endpoint import Answer, Endpoint
+from pavane_tracing.lean import LeanSpan
+from pavane_tracing.losses import Losses
+from pavane_tracing.metrics import count_dropped, count_exported
+from pavane_tracing.span import FinishedSpan
+from pavane_tracing.spool import Spool
+from pavane_tracing.work import SCOPE
+
+_OUTBOX_BYTES = 16 * 1024 * 1024
+_SPOOL_FROM_BYTES = 1024 * 1024
+"""Where there is a spool, this much waits in memory before the rest goes to disk."""
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+
+EncodeOthers = Callable[[Sequence[FinishedSpan]], bytes]
+"""Encodes the SDK's spans as an export request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How much is gathered before it is sent. ``most_waiting``: spans that are not encoded yet, before more are dropped."""
+
+    most_waiting: int = 8192
+    per_request: int = 512
+    delay_s: float = 5.0
+
+
+class _Request(NamedTuple):
+    body: bytes
+    spans: int
+
+
+class SpanExport:
+    """Takes spans from any thread, and exports them from its own. Forked children get a thread and a queue of their own."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        encode_others: EncodeOthers,
+        *,
+        batching: Batching | None = None,
+        spool: Spool | None = None,
+        first_pause_s: float = _FIRST_PAUSE_S,
+    ) -> None:
+        self._endpoint = endpoint
+        self._encode_others = encode_others
+        self._batching = batching or Batching()
+        self._spool = spool
+        self._first_pause_s = first_pause_s
+        self._scope = otlp.scope(SCOPE)
+        self._resources: dict[str, bytes] = {}
+        self._begin()
+        reborn = weakref.WeakMethod(self._begin)
+        os.register_at_fork(after_in_child=lambda: (begin := reborn()) is not None and begin())
+
+    def describe(self, service: str, resource: Mapping[str, AnyValue]) -> None:
+        """What is said of a service with its spans; the first call for its name counts."""
+        self._resources.setdefault(service, otlp.resource(resource))
+
+    def add(self, span: LeanSpan | FinishedSpan, /) -> None:
+        """Export a span that has ended. Never blocks; where too many wait, it is dropped and counted."""
+        queue = self._queue
+        if len(queue) >= self._batching.most_waiting:
+            self._overflow += 1
+            return
+        queue.append(span)
+        if len(queue) >= self._batching.per_request and not self._wake.is_set():
+            self._wake.set()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Send everything that has come so far, now; False where the collector did not take it in time. It blocks."""
+        with self._state:
+            self._asked += 1
+            mine = self._asked
+            self._wake.set()
+            return self._state.wait_for(lambda: self._answered >= mine, timeout_s)
+
+    def shutdown(self, timeout_s: float) -> bool:
+        """Flush, and end the thread. What is not taken in time goes to the spool, or is lost. Idempotent."""
+        flushed = self.flush(timeout_s)
+        self._stopping = True
+        self._wake.set()
+        if flushed:
+            self._thread.join(timeout_s)
+        left = self._encode() + list(self._outbox)
+        self._outbox.clear()
+        for request in left:
+            self._put_aside(request)
+        self._tell_losses()
+        return flushed or (self._spool is not None and not self._lost)
+
+    def _begin(self) -> None:
+        self._queue: deque[LeanSpan | FinishedSpan] = deque()
+        self._outbox: deque[_Request] = deque()
+        self._outbox_bytes = 0
+        self._overflow = 0
+        self._lost = 0
+        self._spooled = self._spool is not None
+        self._wake = threading.Event()
+        self._state = threading.Condition()
+        self._asked = self._answered = 0
+        self._failures = 0
+        self._next_try = 0.0
+        self._stopping = False
+        self._losses = Losses()
+        self._thread = threading.Thread(target=self._run, name="pavane-spans", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        attach(set_value("suppress_instrumentation", True))  # our requests are no spans
+        session = self._endpoint.session()
+        while not self._stopping:
+            self._wake.wait(self._pause_s())
+            self._wake.clear()
+            asked = self._asked
+            for request in self._encode():
+                self._outbox.append(request)
+                self._outbox_bytes += len(request.body)
+            hurried = asked > self._answered
+            if hurried or time.monotonic() >= self._next_try:
+                self._send_all(lambda body: self._endpoint.send(session, body))
+            self._bound_outbox()
+            self._tell_losses()
+            if not self._outbox:
+                with self._state:
+                    self._answered = max(self._answered, asked)
+                    self._state.notify_all()
+        session.close()
+
+    def _pause_s(self) -> float:
+        if not self._outbox and not (self._spooled and self._failures):
+            return self._batching.delay_s
+        return min(self._batching.delay_s, max(0.01, self._next_try - time.monotonic()))
+
+    def _encode(self) -> list[_Request]:
+        """Everything that waits, as requests."""
+        requests: list[_Request] = []
+        while spans := self._gathered():
+            requests.append(self._request(spans))
+        return requests
+
+    def _gathered(self) -> list[LeanSpan | FinishedSpan]:
+        """The next spans of a request; the thread and whoever ends it may both ask."""
+        spans: list[LeanSpan | FinishedSpan] = []
+        with suppress(IndexError):
+            while len(spans) < self._batching.per_request:
+                spans.append(self._queue.popleft())
+        return spans
+
+    def _request(self, spans: Sequence[LeanSpan | FinishedSpan]) -> _Request:
+        by_service: dict[str, list[bytes]] = defaultdict(list)
+        others: list[FinishedSpan] = []
+        for span in spans:
+            if isinstance(span, LeanSpan):
+                by_service[span.layout.service].append(span.encoded())
+            else:
+                others.append(span)
+        body = [
+            otlp.resource_spans(self._resources.get(service, b""), self._scope, encoded)
+            for service, encoded in by_service.items()
+        ]
+        if others:
+            try:
+                body.append(self._encode_others(others))
+            except Exception as error:  # whatever users put into their spans
+                self._losses.hear(f"spans cannot be encoded: {error!r}")
+                self._lose(len(others))
+                others.clear()
+        return _Request(b"".join(body), sum(map(len, by_service.values())) + len(others))
+
+    def _send_all(self, send: Callable[[bytes], Answer]) -> None:
+        while self._outbox:
+            request = self._outbox[0]
+            if not self._settled(send(request.body), request.spans):
+                return
+            if self._outbox and self._outbox[0] is request:
+                self._outbox.popleft()
+                self._outbox_bytes -= len(request.body)
+        if self._spooled and self._spool is not None:
+            self._empty_spool(self._spool, send)
+
+    def _empty_spool(self, spool: Spool, send: Callable[[bytes], Answer]) -> None:
+        with spool.emptying() as waiting:
+            for each in waiting:
+                try:
+                    body = each.body()
+                except OSError:
+                    continue
+                if self._stopping or not self._settled(send(body), each.spans):
+                    return
+                each.remove()
+            self._spooled = False
+
+    def _settled(self, answer: Answer, spans: int) -> bool:
+        """Whether a request is over: taken, or refused for good. If not, when to try again."""
+        if not answer.again:
+            taken = spans - answer.rejected if answer.taken else 0
+            self._arrived(taken)
+            if taken < spans:
+                self._losses.hear(answer.why or "the endpoint rejected some spans")
+                self._lose(spans - taken)
+            return True
+        self._losses.hear(answer.why)
+        pause_s = min(_LONGEST_PAUSE_S, self._first_pause_s * 2**self._failures) * random.uniform(0.8, 1.2)
+        self._failures = min(self._failures + 1, 16)
+        self._next_try = time.monotonic() + (pause_s if answer.again_s is None else answer.again_s)
+        return False
+
+    def _arrived(self, spans: int) -> None:
+        self._failures = 0
+        self._next_try = 0.0
+        if spans:
+            count_exported(spans)
+            self._losses.arrive()
+
+    def _bound_outbox(self) -> None:
+        """What is too much to wait in memory goes to the spool, the latest first, or is lost."""
+        bound = _OUTBOX_BYTES if self._spool is None else _SPOOL_FROM_BYTES
+        while self._outbox_bytes > bound and len(self._outbox) > 1:
+            request = self._outbox.pop()
+            self._outbox_bytes -= len(request.body)
+            self._put_aside(request)
+
+    def _put_aside(self, request: _Request) -> None:
+        if self._spool is not None and self._spool.put(request.body, request.spans):
+            self._spooled = True
+        else:
+            self._lose(request.spans)
+
+    def _lose(self, spans: int) -> None:
+        self._lost += spans
+        self._losses.lose(spans)
+        count_dropped(spans)
+
+    def _tell_losses(self) -> None:
+        """Spans that came while too many waited."""
+        overflow, self._overflow = self._overflow, 0
+        if overflow:
+            self._losses.hear("spans come faster than they are encoded")
+            self._lose(overflow)
+
+
+def batching_of(variables: Mapping[str, str]) -> Batching:
+    """What the ``OTEL_BSP_*`` variables say. Raises :class:`ConfigurationError` with every one that cannot be followed."""
+    problems: list[Problem] = []
+
+    def whole(name: str, default: int) -> int:
+        text = variables.get(name, "").strip()
+        if not text:
+            return default
+        if not text.isdecimal() or int(text) == 0:
+            problems.append(Problem(name, "tracing.batching", f"{text!r}: use a whole number above 0"))
+            return default
+        return int(text)
+
+    usual = Batching()
+    waiting = whole("OTEL_BSP_MAX_QUEUE_SIZE", usual.most_waiting)
+    per_request = whole("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", min(usual.per_request, waiting))
+    delay_ms = whole("OTEL_BSP_SCHEDULE_DELAY", round(usual.delay_s * 1000))
+    if per_request > waiting:
+        message = "must not be more than OTEL_BSP_MAX_QUEUE_SIZE"
+        problems.append(Problem("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "tracing.batching", message))
+    if problems:
+        raise ConfigurationError("tracing cannot be set up", problems)
+    return Batching(waiting, per_request, delay_ms / 1000)

@@ -1,0 +1,337 @@
+"""Units of work whose spans are lean: the same interface as in :mod:`pavane_tracing.work`, without an object too many."""
+
+from collections.abc import Callable, Collection, Iterable
+from contextvars import Token
+from random import getrandbits
+from typing import Protocol
+
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import SpanKind, StatusCode
+
+from pavane_events.envelope import Envelope, Trace
+from pavane_tracing.attributes import Attributes, Scalar, common_attributes
+from pavane_tracing.conventions import MESSAGING, SAGA_ID, SAGA_NAME, SAGA_STEP, SAGA_UNDO, SPANS_DROPPED
+from pavane_tracing.lean import Layout, LeanSpan, Limits, PassingSpan
+from pavane_tracing.off import OffWork
+from pavane_tracing.propagation import SPAN_KEY, UNSAMPLED, Origin, allowed_baggage, context_of, origin_of
+from pavane_tracing.sampling import SagaSampler
+from pavane_tracing.span import SpanLink, SpanRow
+from pavane_tracing.unit import UNIT_KEY, Service, Unit
+from pavane_tracing.work import Point, Tracing, Work
+
+_MOST_LAYOUTS = 4096
+
+
+class Take(Protocol):
+    """Takes a span that has ended. From any thread; never blocks, never raises."""
+
+    def __call__(self, span: LeanSpan, /) -> None: ...
+
+
+class ProcessLayout(Layout):
+    """The layout of ``process`` spans, and those of what is sent within them, by topic and type."""
+
+    __slots__ = ("sends",)
+
+    def __init__(self, service: str, name: str, kind: SpanKind, attributes: Attributes, bounds: Limits) -> None:
+        super().__init__(service, name, kind, attributes, bounds)
+        self.sends: dict[tuple[str, str], Layout] = {}
+
+
+class LeanWork(Work):
+    """One unit of work. ``kept`` collects its spans where they are kept, ``take`` has them where they are exported."""
+
+    __slots__ = ("_head", "_kept", "_known", "_layout", "_tail", "_take", "_tracing")
+
+    def __init__(
+        self,
+        tracing: "LeanTracing",
+        span: LeanSpan,
+        layout: "ProcessLayout",
+        unit: Unit,
+        known: dict[str, Scalar],
+        baggage: str | None,
+        take: Take | None,
+        *,
+        sampled: bool,
+    ) -> None:
+        self._tracing = tracing
+        self._span: LeanSpan = span
+        self._layout: ProcessLayout | None = layout
+        self._unit = unit
+        self._known = known
+        self._baggage = baggage
+        self._take = take
+        self._kept: list[LeanSpan] = [span]
+        self._head = f"00-{span.trace_id}-"
+        self._tail = "-01" if sampled else "-00"
+        self._token: Token[Context] | None = None
+        self._ended = False
+
+    def attach(self) -> None:
+        """Make the span the current one of the calling task, whatever was current before. Until detached, once."""
+        if self._token is None:
+            context = Context({UNIT_KEY: self._unit, SPAN_KEY: self._span})
+            if self._baggage is not None:
+                context = context_of(None, self._baggage, context)
+            self._token = attach(context)
+
+    def detach(self) -> None:
+        """Restore what was current before :meth:`attach`; by the task that attached, in its ``finally``. Idempotent."""
+        token, self._token = self._token, None
+        if token is not None:
+            detach(token)
+
+    def send(self, topic: str, event_id: str, event_type: str, *, saga: str | None = None, size: int | None = None) -> Trace:
+        """The context for a message that this work sends: that of a span ``send <topic>``, begun and ended here."""
+        within, tracing = self._layout, self._tracing
+        if within is None:
+            values = tracing.messaging.send(topic, event_id, event_type, self._unit.common, saga, size)
+            return self._make(tracing.other_layout(f"send {topic}", SpanKind.PRODUCER), values)
+        layout = within.sends.get((topic, event_type)) or tracing.send_layout(within, topic, event_type)
+        return self._make(layout, tracing.messaging.send_values(self._known, event_id, saga, size))
+
+    def point(self, name: str, *, links: Iterable[Trace] = (), attributes: Attributes | None = None) -> Trace:
+        """A short INTERNAL span within this work, such as ``saga credit-decision start``."""
+        merged: dict[str, Scalar] = {**self._unit.common, **(attributes or {})}
+        return self._make(self._tracing.other_layout(name, SpanKind.INTERNAL), merged, _links(links))
+
+    def belongs_to(self, saga: str, saga_name: str | None = None) -> None:
+        """The work turns out to be of this saga: where the coordinator gives an intake's message its saga id."""
+        found = common_attributes(saga, saga_name, None)
+        self._unit.common.update(found)
+        self._layout = None  # which knew another saga, or none
+        self._span.set_attributes(found)
+
+    def event(self, name: str, attributes: Attributes | None = None) -> None:
+        """Something that happened within this work: the attempts of an in-lane retry are events of one span."""
+        self._span.add_event(name, attributes)
+
+    def fail(self, code: str, message: str) -> None:
+        """The work failed: status ERROR, and the error's stable code. The last call counts."""
+        self._span.set_attribute(MESSAGING.error_type, code)
+        self._span.set_status(StatusCode.ERROR, message)
+
+    def end(self) -> None:
+        """The work is done. Idempotent. A user's span still open in it will turn up in :meth:`Tracing.late`."""
+        if not self._ended:
+            self._ended = True
+            span, unit = self._span, self._unit
+            if unit.dropped:
+                span.set_attribute(SPANS_DROPPED, unit.dropped)
+            span.end()
+            unit.close()
+            if self._take is not None:
+                self._take(span)
+
+    @property
+    def spans(self) -> list[SpanRow]:
+        """The spans of this work that have ended; none where spans are not kept."""
+        if self._take is not None:
+            return []
+        rows = [span.to_row() for span in self._kept if span.end_ns is not None]
+        users = self._unit.rows()
+        return sorted((*rows, *users), key=_started) if users else rows
+
+    @property
+    def trace(self) -> Trace:
+        """The context of the span itself: what a timer, a delayed retry or a dead letter carries on."""
+        return self._trace(self._span.span_id)
+
+    def _make(self, layout: Layout, values: dict[str, Scalar], links: Collection[SpanLink] = ()) -> Trace:
+        parent = self._span
+        span = LeanSpan(
+            layout, parent.trace_id, new_span_id(), None, values, list(links), parent_id=parent.span_id, state=parent.state
+        )
+        span.end_ns = span.start_ns
+        if self._take is None:
+            self._kept.append(span)
+        else:
+            self._take(span)
+        return self._trace(span.span_id)
+
+    def _trace(self, span_id: str) -> Trace:
+        return Trace(traceparent=f"{self._head}{span_id}{self._tail}", tracestate=self._span.state, baggage=self._baggage)
+
+
+class LeanTracing(Tracing):
+    """The spans of one service, as lean ones. ``take`` has them where they are exported; else they are kept.
+
+    ``wait`` has those of unsampled work, which is not traced at all where nothing waits.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        limits: Limits,
+        sampler: SagaSampler,
+        system: str = "pavane",
+        baggage: Collection[str] = (),
+        shutdown: Callable[[float], bool] | None = None,
+        take: Take | None = None,
+        wait: Take | None = None,
+    ) -> None:
+        super().__init__(service, keep=take is None, system=system, baggage=baggage, shutdown=shutdown)
+        self.messaging = self._messaging
+        self._limits = limits
+        self._sampler = sampler
+        self._follow = sampler.follow
+        self._take = take
+        self._wait = wait
+        self._processed: dict[object, ProcessLayout] = {}
+        self._others: dict[tuple[str, SpanKind], Layout] = {}
+
+    def process(
+        self,
+        envelope: Envelope,
+        *,
+        topic: str,
+        partition: int,
+        offset: int,
+        group: str,
+        step: str | None = None,
+        saga_name: str | None = None,
+        links: Iterable[Trace] = (),
+        root: bool = False,
+        undo: bool = False,
+    ) -> Work:
+        """As :meth:`Tracing.process` says."""
+        incoming, saga = envelope.trace, envelope.saga
+        origin = origin_of(incoming)
+        baggage = allowed_baggage(incoming.baggage, self._baggage) if incoming.baggage is not None else None
+        trace_id = new_trace_id() if root or origin is None else origin.trace_id
+        sampled = origin.sampled if origin is not None and self._follow else self._sampler.samples_id(saga, trace_id)
+        take = self._take if sampled else self._wait
+        if take is None and not (sampled and self.keep):
+            return _passing(incoming, origin, trace_id, baggage)
+        layout = self._process_layout(topic, group, partition, envelope.type, step, saga_name, undo)
+        known: dict[str, Scalar] = {} if saga is None else {SAGA_ID: saga}
+        values = self._messaging.process_values(known, envelope, offset)
+        linked = _links(links, origin) if links else () if origin is None else (SpanLink(origin.trace_id, origin.span_id),)
+        span = LeanSpan(layout, trace_id, new_span_id(), None if root else origin, values, linked)
+        unit = Unit(self._service, common_attributes(saga, saga_name, step, envelope.id))
+        if undo:
+            unit.common[SAGA_UNDO] = True
+        return LeanWork(self, span, layout, unit, known, baggage, take, sampled=sampled)
+
+    def send_layout(self, within: ProcessLayout, topic: str, event_type: str) -> Layout:
+        """The layout of ``send <topic>`` within such work."""
+        fixed = {**_said_of_all(within), **self._messaging.send_fixed(topic, event_type)}
+        made = Layout(self.service, f"send {topic}", SpanKind.PRODUCER, fixed, self._limits)
+        if len(within.sends) < _MOST_LAYOUTS:
+            within.sends[topic, event_type] = made
+        return made
+
+    def other_layout(self, name: str, kind: SpanKind) -> Layout:
+        """The layout of a span whose attributes are all its own."""
+        layout = self._others.get((name, kind))
+        if layout is None:
+            layout = Layout(self.service, name, kind, {}, self._limits)
+            if len(self._others) < _MOST_LAYOUTS:
+                self._others[name, kind] = layout
+        return layout
+
+    def _process_layout(
+        self, topic: str, group: str, partition: int, kind: str, step: str | None, saga_name: str | None, undo: bool
+    ) -> ProcessLayout:
+        key = (topic, group, partition, kind, step, saga_name, undo)
+        layout = self._processed.get(key)
+        if layout is None:
+            fixed = {
+                **self._messaging.process_fixed(topic, group, partition, kind),
+                **common_attributes(None, saga_name, step),
+            }
+            if undo:
+                fixed[SAGA_UNDO] = True
+            layout = ProcessLayout(self.service, f"process {topic}", SpanKind.CONSUMER, fixed, self._limits)
+            if len(self._processed) < _MOST_LAYOUTS:
+                self._processed[key] = layout
+        return layout
+
+    def _point(self, name: str, kind: SpanKind, parent: Trace | None, attributes: Attributes, links: Iterable[Trace]) -> Point:
+        origin = origin_of(parent) if parent is not None else None
+        led = [found for each in links if (found := origin_of(each)) is not None]
+        baggage = allowed_baggage(parent.baggage, self._baggage) if parent is not None else None
+        trace_id = new_trace_id() if origin is None else origin.trace_id
+        saga = attributes.get(SAGA_ID)
+        before = origin or (led[0] if led else None)
+        sampled = self._sampler.samples(before, saga if isinstance(saga, str) else None, trace_id)
+        take = self._take if sampled else self._wait
+        span_id = new_span_id()
+        rows: list[SpanRow] = []
+        if take is not None or (sampled and self.keep):
+            span = LeanSpan(self.other_layout(name, kind), trace_id, span_id, origin, attributes, _links_to(led))
+            span.end_ns = span.start_ns
+            if take is not None:
+                take(span)
+            else:
+                rows.append(span.to_row())
+        state = origin.state if origin is not None else None
+        flags = "01" if sampled else "00"
+        return Point(Trace(f"00-{trace_id}-{span_id}-{flags}", state, baggage), rows)
+
+
+class PassingWork(OffWork):
+    """Unsampled work: no span, the sender's context is current and handed on."""
+
+    __slots__ = ("_origin",)
+
+    def __init__(self, incoming: Trace, origin: Origin) -> None:
+        self._incoming = incoming
+        self._origin = origin
+        self._token: Token[Context] | None = None
+
+    def attach(self) -> None:
+        """Make the sender's span the current one, so that the user's own spans are not sampled either."""
+        if self._token is None:
+            context = Context({SPAN_KEY: PassingSpan(self._origin)})
+            if self._incoming.baggage is not None:
+                context = context_of(None, self._incoming.baggage, context)
+            self._token = attach(context)
+
+    def detach(self) -> None:
+        """Restore what was current before. Idempotent."""
+        token, self._token = self._token, None
+        if token is not None:
+            detach(token)
+
+
+def _passing(incoming: Trace, origin: Origin | None, trace_id: str, baggage: str | None) -> Work:
+    if origin is None:  # what comes of it is not sampled either, and is of one trace
+        origin = Origin(trace_id, new_span_id(), UNSAMPLED, None, False)
+        incoming = Trace(f"00-{trace_id}-{origin.span_id}-00")
+    elif baggage != incoming.baggage or origin.state != incoming.tracestate:
+        incoming = Trace(incoming.traceparent, origin.state, baggage)
+    return PassingWork(incoming, origin)
+
+
+def _started(row: SpanRow) -> int:
+    return row.start_ns
+
+
+def new_trace_id() -> str:
+    """A random trace id, in hex."""
+    return f"{getrandbits(128) or 1:032x}"
+
+
+def new_span_id() -> str:
+    """A random span id, in hex."""
+    return f"{getrandbits(64) or 1:016x}"
+
+
+def _said_of_all(layout: Layout) -> dict[str, Scalar]:
+    """What every span of the unit says."""
+    return {key: layout.attributes[key] for key in (SAGA_NAME, SAGA_STEP, SAGA_UNDO) if key in layout.attributes}
+
+
+def _links(traces: Iterable[Trace], origin: Origin | None = None) -> list[SpanLink]:
+    """Links to the origin and to every other span named, each once; what cannot be read is left out."""
+    named = [each for trace in traces if (each := origin_of(trace)) is not None]
+    if origin is not None:
+        named.insert(0, origin)
+    return _links_to(named)
+
+
+def _links_to(origins: Iterable[Origin]) -> list[SpanLink]:
+    return list(dict.fromkeys([SpanLink(each.trace_id, each.span_id) for each in origins]))

@@ -1,0 +1,204 @@
+"""OTLP's protobuf for the platform's own spans: what spans of one kind share is encoded once, the rest is put between.
+
+A message is a run of fields, so pieces that were encoded apart are joined by writing them one after the other. Source:
+https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from struct import Struct
+
+from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.util.types import AnyValue
+
+from pavane_tracing.span import SpanLink
+
+_NAME = b"*"
+_ATTRIBUTE = b"J"
+_EVENT = b"Z"
+_LINK = b"j"
+_STATUS = b"z"
+_LOCAL = b"\x85\x01\x00\x01\x00\x00"
+"""Flags of a span: whether its parent is of another process is known (bit 8), and it is not (bit 9)."""
+_REMOTE = b"\x85\x01\x00\x03\x00\x00"
+_TIMES = Struct("<6sBQBQ").pack
+_EVENT_TIME = Struct("<BQ").pack
+_DOUBLE = Struct("<d").pack
+
+_hex = bytes.fromhex
+
+
+def varint(number: int) -> bytes:
+    """A whole number, seven bits to a byte; below zero as its two's complement of 64 bits."""
+    if 0 <= number < 0x4000:
+        return _SMALL[number] if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7))
+    number &= 0xFFFF_FFFF_FFFF_FFFF
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+_SMALL = tuple(bytes((number,)) for number in range(0x80))
+
+
+def field(tag: bytes, content: bytes) -> bytes:
+    """A field that has a length."""
+    return tag + varint(len(content)) + content
+
+
+def head(name: str, kind: SpanKind) -> bytes:
+    """A span's name and kind."""
+    return field(_NAME, _utf8(name)) + b"0" + varint(kind.value + 1)
+
+
+def attributes(values: Mapping[str, AnyValue]) -> bytes:
+    """A span's attributes. A number beyond 64 bits is left out, as the SDK does."""
+    return _pairs(_ATTRIBUTE, values)
+
+
+def resource(values: Mapping[str, AnyValue]) -> bytes:
+    """What describes a service, for :func:`resource_spans`."""
+    return _pairs(b"\n", values)
+
+
+def scope(name: str) -> bytes:
+    """An instrumentation scope, for :func:`resource_spans`."""
+    return field(b"\n", _utf8(name))
+
+
+def append_values(parts: list[bytes], values: Mapping[str, AnyValue]) -> None:
+    """Attributes that differ from span to span, nearly all of them short texts and numbers.
+
+    Of an attribute all but its content depends on its key and the content's length alone, and is kept.
+    """
+    append, known = parts.append, _STARTS
+    for key, value in values.items():
+        kind = value.__class__
+        if kind is str:
+            content = _utf8(value)  # type: ignore[arg-type]
+            length = len(content)
+        elif kind is int and 0 <= value < _MOST_NUMBER:  # type: ignore[operator]
+            content = varint(value)  # type: ignore[arg-type]
+            length = -len(content)
+        else:
+            append(_pairs(_ATTRIBUTE, {key: value}))
+            continue
+        start = known.get((key, length))
+        append(_start(key, length) if start is None else start)
+        append(content)
+
+
+_STARTS: dict[tuple[str, int], bytes] = {}
+_MOST_STARTS = 4096
+_MOST_NUMBER = 1 << 63
+
+
+def _start(key: str, length: int) -> bytes:
+    """Everything of an attribute but its content, which is the last of it: a text, or, below zero, a number's bytes."""
+    whole = _pairs(_ATTRIBUTE, {key: "x" * length if length >= 0 else 1 << 7 * (-length - 1)})
+    start = whole[: len(whole) - abs(length)]
+    if len(_STARTS) < _MOST_STARTS:
+        _STARTS[key, length] = start
+    return start
+
+
+def identity(trace_id: str, span_id: str, parent_id: str | None) -> bytes:
+    """A span's ids, which are given in hex."""
+    if parent_id is None:
+        return _hex(f"0a10{trace_id}1208{span_id}")
+    return _hex(f"0a10{trace_id}1208{span_id}2208{parent_id}")
+
+
+def state(header: str) -> bytes:
+    """What vendors added to the context."""
+    return field(b"\x1a", _utf8(header))
+
+
+def times(start_ns: int, end_ns: int, *, remote: bool) -> bytes:
+    """When a span began and ended; ``remote``: its parent is of another process, or was told by a message."""
+    return _TIMES(_REMOTE if remote else _LOCAL, 0x39, start_ns, 0x41, end_ns)
+
+
+def remote_link(link: SpanLink) -> bytes:
+    """A link without attributes to a span of another process."""
+    return _hex(f"6a210a10{link.trace_id}1208{link.span_id}3500030000")
+
+
+def link_to(link: SpanLink, values: Mapping[str, AnyValue], dropped: int, *, remote: bool) -> bytes:
+    """A link of the user's; ``dropped``: how many of its attributes the limits left out."""
+    left_out = b"(" + varint(dropped) if dropped else b""
+    flags = b"5\x00\x03\x00\x00" if remote else b"5\x00\x01\x00\x00"
+    return field(_LINK, identity(link.trace_id, link.span_id, None) + _pairs(b'"', values) + left_out + flags)
+
+
+def event(name: str, time_ns: int, values: Mapping[str, AnyValue], dropped: int) -> bytes:
+    """Something that happened within a span."""
+    described = _pairs(b"\x1a", values)
+    left_out = b" " + varint(dropped) if dropped else b""
+    return field(_EVENT, _EVENT_TIME(0x09, time_ns) + field(b"\x12", _utf8(name)) + described + left_out)
+
+
+def status(code: StatusCode, message: str | None) -> bytes:
+    """How a span ended."""
+    described = field(b"\x12", _utf8(message)) if message else b""
+    return field(_STATUS, described + (b"\x18" + varint(code.value) if code.value else b""))
+
+
+def dropped_counts(attributes_dropped: int, events_dropped: int, links_dropped: int) -> bytes:
+    """How much the limits of a span left out."""
+    counts = ((b"P", attributes_dropped), (b"`", events_dropped), (b"p", links_dropped))
+    return b"".join([tag + varint(count) for tag, count in counts if count])
+
+
+def resource_spans(resource: bytes, scope: bytes, spans: Iterable[bytes]) -> bytes:
+    """Spans of one service and scope as a field of an export request. ``resource`` and ``scope`` are encoded already."""
+    scoped = field(b"\n", scope) + b"".join([field(b"\x12", span) for span in spans])
+    return field(b"\n", field(b"\n", resource) + field(b"\x12", scoped))
+
+
+class _Unfit(ValueError):
+    """A number that OTLP has no room for."""
+
+
+def _pairs(tag: bytes, values: Mapping[str, AnyValue]) -> bytes:
+    pairs: list[bytes] = []
+    for key, value in values.items():
+        with suppress(_Unfit):
+            pairs.append(field(tag, _key_value(key, value)))
+    return b"".join(pairs)
+
+
+def _key_value(key: str, value: AnyValue) -> bytes:
+    return field(b"\n", _utf8(key)) + field(b"\x12", _any_value(value))
+
+
+def _any_value(value: AnyValue) -> bytes:
+    """The value's one field; nothing for None."""
+    if isinstance(value, str):
+        return field(b"\n", _utf8(value))
+    if isinstance(value, bool):
+        return b"\x10\x01" if value else b"\x10\x00"
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise _Unfit
+        return b"\x18" + varint(value)
+    if isinstance(value, float):
+        return b"!" + _DOUBLE(value)
+    if isinstance(value, bytes):
+        return field(b":", value)
+    if isinstance(value, Sequence):
+        return field(b"*", b"".join([field(b"\n", _any_value(each)) for each in value]))
+    if isinstance(value, Mapping):
+        return field(b"2", b"".join([field(b"\n", _key_value(str(key), each)) for key, each in value.items()]))
+    return b""
+
+
+def _utf8(text: str) -> bytes:
+    """Half a surrogate pair is no text: it is replaced."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="replace")
