@@ -2,16 +2,17 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from operator import methodcaller
 
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue as AnyValueMessage
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
@@ -25,9 +26,7 @@ from pavane_tracing.lean import LeanSpan
 from pavane_tracing.lean_work import LeanTracing
 from pavane_tracing.sampling import SagaSampler
 from pavane_tracing.unit import Service
-from pavane_tracing.work import Tracing, Work
-
-Act = Callable[[Work], object]
+from pavane_tracing.work import Tracing
 
 texts = st.text(max_size=200)
 scalars = texts | st.integers(-(2**70), 2**70) | st.booleans() | st.floats(allow_nan=False) | st.binary(max_size=20)
@@ -37,36 +36,39 @@ values = st.recursive(
 attributes = st.dictionaries(st.text(min_size=1, max_size=30), values, max_size=4)
 few = st.dictionaries(st.text(min_size=1, max_size=30), texts | st.integers(-5, 2**40) | st.booleans(), max_size=3)
 contexts = st.builds(SpanContext, st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.booleans(), st.just(TraceFlags(1)))
-traces = st.builds(
-    lambda trace_id, span_id, state: Trace(f"00-{trace_id:032x}-{span_id:016x}-01", state),
-    st.integers(1, 2**128 - 1),
-    st.integers(1, 2**64 - 1),
-    st.none() | st.just("vendor=1,other=x:y"),
-)
+
+
+def sent_by(trace_id: int, span_id: int, state: str | None) -> Trace:
+    return Trace(f"00-{trace_id:032x}-{span_id:016x}-01", state)
+
+
+traces = st.builds(sent_by, st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.none() | st.just("vendor=1,other=x:y"))
 names = st.from_regex(r"[a-z]{1,9}(-[a-z]{1,9})?", fullmatch=True)
-acts: st.SearchStrategy[Act] = st.one_of(
+by_the_platform = st.one_of(
     st.builds(
-        lambda topic, event_id, saga, size: lambda work: work.send(topic, event_id, topic, saga=saga, size=size),
+        methodcaller,
+        st.just("send"),
         names,
         texts,
-        st.none() | texts,
-        st.none() | st.integers(0, 2**40),
+        names,
+        saga=st.none() | texts,
+        size=st.none() | st.integers(0, 2**40),
     ),
-    st.builds(
-        lambda name, said, links: lambda work: work.point(name, attributes=said, links=links), texts, few, st.lists(traces)
-    ),
-    st.builds(lambda name, said: lambda work: work.event(name, said), texts, few),
-    st.builds(lambda code, message: lambda work: work.fail(code, message), texts, texts),
-    st.builds(lambda saga, name: lambda work: work.belongs_to(saga, name), texts, names),
-    st.builds(lambda said: lambda work: current().set_attributes(said), attributes),
-    st.builds(lambda key, value: lambda work: current().set_attribute(key, value), st.text(min_size=1), values),
-    st.builds(lambda name, said: lambda work: current().add_event(name, said, 5), texts, attributes),
-    st.builds(lambda context, said: lambda work: current().add_link(context, said), contexts, attributes),
-    st.builds(
-        lambda code, said: lambda work: current().set_status(code, said), st.sampled_from(StatusCode), st.none() | texts
-    ),
-    st.builds(lambda name: lambda work: current().update_name(name), texts),
+    st.builds(methodcaller, st.just("point"), texts, attributes=few, links=st.lists(traces)),
+    st.builds(methodcaller, st.just("event"), texts, few),
+    st.builds(methodcaller, st.just("fail"), texts, texts),
+    st.builds(methodcaller, st.just("belongs_to"), texts, names),
 )
+by_the_user = st.one_of(
+    st.builds(methodcaller, st.just("set_attributes"), attributes),
+    st.builds(methodcaller, st.just("set_attribute"), st.text(min_size=1), values),
+    st.builds(methodcaller, st.just("add_event"), texts, attributes, st.just(5)),
+    st.builds(methodcaller, st.just("add_link"), contexts, attributes),
+    st.builds(methodcaller, st.just("set_status"), st.sampled_from(StatusCode), st.none() | texts),
+    st.builds(methodcaller, st.just("update_name"), texts),
+)
+acts = st.tuples(st.just(True), by_the_user) | st.tuples(st.just(False), by_the_platform)
+"""What is done, and whether it is done to the current span, through OpenTelemetry's own interface."""
 limits = st.fixed_dictionaries(
     {},
     optional={
@@ -87,10 +89,6 @@ limits = st.fixed_dictionaries(
 )
 
 
-def current() -> trace.Span:
-    return trace.get_current_span()
-
-
 @dataclass
 class Story:
     """A unit of work, and all that is done in it."""
@@ -104,7 +102,7 @@ class Story:
     links: Sequence[Trace]
     root: bool
     undo: bool
-    acts: Sequence[Act]
+    acts: Sequence[tuple[bool, methodcaller]]
     point: tuple[str, Mapping[str, str | int | bool]]
 
     def happen(self, tracing: Tracing) -> None:
@@ -121,8 +119,8 @@ class Story:
             undo=self.undo,
         )
         with work:
-            for act in self.acts:
-                act(work)
+            for on_span, act in self.acts:
+                act(trace.get_current_span() if on_span else work)
         work.end()
         name, said = self.point
         tracing.point(name, self.envelope.trace, links=self.links, attributes=said, saga=self.envelope.saga)
@@ -132,11 +130,13 @@ class Story:
 stories = st.builds(
     Story,
     st.builds(
-        lambda event_id, saga, data, sent: Envelope(id=event_id, source="/x", type="a.b", data=data, saga=saga, trace=sent),
-        texts,
-        st.none() | texts,
-        st.binary(max_size=300),
-        st.just(Trace()) | traces,
+        Envelope,
+        id=texts,
+        source=st.just("/x"),
+        type=st.just("a.b"),
+        data=st.binary(max_size=300),
+        saga=st.none() | texts,
+        trace=st.just(Trace()) | traces,
     ),
     names,
     st.integers(0, 200),
@@ -160,7 +160,7 @@ class Collected(SpanProcessor):
 
 
 @contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
+def environment(variables: Mapping[str, str]) -> Generator[None]:
     before = dict(os.environ)
     os.environ.update(variables)
     try:
@@ -176,7 +176,7 @@ def of_the_sdk(story: Story, bounds: SpanLimits) -> ExportTraceServiceRequest:
     provider.add_span_processor(collected)
     story.happen(Tracing(Service("service", provider), keep=False))
     encoded = encode_spans(collected.spans).SerializePartialToString()
-    return ExportTraceServiceRequest.FromString(cast("bytes", encoded))
+    return read(encoded)
 
 
 def of_ours(story: Story, bounds: SpanLimits) -> ExportTraceServiceRequest:
@@ -185,19 +185,25 @@ def of_ours(story: Story, bounds: SpanLimits) -> ExportTraceServiceRequest:
     tracing = LeanTracing(Service("service", provider), limits=bounds, sampler=SagaSampler(), take=taken.append)
     story.happen(tracing)
     resource = otlp.resource({"service.name": "service"})
-    return ExportTraceServiceRequest.FromString(
-        otlp.resource_spans(resource, otlp.scope("pavane"), [span.encoded() for span in taken])
-    )
+    return read(otlp.resource_spans(resource, otlp.scope("pavane"), [span.encoded() for span in taken]))
 
 
-def pairs(given: Sequence[KeyValue]) -> list[bytes]:
+def read(encoded: bytes) -> ExportTraceServiceRequest:
+    request = ExportTraceServiceRequest()
+    request.ParseFromString(encoded)
+    return request
+
+
+def pairs(given: Iterable[KeyValue]) -> list[bytes]:
     return sorted(each.SerializeToString(deterministic=True) for each in given)
 
 
 def comparable(request: ExportTraceServiceRequest) -> list[dict[str, object]]:
     """All spans, field by field, but for ids of one's own and times of one's own. Attributes have no order."""
     (resource,) = request.resource_spans
-    assert pairs(resource.resource.attributes) == pairs([KeyValue(key="service.name", value={"string_value": "service"})])
+    assert pairs(resource.resource.attributes) == pairs(
+        [KeyValue(key="service.name", value=AnyValueMessage(string_value="service"))]
+    )
     (scope,) = resource.scope_spans
     assert scope.scope.name == "pavane"
     own = {span.span_id: number for number, span in enumerate(scope.spans)}

@@ -89,6 +89,11 @@ class SpanExport:
         if len(queue) >= self._batching.per_request and not self._wake.is_set():
             self._wake.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many spans are not encoded yet."""
+        return len(self._queue)
+
     def flush(self, timeout_s: float) -> bool:
         """Send everything that has come so far, now; False where the collector did not take it in time. It blocks."""
         with self._state:
@@ -204,11 +209,11 @@ class SpanExport:
     def _empty_spool(self, spool: Spool, send: Callable[[bytes], Answer]) -> None:
         with spool.emptying() as waiting:
             for each in waiting:
-                try:
-                    body = each.body()
-                except OSError:
-                    continue
-                if self._stopping or not self._settled(send(body), each.spans):
+                body = each.body()
+                if body is None:
+                    self._losses.hear(f"{each.path} cannot be read")
+                    self._lose(each.spans)
+                elif self._stopping or not self._settled(send(body), each.spans):
                     return
                 each.remove()
             self._spooled = False

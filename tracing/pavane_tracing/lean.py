@@ -246,9 +246,7 @@ class LeanSpan(Span):
             service=self.layout.service,
             attributes=plain_attributes(self.attributes),
             links=(*self.links, *(each.link for each in self._more_links or ())),
-            events=tuple(
-                [SpanEvent(each.name, each.time_ns, plain_attributes(each.attributes)) for each in self._events or ()]
-            ),
+            events=tuple([_event(each) for each in self._events or ()]),
             status=STATUSES[status.status_code],
             status_message=status.description,
         )

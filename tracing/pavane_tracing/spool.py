@@ -3,6 +3,7 @@
 import fcntl
 import os
 import time
+import zlib
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -20,9 +21,12 @@ class Spooled(NamedTuple):
     path: Path
     spans: int
 
-    def body(self) -> bytes:
-        """The request. Raises OSError."""
-        return self.path.read_bytes()
+    def body(self) -> bytes | None:
+        """The request; None where it cannot be read."""
+        try:
+            return zlib.decompress(self.path.read_bytes())
+        except (OSError, zlib.error):
+            return None
 
     def remove(self) -> None:
         """It was taken, or never will be."""
@@ -32,7 +36,7 @@ class Spooled(NamedTuple):
 class Spool:
     """Requests in a directory that processes on one machine may share; one of them at a time empties it.
 
-    Each is written whole or not at all. What was sent when its process was killed may be sent once more. ``max_bytes``
+    Each is written whole or not at all, packed. What was sent when its process was killed may be sent once more. ``max_bytes``
     holds for the directory, as far as processes that write at once can tell. Nothing here raises but what it says.
     """
 
@@ -54,9 +58,10 @@ class Spool:
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._numbers)}-{spans}"
         unfinished = self._directory / f"{name}{_UNFINISHED}"
         try:
-            if self._size() + len(body) > self._max_bytes:
+            packed = zlib.compress(body, 1)
+            if self._size() + len(packed) > self._max_bytes:
                 return False
-            unfinished.write_bytes(body)
+            unfinished.write_bytes(packed)
             unfinished.rename(self._directory / f"{name}{_SUFFIX}")
         except OSError:
             with suppress(OSError):

@@ -1,0 +1,90 @@
+"""An OTLP collector on the loopback interface that takes spans, or does not, as it is told."""
+
+import gzip
+import threading
+import time
+import zlib
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress, "": bytes}
+
+
+class Collector(ThreadingHTTPServer):
+    """``status`` is what it answers; ``retry_after`` goes with it; ``pause_s`` is how long it thinks."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int = 0) -> None:
+        self.requests: list[ExportTraceServiceRequest] = []
+        self.headers: list[dict[str, str]] = []
+        self.status = 200
+        self.retry_after: str | None = None
+        self.rejected = 0
+        self.pause_s = 0.0
+        self.asked = 0
+        super().__init__(("127.0.0.1", port), _Collect)
+
+    @property
+    def url(self) -> str:
+        """The endpoint, to which /v1/traces is added."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def spans(self) -> list[Span]:
+        """All spans it has taken."""
+        return [
+            span
+            for request in self.requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+
+class _Collect(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        collector = self.server
+        assert isinstance(collector, Collector)
+        body = self.rfile.read(int(self.headers["content-length"]))
+        collector.asked += 1
+        time.sleep(collector.pause_s)
+        self.send_response(collector.status)
+        if collector.retry_after is not None:
+            self.send_header("Retry-After", collector.retry_after)
+        answer = b""
+        if collector.status == 200:
+            collector.headers.append({name.lower(): value for name, value in self.headers.items()})
+            unpacked = _UNPACK[self.headers.get("content-encoding", "")](body)
+            collector.requests.append(ExportTraceServiceRequest.FromString(unpacked))
+            if collector.rejected:
+                partial = ExportTracePartialSuccess(rejected_spans=collector.rejected)
+                answer = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@contextmanager
+def collecting(port: int = 0) -> Generator[Collector]:
+    """A collector that answers while the block lasts."""
+    with Collector(port) as collector:
+        thread = threading.Thread(target=collector.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield collector
+        finally:
+            collector.shutdown()
+            thread.join()

@@ -1,0 +1,346 @@
+"""The export of spans: to a real receiver, and what becomes of them when it is slow, refuses, or is away."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import SpanLimits
+from opentelemetry.trace import SpanKind
+
+from pavane_events.errors import ConfigurationError
+from pavane_tracing import metrics
+from pavane_tracing.endpoint import Endpoint, endpoint_of
+from pavane_tracing.export import Batching, SpanExport, batching_of
+from pavane_tracing.lean import Layout, LeanSpan
+from pavane_tracing.spool import Spool
+from support.collector import Collector, collecting
+
+LAYOUT = Layout("service", "work", SpanKind.INTERNAL, {"fixed": 1}, SpanLimits())
+SOON = Batching(most_waiting=10_000, per_request=10, delay_s=0.02)
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with collecting() as running:
+        yield running
+
+
+def export_to(
+    url: str, *, batching: Batching = SOON, spool: Spool | None = None, timeout_s: float = 5.0, compression: str | None = None
+) -> SpanExport:
+    endpoint = Endpoint(f"{url}/v1/traces", timeout_s=timeout_s, compression=compression)
+    export = SpanExport(endpoint, lambda spans: b"", batching=batching, spool=spool, first_pause_s=0.02)
+    export.describe("service", {"service.name": "service"})
+    return export
+
+
+def span(number: int) -> LeanSpan:
+    made = LeanSpan(LAYOUT, f"{number + 1:032x}", f"{number + 1:016x}", None, {"number": number})
+    made.end()
+    return made
+
+
+def numbers(collector: Collector) -> list[int]:
+    return sorted(int.from_bytes(each.span_id, "big") - 1 for each in collector.spans())
+
+
+def until(true: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+def test_every_span_arrives_once_in_requests_of_bounded_size(collector: Collector, compression: str | None) -> None:
+    export = export_to(collector.url, compression=compression)
+    for number in range(95):
+        export.add(span(number))
+    assert export.flush(10)
+    assert numbers(collector) == list(range(95))
+    assert all(len(each.scope_spans[0].spans) <= 10 for request in collector.requests for each in request.resource_spans)
+    assert {each["content-type"] for each in collector.headers} == {"application/x-protobuf"}
+    assert export.shutdown(5)
+
+
+def test_they_are_sent_by_themselves_after_a_while_and_at_once_where_they_fill_a_request(collector: Collector) -> None:
+    export = export_to(collector.url, batching=Batching(per_request=10, delay_s=0.2))
+    export.add(span(0))
+    until(lambda: numbers(collector) == [0])
+    begun = time.monotonic()
+    for number in range(1, 11):
+        export.add(span(number))
+    until(lambda: len(numbers(collector)) == 11)
+    assert time.monotonic() - begun < 5
+    assert export.shutdown(5)
+
+
+def test_what_comes_while_the_collector_is_away_arrives_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    with collecting() as first:
+        port = first.server_port
+    export = export_to(f"http://127.0.0.1:{port}")
+    for number in range(200):
+        export.add(span(number))
+    assert not export.flush(0.3)
+    with collecting(port) as back:
+        for number in range(200, 300):
+            export.add(span(number))
+        assert export.flush(10)
+        assert numbers(back) == list(range(300))
+        assert export.shutdown(5)
+    assert "dropped" not in caplog.text
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_collector_that_says_later_is_asked_later(collector: Collector, status: int) -> None:
+    collector.status = status
+    export = export_to(collector.url)
+    export.add(span(0))
+    until(lambda: collector.asked >= 2)
+    collector.status = 200
+    until(lambda: numbers(collector) == [0])
+    assert export.shutdown(5)
+
+
+def test_a_collector_that_says_when_is_not_asked_before(collector: Collector) -> None:
+    collector.status, collector.retry_after = 429, "3600"
+    export = export_to(collector.url)
+    export.add(span(0))
+    until(lambda: collector.asked == 1)
+    export.add(span(1))
+    time.sleep(0.3)
+    assert collector.asked == 1
+    collector.status = 200
+    assert export.flush(5)  # unless it is the last moment
+    assert numbers(collector) == [0, 1]
+    assert export.shutdown(5)
+
+
+def counted() -> tuple[InMemoryMetricReader, Callable[[], dict[str, int]]]:
+    reader = InMemoryMetricReader()
+
+    def read() -> dict[str, int]:
+        data = reader.get_metrics_data()
+        found: dict[str, int] = {}
+        for resource in data.resource_metrics if data is not None else ():
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    found[metric.name] = sum(int(getattr(point, "value", 0)) for point in metric.data.data_points)
+        return found
+
+    return reader, read
+
+
+def test_what_is_refused_for_good_or_in_part_is_told_and_counted(
+    collector: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, read = counted()
+    meter = MeterProvider([reader]).get_meter("test")
+    monkeypatch.setattr(metrics, "_EXPORTED", meter.create_counter("exported"))
+    monkeypatch.setattr(metrics, "_DROPPED", meter.create_counter("dropped"))
+    export = export_to(collector.url)
+    with caplog.at_level(logging.WARNING):
+        collector.status = 400
+        export.add(span(0))
+        export.add(span(1))
+        assert export.flush(5)
+        assert "answered 400" in caplog.text
+        collector.status, collector.rejected = 200, 1
+        export.add(span(2))
+        export.add(span(3))
+        assert export.flush(5)
+    assert read() == {"exported": 1, "dropped": 3}
+    assert "spans are exported again" in caplog.text
+    assert export.shutdown(5)
+
+
+def test_more_than_may_wait_is_dropped_and_told_and_blocks_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    with collecting() as collector:
+        collector.pause_s = 0.5
+        export = export_to(collector.url, batching=Batching(most_waiting=20, per_request=20, delay_s=5))
+        with caplog.at_level(logging.WARNING):
+            begun = time.monotonic()
+            for number in range(2_000):
+                export.add(span(number))
+            assert time.monotonic() - begun < 0.4
+            assert export.flush(30)
+        assert 20 <= len(numbers(collector)) < 2_000
+        assert "spans are dropped" in caplog.text
+        assert export.shutdown(5)
+
+
+def test_a_dead_collector_holds_a_shutdown_up_no_longer_than_it_may() -> None:
+    with collecting() as hanging:
+        hanging.pause_s = 3.0
+        export = export_to(hanging.url)
+        export.add(span(0))
+        begun = time.monotonic()
+        assert not export.shutdown(0.3)
+        assert time.monotonic() - begun < 1.5
+
+
+def test_the_spool_holds_an_outage_and_the_next_process_sends_what_is_left(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", 50_000_000)
+    spool.open()
+    with collecting() as first:
+        port = first.server_port
+    export = export_to(f"http://127.0.0.1:{port}", batching=Batching(per_request=500, delay_s=0.01), spool=spool)
+    for number in range(30_000):
+        if number % 5_000 == 0:
+            until(lambda: export.waiting < 3_000)
+        export.add(span(number))
+    until(lambda: any((tmp_path / "spool").glob("*.otlp")))
+    assert export.shutdown(0.2), "what the spool has is not lost"
+    with collecting(port) as back:
+        following = export_to(f"http://127.0.0.1:{port}", spool=spool)
+        following.add(span(30_000))
+        until(lambda: len(back.spans()) >= 30_001)
+        assert numbers(back) == list(range(30_001))
+        assert following.shutdown(5)
+    assert not list((tmp_path / "spool").glob("*.otlp"))
+
+
+def test_an_outage_within_one_process_is_bridged_by_the_spool(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 50_000_000)
+    spool.open()
+    with collecting() as collector:
+        export = export_to(collector.url, batching=Batching(per_request=500, delay_s=0.01), spool=spool)
+        export.add(span(0))
+        assert export.flush(5)
+        collector.status = 503
+        for number in range(1, 20_001):
+            if number % 5_000 == 0:
+                until(lambda: export.waiting < 3_000)
+            export.add(span(number))
+        until(lambda: any(tmp_path.glob("*.otlp")))
+        collector.status = 200
+        until(lambda: len(collector.spans()) >= 20_001)
+        assert numbers(collector) == list(range(20_001))
+        assert export.shutdown(5)
+    assert not list(tmp_path.glob("*.otlp"))
+
+
+def test_a_spool_that_is_full_or_gone_loses_what_is_too_much_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path / "small", 1_000)
+    spool.open()
+    export = export_to("http://127.0.0.1:9", spool=spool)
+    with caplog.at_level(logging.WARNING):
+        for number in range(200):
+            export.add(span(number))
+        assert not export.shutdown(0.2)
+    assert "spans are dropped" in caplog.text
+    assert 0 < sum(each.stat().st_size for each in (tmp_path / "small").iterdir()) <= 1_000
+    missing = Spool(tmp_path / "missing", 3_000)
+    assert not missing.put(b"x", 1)
+    with missing.emptying() as waiting:
+        assert waiting == []
+
+
+def test_one_process_at_a_time_empties_a_spool(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 10_000)
+    spool.open()
+    assert spool.put(b"first", 3)
+    assert spool.put(b"second", 4)
+    (tmp_path / "0-1-0-5.otlp").write_bytes(b"damaged")
+    with spool.emptying() as mine:
+        assert [(each.body(), each.spans) for each in mine] == [(None, 5), (b"first", 3), (b"second", 4)]
+        mine.pop(0).remove()
+        with Spool(tmp_path, 10_000).emptying() as others:
+            assert others == []
+        mine[0].remove()
+    with Spool(tmp_path, 10_000).emptying() as rest:
+        assert [each.body() for each in rest] == [b"second"]
+
+
+def test_what_a_killed_process_had_begun_to_write_is_cleared_away(tmp_path: Path) -> None:
+    old, new = tmp_path / "1.part", tmp_path / "2.part"
+    old.write_bytes(b"half")
+    new.write_bytes(b"being written")
+    os.utime(old, (0, 0))
+    Spool(tmp_path, 10).open()
+    assert not old.exists()
+    assert new.exists()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_exports_its_own_spans_and_none_of_its_parents(collector: Collector) -> None:
+    export = export_to(collector.url, batching=Batching(per_request=500, delay_s=60))
+    export.add(span(0))
+    child = os.fork()
+    if child == 0:
+        export.add(span(1))
+        os._exit(0 if export.flush(10) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert numbers(collector) == [1]
+    assert export.shutdown(5)
+    assert numbers(collector) == [0, 1]
+
+
+def test_spans_may_come_from_many_threads_at_once(collector: Collector) -> None:
+    export = export_to(collector.url, batching=Batching(most_waiting=100_000, per_request=512, delay_s=0.01))
+
+    def add(first: int) -> None:
+        for number in range(first, first + 2_000):
+            export.add(span(number))
+
+    threads = [threading.Thread(target=add, args=(first,)) for first in range(0, 10_000, 2_000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert export.flush(20)
+    assert numbers(collector) == list(range(10_000))
+    assert export.shutdown(5)
+
+
+def test_the_standard_variables_say_where_and_how() -> None:
+    found = endpoint_of(
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://gateway:4318/",
+            "OTEL_EXPORTER_OTLP_HEADERS": "api-key=secret,tenant=a%20b",
+            "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "gzip",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE": "/ca.pem",
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "/me.pem",
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY": "/me.key",
+        }
+    )
+    assert found.url == "http://gateway:4318/v1/traces"
+    assert found.headers == {"api-key": "secret", "tenant": "a b"}
+    assert (found.compression, found.timeout_s) == ("gzip", 3.0)
+    session = found.session()
+    assert (session.verify, session.cert) == ("/ca.pem", ("/me.pem", "/me.key"))
+    assert session.headers["api-key"] == "secret"
+    assert endpoint_of({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x/here"}).url == "http://x/here"
+    assert endpoint_of({}).url == "http://localhost:4318/v1/traces"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "many"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10000"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(variable: str, value: str) -> None:
+    follow = batching_of if variable.startswith("OTEL_BSP") else endpoint_of
+    with pytest.raises(ConfigurationError, match=variable):
+        follow({variable: value})
+
+
+def test_batches_are_as_large_as_the_variables_say() -> None:
+    variables = {"OTEL_BSP_MAX_QUEUE_SIZE": "100", "OTEL_BSP_SCHEDULE_DELAY": "250"}
+    assert batching_of(variables) == Batching(most_waiting=100, per_request=100, delay_s=0.25)
+    assert batching_of({}) == Batching()
