@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos verify check bench schemas format clean
+.PHONY: help install demo test chaos verify check bench bench-tracing schemas format clean
 
 help: ## these lines
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(VENV)/.runtime ## the environment, in .venv
 
@@ -37,6 +37,9 @@ check: $(VENV)/.dev ## formatting, lint, both type checkers, import contracts, c
 
 bench: $(VENV)/.dev ## speed on SQLite and on a real Kafka, beside bare loops (ARGS='--quick --only throughput')
 	$(BIN)/python -m bench.both $(ARGS)
+
+bench-tracing: $(VENV)/.dev ## what tracing costs on a real Kafka: off, unsampled, lean, the stock SDK (ARGS='--quick')
+	$(BIN)/python -m bench.kafka_run --only tracing $(ARGS)
 
 schemas: $(VENV)/.runtime ## write events/schemas from the event classes
 	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.clerk:agent pavane_credit.choreography:SAGAS --schemas events/schemas --write

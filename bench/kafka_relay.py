@@ -13,7 +13,7 @@ from bench.kafka_place import Place
 from pydantic import BaseModel
 
 from pavane import Agent
-from pavane_events.envelope import Envelope
+from pavane_events.envelope import Envelope, Trace
 from pavane_events.event import Event
 from pavane_events.ids import uuid7
 from pavane_events.record import Message
@@ -82,9 +82,10 @@ def data_of(size: int) -> bytes:
     return bare.model_copy(update={"note": "x" * max(0, size - len(bare.to_json()))}).to_json()
 
 
-def message_of(data: bytes) -> Message:
-    """A parcel as an agent would publish it: a saga of its own, all headers."""
+def message_of(data: bytes, sampled_as: str | None = None) -> Message:
+    """A parcel as an agent would publish it: a saga of its own, all headers; ``sampled_as``: its trace flags, in hex."""
     saga = uuid7()
+    traceparent = f"00-{saga.replace('-', '')}-{saga.replace('-', '')[16:]}-{sampled_as}" if sampled_as is not None else None
     return Envelope(
         id=uuid7(),
         source="/agents/bench",
@@ -99,6 +100,7 @@ def message_of(data: bytes) -> Message:
         step="bench/send",
         depth=1,
         declaration="0123456789abcdef",
+        trace=Trace(traceparent),
     ).to_message()
 
 

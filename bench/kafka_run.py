@@ -25,6 +25,7 @@ from bench.kafka_musts import judged
 from bench.kafka_place import Broker, a_broker
 from bench.kafka_spans import a_collector
 from bench.kafka_throughput import growth, throughput
+from bench.kafka_tracing import tracing
 from bench.kafka_worker import Figures
 
 from pavane_events.errors import PavaneError
@@ -42,17 +43,19 @@ class Scale:
     sagas: int
     backlog: int
     grown: int
+    traced: int
     layouts: tuple[str, ...]
 
 
-FULL = Scale(200_000, 3, 60.0, 3_000, 500_000, 60_000, tuple(LAYOUTS))
-QUICK = Scale(20_000, 1, 5.0, 400, 40_000, 8_000, ("1 process", "6 processes"))
+FULL = Scale(200_000, 3, 60.0, 3_000, 500_000, 60_000, 60_000, tuple(LAYOUTS))
+QUICK = Scale(20_000, 1, 5.0, 400, 40_000, 8_000, 10_000, ("1 process", "6 processes"))
 
 
 def benches(scale: Scale, endpoint: str | None) -> Mapping[str, Callable[[Broker], Awaitable[Found]]]:
     """By name, in the order in which they run."""
     return {
         "throughput": lambda broker: throughput(broker, records=scale.records, rounds=scale.rounds),
+        "tracing": lambda broker: tracing(broker, records=scale.traced, rounds=scale.rounds),
         "latency": lambda broker: latency(broker, seconds=scale.seconds),
         "credit": lambda broker: credit(
             broker, sagas=scale.sagas, seconds=scale.seconds / 2, endpoint=endpoint, layouts=scale.layouts

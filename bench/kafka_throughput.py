@@ -19,18 +19,34 @@ async def drained(
     agents: int = 1,
     pace: float = PACE,
     profile: str | None = None,
+    trace: bool = False,
+    environment: Mapping[str, str] | None = None,
+    sampled_as: str | None = None,
 ) -> Figures:
-    """What one process makes of a topic that is full when it comes: all agents of a chain in it."""
+    """What one process makes of a topic that is full when it comes: all agents of a chain in it.
+
+    ``sampled_as``: the flags of the trace context that each record carries, in hex; None for no context.
+    """
     place = Place.fresh(broker, partitions).paced(pace)
     crew = [relay(number) for number in range(agents)]
     await place.create(crew)
     await declare(place, crew)
     data = data_of(size)
-    await fill(place, hop(0).event_type, records, lambda: message_of(data))
+    await fill(place, hop(0).event_type, records, lambda: message_of(data, sampled_as))
     names = [agent.name for agent in crew]
-    async with a_child(place, () if bare else names, bare=bare, until=records * agents, profile=profile) as child:
+    async with a_child(
+        place,
+        () if bare else names,
+        bare=bare,
+        trace=trace,
+        until=records * agents,
+        environment=environment,
+        profile=profile,
+    ) as child:
         await child.until("ended")
         figures = child.window() | child.memory()
+    if not bare:
+        figures |= child.in_all()
     await check(place, agents, records)
     return figures
 

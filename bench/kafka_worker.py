@@ -3,7 +3,7 @@
     python -m bench.kafka_worker '{"servers": ..., "prefix": ..., "agents": ["relay-0"], ...}'
 
 It says what it has done in lines of JSON: ``begun`` with the first records, ``ended`` when as many outputs as it was told
-are committed, and ``figures`` whenever it is asked, by a line.
+are committed, ``stopped`` at last, and ``figures`` whenever it is asked, by a line.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from bench.kafka_sampler import sampled
 from pavane.agent import Agent
 from pavane.memory import settle_memory
 from pavane.runner import Surroundings, run
+from pavane.settings import load_settings
 from pavane_events.bus import Bus, Lane, Start
 from pavane_events.buses.kafka.bus import KafkaBus
 from pavane_events.buses.kafka.lanes import KafkaLanes
@@ -194,12 +195,13 @@ async def work(order: Order) -> None:
     async with await place.open() as bus:
         counted = cast("Bus", CountedBus(bus, tally))
         sagas = SAGAS if order["coordinator"] else ()
-        surroundings = Surroundings(trace=order["trace"])
+        surroundings = Surroundings(trace=order["trace"], tracing_options=load_settings().tracing_options())
         running = asyncio.create_task(run(agents_of(order["agents"]), sagas, counted, stop, surroundings))
         listening = asyncio.create_task(_listen(tally))
         await asyncio.wait([running, listening], return_when=asyncio.FIRST_COMPLETED)
         stop.set()
         await running
+    say("stopped", tally.figures())
 
 
 async def _listen(tally: Tally) -> None:

@@ -22,7 +22,6 @@ from opentelemetry.util.types import AnyValue
 
 from pavane_events.envelope import Envelope, Trace
 from pavane_tracing import otlp
-from pavane_tracing.lean import LeanSpan
 from pavane_tracing.lean_work import LeanTracing
 from pavane_tracing.sampling import SagaSampler
 from pavane_tracing.unit import Service
@@ -180,12 +179,12 @@ def of_the_sdk(story: Story, bounds: SpanLimits) -> ExportTraceServiceRequest:
 
 
 def of_ours(story: Story, bounds: SpanLimits) -> ExportTraceServiceRequest:
-    taken: list[LeanSpan] = []
+    taken: list[bytes] = []
     provider = TracerProvider(span_limits=bounds, shutdown_on_exit=False)
     tracing = LeanTracing(Service("service", provider), limits=bounds, sampler=SagaSampler(), take=taken.append)
     story.happen(tracing)
     resource = otlp.resource({"service.name": "service"})
-    return read(otlp.resource_spans(resource, otlp.scope("pavane"), [span.encoded() for span in taken]))
+    return read(otlp.resource_spans(resource, otlp.scope("pavane"), taken))
 
 
 def read(encoded: bytes) -> ExportTraceServiceRequest:

@@ -1,7 +1,8 @@
 """Exports spans by OTLP: one thread and one bounded queue for all services of the process, patient with the collector.
 
-The thread encodes what has come, and sends it in requests of bounded size. What the collector does not take now is
-kept, encoded, in a bounded outbox, then in the spool where there is one; only then it is lost, which is told and counted.
+Spans of ours come encoded; the thread encodes the user's, and sends all in requests of bounded size. What the collector
+does not take now is kept in a bounded outbox, then in the spool where there is one; only then it is lost, which is told
+and counted.
 """
 
 import os
@@ -21,7 +22,7 @@ from opentelemetry.util.types import AnyValue
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing import otlp
 from pavane_tracing.endpoint import Answer, Endpoint
-from pavane_tracing.lean import LeanSpan
+from pavane_tracing.lean_work import Take
 from pavane_tracing.losses import Losses
 from pavane_tracing.metrics import count_dropped, count_exported
 from pavane_tracing.span import FinishedSpan
@@ -34,16 +35,18 @@ _SPOOL_FROM_BYTES = 1024 * 1024
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 
+Waiting = tuple[str, bytes] | FinishedSpan
+"""A span of ours with its service, encoded; or one of the SDK's."""
 EncodeOthers = Callable[[Sequence[FinishedSpan]], bytes]
 """Encodes the SDK's spans as an export request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How much is gathered before it is sent. ``most_waiting``: spans that are not encoded yet, before more are dropped."""
+    """How much is gathered before it is sent. ``most_waiting``: spans that are in no request yet, before more are dropped."""
 
-    most_waiting: int = 8192
-    per_request: int = 512
+    most_waiting: int = 16_384
+    per_request: int = 2_048
     delay_s: float = 5.0
 
 
@@ -75,23 +78,35 @@ class SpanExport:
         reborn = weakref.WeakMethod(self._begin)
         os.register_at_fork(after_in_child=lambda: (begin := reborn()) is not None and begin())
 
-    def describe(self, service: str, resource: Mapping[str, AnyValue]) -> None:
-        """What is said of a service with its spans; the first call for its name counts."""
+    def taker(self, service: str, resource: Mapping[str, AnyValue]) -> Take:
+        """What takes the encoded spans of a service, which is described by its first call.
+
+        Neither it nor :meth:`add` ever blocks; where too many wait, a span is dropped and counted.
+        """
         self._resources.setdefault(service, otlp.resource(resource))
 
-    def add(self, span: LeanSpan | FinishedSpan, /) -> None:
-        """Export a span that has ended. Never blocks; where too many wait, it is dropped and counted."""
+        def take(encoded: bytes, /) -> None:
+            self._put((service, encoded))
+
+        return take
+
+    def add(self, span: FinishedSpan, /) -> None:
+        """Export a span of the SDK's that has ended."""
+        self._put(span)
+
+    def _put(self, span: Waiting) -> None:
         queue = self._queue
-        if len(queue) >= self._batching.most_waiting:
+        waiting = len(queue)
+        if waiting >= self._batching.most_waiting:
             self._overflow += 1
             return
         queue.append(span)
-        if len(queue) >= self._batching.per_request and not self._wake.is_set():
+        if waiting >= self._batching.per_request and not self._wake.is_set():
             self._wake.set()
 
     @property
     def waiting(self) -> int:
-        """How many spans are not encoded yet."""
+        """How many spans are in no request yet."""
         return len(self._queue)
 
     def flush(self, timeout_s: float) -> bool:
@@ -117,7 +132,7 @@ class SpanExport:
         return flushed or (self._spool is not None and not self._lost)
 
     def _begin(self) -> None:
-        self._queue: deque[LeanSpan | FinishedSpan] = deque()
+        self._queue: deque[Waiting] = deque()
         self._outbox: deque[_Request] = deque()
         self._outbox_bytes = 0
         self._overflow = 0
@@ -166,20 +181,20 @@ class SpanExport:
             requests.append(self._request(spans))
         return requests
 
-    def _gathered(self) -> list[LeanSpan | FinishedSpan]:
+    def _gathered(self) -> list[Waiting]:
         """The next spans of a request; the thread and whoever ends it may both ask."""
-        spans: list[LeanSpan | FinishedSpan] = []
+        spans: list[Waiting] = []
         with suppress(IndexError):
             while len(spans) < self._batching.per_request:
                 spans.append(self._queue.popleft())
         return spans
 
-    def _request(self, spans: Sequence[LeanSpan | FinishedSpan]) -> _Request:
+    def _request(self, spans: Sequence[Waiting]) -> _Request:
         by_service: dict[str, list[bytes]] = defaultdict(list)
         others: list[FinishedSpan] = []
         for span in spans:
-            if isinstance(span, LeanSpan):
-                by_service[span.layout.service].append(span.encoded())
+            if isinstance(span, tuple):
+                by_service[span[0]].append(span[1])
             else:
                 others.append(span)
         body = [
@@ -263,7 +278,7 @@ class SpanExport:
         """Spans that came while too many waited."""
         overflow, self._overflow = self._overflow, 0
         if overflow:
-            self._losses.hear("spans come faster than they are encoded")
+            self._losses.hear("spans come faster than they are sent")
             self._lose(overflow)
 
 

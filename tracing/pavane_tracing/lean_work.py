@@ -1,6 +1,6 @@
 """Units of work whose spans are lean: the same interface as in :mod:`pavane_tracing.work`, without an object too many."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import Token
 from random import getrandbits
 from typing import Protocol
@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.attributes import Attributes, Scalar, common_attributes
 from pavane_tracing.conventions import MESSAGING, SAGA_ID, SAGA_NAME, SAGA_STEP, SAGA_UNDO, SPANS_DROPPED
-from pavane_tracing.lean import Layout, LeanSpan, Limits, PassingSpan
+from pavane_tracing.lean import Layout, LeanSpan, Limits, PassingSpan, short
 from pavane_tracing.off import OffWork
 from pavane_tracing.propagation import SPAN_KEY, UNSAMPLED, Origin, allowed_baggage, context_of, origin_of
 from pavane_tracing.sampling import SagaSampler
@@ -23,9 +23,9 @@ _MOST_LAYOUTS = 4096
 
 
 class Take(Protocol):
-    """Takes a span that has ended. From any thread; never blocks, never raises."""
+    """Takes a span that has ended, encoded. From any thread; never blocks, never raises."""
 
-    def __call__(self, span: LeanSpan, /) -> None: ...
+    def __call__(self, encoded: bytes, /) -> None: ...
 
 
 class ProcessLayout(Layout):
@@ -122,7 +122,7 @@ class LeanWork(Work):
             span.end()
             unit.close()
             if self._take is not None:
-                self._take(span)
+                self._take(span.encoded())
 
     @property
     def spans(self) -> list[SpanRow]:
@@ -138,17 +138,18 @@ class LeanWork(Work):
         """The context of the span itself: what a timer, a delayed retry or a dead letter carries on."""
         return self._trace(self._span.span_id)
 
-    def _make(self, layout: Layout, values: dict[str, Scalar], links: Collection[SpanLink] = ()) -> Trace:
-        parent = self._span
-        span = LeanSpan(
-            layout, parent.trace_id, new_span_id(), None, values, list(links), parent_id=parent.span_id, state=parent.state
-        )
+    def _make(self, layout: Layout, values: dict[str, Scalar], links: Sequence[SpanLink] = ()) -> Trace:
+        parent, take, span_id = self._span, self._take, new_span_id()
+        if take is not None and not links and not layout.tight:
+            take(short(layout, parent.trace_id, span_id, parent.span_id, parent.state, values))
+            return self._trace(span_id)
+        span = LeanSpan(layout, parent.trace_id, span_id, None, values, links, parent_id=parent.span_id, state=parent.state)
         span.end_ns = span.start_ns
-        if self._take is None:
+        if take is None:
             self._kept.append(span)
         else:
-            self._take(span)
-        return self._trace(span.span_id)
+            take(span.encoded())
+        return self._trace(span_id)
 
     def _trace(self, span_id: str) -> Trace:
         return Trace(traceparent=f"{self._head}{span_id}{self._tail}", tracestate=self._span.state, baggage=self._baggage)
@@ -264,7 +265,7 @@ class LeanTracing(Tracing):
             span = LeanSpan(self.other_layout(name, kind), trace_id, span_id, origin, attributes, _links_to(led))
             span.end_ns = span.start_ns
             if take is not None:
-                take(span)
+                take(span.encoded())
             else:
                 rows.append(span.to_row())
         state = origin.state if origin is not None else None

@@ -76,12 +76,14 @@ def append_values(parts: list[bytes], values: Mapping[str, AnyValue]) -> None:
     """
     append, known = parts.append, _STARTS
     for key, value in values.items():
-        kind = value.__class__
-        if kind is str:
-            content = _utf8(value)  # type: ignore[arg-type]
+        if isinstance(value, str):
+            try:
+                content = value.encode()
+            except UnicodeEncodeError:
+                content = _utf8(value)
             length = len(content)
-        elif kind is int and 0 <= value < _MOST_NUMBER:  # type: ignore[operator]
-            content = varint(value)  # type: ignore[arg-type]
+        elif type(value) is int and 0 <= value < _MOST_NUMBER:
+            content = _SMALL[value] if value < 0x80 else varint(value)
             length = -len(content)
         else:
             append(_pairs(_ATTRIBUTE, {key: value}))

@@ -85,7 +85,6 @@ def _lean(
     export = _LEAN_EXPORT.join(options) if exporting else None
     provider.add_span_processor(_UnitProcessor(owner.strays, keep=export is None))
     if export is not None:
-        export.describe(service, resource.attributes)
         provider.add_span_processor(_Handing(export))
 
     def shutdown(timeout_s: float) -> bool:
@@ -100,7 +99,7 @@ def _lean(
         system=system,
         baggage=baggage,
         shutdown=shutdown,
-        take=export.add if export is not None else None,
+        take=export.taker(service, resource.attributes) if export is not None else None,
     )
 
 
