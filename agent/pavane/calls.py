@@ -18,6 +18,7 @@ from pavane_events.errors import Problem
 from pavane_events.event import Event
 from pavane_events.ids import idempotency_key
 from pavane_events.record import Message
+from pavane_tracing.conventions import MESSAGING
 from pavane_tracing.work import Work
 
 Changes = dict[bytes, bytes | None]
@@ -168,9 +169,7 @@ class Calls:
         """To a delay tier, and into the index: one commit with the settlement of the input, or of where it waited last."""
         step = unit.step.wire_name
         message = to_tier(unit.record, self._kit.plan.agent.name, step, delay, work.trace)
-        work.event(
-            "delayed", {"attempts": delay.attempts, "pause_s": delay.pause_s, "messaging.destination.name": message.topic}
-        )
+        work.event("delayed", {"attempts": delay.attempts, "pause_s": delay.pause_s, MESSAGING.destination: message.topic})
         place = unit.place
         if place is not None:
             due_ms = int((self._kit.clock() + delay.pause_s) * 1000)

@@ -6,11 +6,11 @@ from pavane_events.envelope import Envelope
 from pavane_tracing.conventions import (
     EVENT_ID,
     EVENT_TYPE,
-    MESSAGING,
     PAVANE_OFFSET,
     SAGA_ID,
     SAGA_NAME,
     SAGA_STEP,
+    Naming,
 )
 
 KAFKA = "kafka"
@@ -38,9 +38,12 @@ def common_attributes(
 class MessagingAttributes:
     """Makes the attributes of ``process`` and ``send`` spans on one messaging system (``kafka``, else ``pavane``)."""
 
-    def __init__(self, system: str) -> None:
+    def __init__(self, system: str, naming: Naming | None = None) -> None:
+        self.naming = naming or Naming()
         self._system = system
-        self._offset = MESSAGING.kafka_offset if system == KAFKA else PAVANE_OFFSET
+        names = self.naming.names
+        self._names = names
+        self._offset = names.kafka_offset if system == KAFKA else PAVANE_OFFSET
         self._processed: dict[tuple[str, str], dict[str, Scalar]] = {}
         self._sent: dict[str, dict[str, Scalar]] = {}
 
@@ -50,18 +53,22 @@ class MessagingAttributes:
         """Of a span ``process <topic>``."""
         statics = self._processed.get((topic, group))
         if statics is None:
-            statics = {**self._statics("process", topic), MESSAGING.consumer_group: group}
+            statics = {**self._statics("process", topic), self._names.consumer_group: group}
             self._processed[topic, group] = statics
-        return {
+        names = self._names
+        attributes = {
             **statics,
             **common,
-            MESSAGING.partition: str(partition),
+            names.partition: str(partition),
             self._offset: offset,
-            MESSAGING.message_id: envelope.id,
-            MESSAGING.body_size: len(envelope.data),
+            names.message_id: envelope.id,
+            names.body_size: len(envelope.data),
             EVENT_ID: envelope.id,
             EVENT_TYPE: envelope.type,
         }
+        if self.naming.doubles:
+            self.naming.double(attributes)
+        return attributes
 
     def send(
         self, topic: str, event_id: str, event_type: str, common: Attributes, saga: str | None, size: int | None
@@ -73,20 +80,22 @@ class MessagingAttributes:
         attributes = {
             **statics,
             **common,
-            MESSAGING.message_id: event_id,
+            self._names.message_id: event_id,
             EVENT_ID: event_id,
             EVENT_TYPE: event_type,
         }
         if saga is not None:
             attributes[SAGA_ID] = saga
         if size is not None:
-            attributes[MESSAGING.body_size] = size
+            attributes[self._names.body_size] = size
         return attributes
 
     def _statics(self, operation: str, topic: str) -> dict[str, Scalar]:
-        return {
-            MESSAGING.system: self._system,
-            MESSAGING.operation_name: operation,
-            MESSAGING.operation_type: operation,
-            MESSAGING.destination: topic,
+        statics: dict[str, Scalar] = {
+            self._names.system: self._system,
+            self._names.operation_name: operation,
+            self._names.operation_type: operation,
+            self._names.destination: topic,
         }
+        self.naming.double(statics)
+        return statics

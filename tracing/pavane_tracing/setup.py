@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing.conventions import OPT_IN, naming_for
 from pavane_tracing.lean import LeanTracer
 from pavane_tracing.losses import Losses
 from pavane_tracing.routing import global_routes
@@ -54,7 +55,8 @@ def make_tracing(service: str, *, keep: bool, system: str = "pavane", baggage: C
 
     kept = keep and not exporting
     lean = LeanTracer() if kept and not environ.get("OTEL_TRACES_SAMPLER", "").strip() else None
-    tracing = Tracing(owner, keep=kept, system=system, baggage=baggage, shutdown=shutdown, tracer=lean)
+    naming = naming_for(environ.get(OPT_IN, ""))
+    tracing = Tracing(owner, keep=kept, system=system, baggage=baggage, shutdown=shutdown, tracer=lean, naming=naming)
     provider.add_span_processor(_UnitProcessor(owner.strays, keep=kept))
     if processor is not None:
         provider.add_span_processor(processor)

@@ -22,7 +22,7 @@ from opentelemetry.util.types import Attributes as OtelAttributes
 
 from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.attributes import Attributes, MessagingAttributes, common_attributes
-from pavane_tracing.conventions import MESSAGING, SAGA_UNDO, SPANS_DROPPED
+from pavane_tracing.conventions import MESSAGING, SAGA_UNDO, SPANS_DROPPED, Naming
 from pavane_tracing.propagation import allowed_baggage, context_of, span_context, trace_of
 from pavane_tracing.span import SpanRow, row_of
 from pavane_tracing.unit import Service, Unit
@@ -161,7 +161,7 @@ class Tracing:
 
     ``keep``: finished spans are collected for the local store. ``system`` is what messages travel on (``kafka``, else
     ``pavane``). ``baggage`` names the members of incoming baggage that are handed on; no other ever is.
-    ``tracer`` starts the platform's own spans, if not the service's provider.
+    ``tracer`` starts the platform's own spans, if not the service's provider. ``naming``: if not the default one.
     """
 
     def __init__(
@@ -173,12 +173,13 @@ class Tracing:
         baggage: Collection[str] = (),
         shutdown: Callable[[float], bool] | None = None,
         tracer: SpanStarter | None = None,
+        naming: Naming | None = None,
     ) -> None:
         self.service = service.name
         self.keep = keep
         self._service = service
         self._tracer: SpanStarter = tracer or service.provider.get_tracer(SCOPE)
-        self._messaging = MessagingAttributes(system)
+        self._messaging = MessagingAttributes(system, naming)
         self._baggage = frozenset(baggage)
         self._shutdown = shutdown
 
