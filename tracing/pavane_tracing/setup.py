@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.conventions import OPT_IN, naming_for
+from pavane_tracing.genai import CAPTURE, captures_content
 from pavane_tracing.lean import LeanTracer
 from pavane_tracing.losses import Losses
 from pavane_tracing.routing import global_routes
@@ -41,6 +42,7 @@ def make_tracing(service: str, *, keep: bool, system: str = "pavane", baggage: C
     """
     if is_disabled(environ):
         return Tracing.off()
+    content = captures_content(environ.get(CAPTURE, ""))
     exporting = _is_exporting(environ)
     if not (exporting or keep):
         return Tracing.off()
@@ -55,8 +57,16 @@ def make_tracing(service: str, *, keep: bool, system: str = "pavane", baggage: C
 
     kept = keep and not exporting
     lean = LeanTracer() if kept and not environ.get("OTEL_TRACES_SAMPLER", "").strip() else None
-    naming = naming_for(environ.get(OPT_IN, ""))
-    tracing = Tracing(owner, keep=kept, system=system, baggage=baggage, shutdown=shutdown, tracer=lean, naming=naming)
+    tracing = Tracing(
+        owner,
+        keep=kept,
+        system=system,
+        baggage=baggage,
+        shutdown=shutdown,
+        tracer=lean,
+        naming=naming_for(environ.get(OPT_IN, "")),
+        content=content,
+    )
     provider.add_span_processor(_UnitProcessor(owner.strays, keep=kept))
     if processor is not None:
         provider.add_span_processor(processor)

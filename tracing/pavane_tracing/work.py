@@ -23,6 +23,7 @@ from opentelemetry.util.types import Attributes as OtelAttributes
 from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.attributes import Attributes, MessagingAttributes, common_attributes
 from pavane_tracing.conventions import MESSAGING, SAGA_UNDO, SPANS_DROPPED, Naming
+from pavane_tracing.genai import INVOKE_AGENT, Invocation
 from pavane_tracing.propagation import allowed_baggage, context_of, span_context, trace_of
 from pavane_tracing.span import SpanRow, row_of
 from pavane_tracing.unit import Service, Unit
@@ -116,6 +117,12 @@ class Work:
         merged = {**self._common, **attributes} if attributes else self._common
         return self._short(name, SpanKind.INTERNAL, merged, _links(links))
 
+    def invoke(self, agent: str, attributes: Attributes) -> Invocation:
+        """A span ``invoke_agent <agent>`` within this work, begun here: for the call of a step that works with a model."""
+        merged = {**self._common, **attributes}
+        span = self._tracer.start_span(f"{INVOKE_AGENT} {agent}", self._context, SpanKind.INTERNAL, merged, None)
+        return Invocation(span, set_span_in_context(span, self._context))
+
     def belongs_to(self, saga: str, saga_name: str | None = None) -> None:
         """The work turns out to be of this saga: where the coordinator gives an intake's message its saga id."""
         found = common_attributes(saga, saga_name, None)
@@ -162,6 +169,7 @@ class Tracing:
     ``keep``: finished spans are collected for the local store. ``system`` is what messages travel on (``kafka``, else
     ``pavane``). ``baggage`` names the members of incoming baggage that are handed on; no other ever is.
     ``tracer`` starts the platform's own spans, if not the service's provider. ``naming``: if not the default one.
+    ``content``: what a step that works with a model was given and gave is told on its span.
     """
 
     def __init__(
@@ -174,9 +182,11 @@ class Tracing:
         shutdown: Callable[[float], bool] | None = None,
         tracer: SpanStarter | None = None,
         naming: Naming | None = None,
+        content: bool = False,
     ) -> None:
         self.service = service.name
         self.keep = keep
+        self.content = content
         self._service = service
         self._tracer: SpanStarter = tracer or service.provider.get_tracer(SCOPE)
         self._messaging = MessagingAttributes(system, naming)
