@@ -63,6 +63,8 @@ class Agent:
         formerly: str | None = None,
         lock: Callable[..., str | None] | None = None,
         lock_taken: Literal["wait", "refuse"] = "wait",
+        model: str | None = None,
+        provider: str | None = None,
         fallback: Callable[..., object] | None = None,
     ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
@@ -82,6 +84,8 @@ class Agent:
         formerly: str | None = None,
         lock: Callable[..., str | None] | None = None,
         lock_taken: Literal["wait", "refuse"] = "wait",
+        model: str | None = None,
+        provider: str | None = None,
         fallback: Callable[..., object] | None = None,
     ) -> Any:
         """Make a function a step: its annotations say which events it waits for and gives.
@@ -101,6 +105,8 @@ class Agent:
         until it ends, also where it is undone: ``lock=lambda order: order.customer``; None: nothing. Another saga's step
         that needs the same waits for its turn, or (``lock_taken="refuse"``) fails. Sagas that wait for each other in a
         circle are found, and one of them fails. A lock is the deployment's: name what it is of, as in ``"customer/17"``.
+        ``model``: the step works with that model, of that ``provider`` ("openai", "anthropic"...): each call of it is a span
+        ``invoke_agent``, by OpenTelemetry's GenAI conventions; ``ctx.usage`` says what it cost.
         ``fallback``: called with the same arguments while a circuit breaker is open, instead of waiting; its event is the
         answer.
         Raises :class:`DeclarationError` with every reason why the signature cannot work.
@@ -117,6 +123,8 @@ class Agent:
             retiring=retiring,
             lock=lock,
             lock_taken=lock_taken,
+            model=model,
+            provider=provider,
         )
 
         def declare(declared: Callable[..., Any]) -> AnyStep:
@@ -212,6 +220,7 @@ class Agent:
         if signature is not None and options.external and len(signature.parameters) < 2:
             two = "it takes an event of the saga and one from outside: async def decide(review: Review, answer: Answer)"
             problems.append(Problem(what, "external.alone", two))
+        problems += _model_problems(options, what)
         if step_name in self.steps:
             problems.append(Problem(what, "step.doubled", "the agent has a step of that name: give name= another"))
         if signature is not None and options.observer and signature.produces:
@@ -224,3 +233,9 @@ class Agent:
         step: AnyStep = Step(what, function, signature, options, f"{self.name}/{called}")
         self.steps[step_name] = step
         return step
+
+
+def _model_problems(options: StepOptions, what: str) -> list[Problem]:
+    if options.model or (options.model is None and options.provider is None):
+        return []
+    return [Problem(what, "step.model", 'say which model the step works with: model="gpt-5-mini", provider="openai"')]

@@ -18,6 +18,8 @@ from pavane_events.errors import Problem
 from pavane_events.event import Event
 from pavane_events.ids import idempotency_key
 from pavane_events.record import Message
+from pavane_tracing.conventions import MESSAGING
+from pavane_tracing.genai import Invocation, invocation_attributes
 from pavane_tracing.work import Work
 
 Changes = dict[bytes, bytes | None]
@@ -30,6 +32,12 @@ class Calls:
         self._kit = kit
         self._answers = answers
         self._aside = aside
+        agent = kit.plan.agent.name
+        self._invoked = {
+            step.wire_name: invocation_attributes(agent, step.options.model, step.options.provider)
+            for step in kit.plan.by_wire_name.values()
+            if step.options.model is not None
+        }
 
     async def call(self, unit: Unit, envelopes: dict[str, Envelope], events: dict[str, Event], changes: Changes) -> Done:
         """Call the step, and again by its policy. ``changes`` go with whatever comes of it.
@@ -47,6 +55,8 @@ class Calls:
             deadline_s = unit.record.timestamp_ms / 1000 + step.options.within.total_seconds()
 
         def once(number: int) -> Awaitable[Outputs]:
+            if step.options.model is not None:
+                return self._invoke(unit, inputs, events, number, deadline_s, work)
             wants = step.signature.context is not None
             return step.perform(events, self._context(unit, inputs, number, deadline_s) if wants else None)
 
@@ -70,6 +80,19 @@ class Calls:
         finally:
             work.detach()
             work.end()
+
+    async def _invoke(
+        self, unit: Unit, inputs: Inputs, events: dict[str, Event], number: int, deadline_s: float | None, work: Work
+    ) -> Outputs:
+        """An attempt of a step that works with a model, under a span of its own."""
+        step, content = unit.step, self._kit.tracing.content
+        with work.invoke(self._kit.plan.agent.name, self._invoked[step.wire_name]) as invocation:
+            if content:
+                invocation.given(each.to_json().decode() for each in events.values())
+            outputs = await step.perform(events, self._context(unit, inputs, number, deadline_s, invocation=invocation))
+            if content:
+                invocation.gave(each.to_json().decode() for each in outputs)
+            return outputs
 
     async def _found(self, unit: Unit, inputs: Inputs, events: dict[str, Event], work: Work) -> Outputs | None:
         """What a step that is done again on somebody's word had brought about before, where it can be asked; else None."""
@@ -168,9 +191,7 @@ class Calls:
         """To a delay tier, and into the index: one commit with the settlement of the input, or of where it waited last."""
         step = unit.step.wire_name
         message = to_tier(unit.record, self._kit.plan.agent.name, step, delay, work.trace)
-        work.event(
-            "delayed", {"attempts": delay.attempts, "pause_s": delay.pause_s, "messaging.destination.name": message.topic}
-        )
+        work.event("delayed", {"attempts": delay.attempts, "pause_s": delay.pause_s, MESSAGING.destination: message.topic})
         place = unit.place
         if place is not None:
             due_ms = int((self._kit.clock() + delay.pause_s) * 1000)
@@ -179,7 +200,14 @@ class Calls:
         return self.finished(unit, work, Done([message], changes))
 
     def _context(
-        self, unit: Unit, inputs: Inputs, number: int, deadline_s: float | None, *, outcome: Outcome = "done"
+        self,
+        unit: Unit,
+        inputs: Inputs,
+        number: int,
+        deadline_s: float | None,
+        *,
+        outcome: Outcome = "done",
+        invocation: Invocation | None = None,
     ) -> Context:
         saga = unit.envelope.saga
         name = unit.step.wire_name
@@ -191,6 +219,7 @@ class Calls:
             attempt=number,
             deadline=datetime.fromtimestamp(deadline_s, UTC) if deadline_s is not None else None,
             outcome=outcome,
+            invocation=invocation,
         )
 
     def _fallback(

@@ -10,6 +10,7 @@ from opentelemetry import trace
 
 from pavane.breaker import Breaker, Breakers
 from pavane_events.ids import uuid7
+from pavane_tracing.genai import Invocation
 
 Outcome = Literal["done", "not-done", "unknown"]
 
@@ -24,7 +25,7 @@ class Context:
     whether it took effect.
     """
 
-    __slots__ = ("_breakers", "_key", "attempt", "deadline", "outcome", "saga", "step")
+    __slots__ = ("_breakers", "_invocation", "_key", "attempt", "deadline", "outcome", "saga", "step")
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Context:
         attempt: int = 1,
         deadline: datetime | None = None,
         outcome: Outcome = "done",
+        invocation: Invocation | None = None,
     ) -> None:
         self.saga = saga
         self.step = step
@@ -44,6 +46,7 @@ class Context:
         self.outcome: Outcome = outcome
         self._key = key
         self._breakers = breakers
+        self._invocation = invocation
 
     @property
     def idempotency_key(self) -> str:
@@ -69,6 +72,14 @@ class Context:
             span_id=f"{context.span_id:016x}",
         )
         return logger
+
+    def usage(self, *, input_tokens: int = 0, output_tokens: int = 0) -> None:
+        """Tell how many tokens a model took and gave. What several calls of it used within this attempt is added up.
+
+        They are told on the attempt's span ``invoke_agent``; a step that does not say ``model=`` has none, and says nothing.
+        """
+        if self._invocation is not None:
+            self._invocation.used(input_tokens, output_tokens)
 
     def breaker(self, name: str) -> Breaker:
         """The circuit breaker of that name, shared by all work of this agent in this process."""

@@ -66,6 +66,8 @@ class StepOptions:
     retiring: bool = field(default=False, kw_only=True)
     lock: Callable[..., str | None] | None = field(default=None, kw_only=True)
     lock_taken: Literal["wait", "refuse"] = field(default="wait", kw_only=True)
+    model: str | None = field(default=None, kw_only=True)
+    provider: str | None = field(default=None, kw_only=True)
     fallback: Callable[..., object] | None
 
 

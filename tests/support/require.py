@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 REQUIRE = "PAVANE_REQUIRE"
-SERVERS = frozenset({"kafka", "jaeger", "docker"})
+SERVERS = frozenset({"kafka", "jaeger", "mlflow", "docker"})
 """What may be required. ``docker`` is for tests of containers themselves; the others can be had without it."""
 
 

@@ -6,11 +6,11 @@ from pavane_events.envelope import Envelope
 from pavane_tracing.conventions import (
     EVENT_ID,
     EVENT_TYPE,
-    MESSAGING,
     PAVANE_OFFSET,
     SAGA_ID,
     SAGA_NAME,
     SAGA_STEP,
+    Naming,
 )
 
 KAFKA = "kafka"
@@ -41,9 +41,12 @@ class MessagingAttributes:
     In two parts: what spans of one kind share, and what each says of its own message.
     """
 
-    def __init__(self, system: str) -> None:
+    def __init__(self, system: str, naming: Naming | None = None) -> None:
+        self.naming = naming or Naming()
         self._system = system
-        self._offset = MESSAGING.kafka_offset if system == KAFKA else PAVANE_OFFSET
+        names = self.naming.names
+        self._names = names
+        self._offset = names.kafka_offset if system == KAFKA else PAVANE_OFFSET
         self._processed: dict[tuple[str, str, int, str], dict[str, Scalar]] = {}
         self._sent: dict[tuple[str, str], dict[str, Scalar]] = {}
 
@@ -70,21 +73,24 @@ class MessagingAttributes:
         """What all ``process`` spans of events of one type from one partition say."""
         return {
             **self._fixed("process", topic),
-            MESSAGING.consumer_group: group,
-            MESSAGING.partition: str(partition),
+            self._names.consumer_group: group,
+            self._names.partition: str(partition),
             EVENT_TYPE: event_type,
         }
 
     def process_values(self, common: Attributes, envelope: Envelope, offset: int) -> dict[str, Scalar]:
         """What a ``process`` span says of its own message."""
-        event_id = envelope.id
-        return {
+        event_id, names = envelope.id, self._names
+        values = {
             **common,
             self._offset: offset,
-            MESSAGING.message_id: event_id,
-            MESSAGING.body_size: len(envelope.data),
+            names.message_id: event_id,
+            names.body_size: len(envelope.data),
             EVENT_ID: event_id,
         }
+        if self.naming.doubles:
+            self.naming.double(values)
+        return values
 
     def send_fixed(self, topic: str, event_type: str) -> dict[str, Scalar]:
         """What all ``send`` spans of events of one type to one topic say."""
@@ -92,17 +98,21 @@ class MessagingAttributes:
 
     def send_values(self, common: Attributes, event_id: str, saga: str | None, size: int | None) -> dict[str, Scalar]:
         """What a ``send`` span says of its own message."""
-        values: dict[str, Scalar] = {**common, MESSAGING.message_id: event_id, EVENT_ID: event_id}
+        values: dict[str, Scalar] = {**common, self._names.message_id: event_id, EVENT_ID: event_id}
         if saga is not None:
             values[SAGA_ID] = saga
         if size is not None:
-            values[MESSAGING.body_size] = size
+            values[self._names.body_size] = size
+        if self.naming.doubles:
+            self.naming.double(values)
         return values
 
     def _fixed(self, operation: str, topic: str) -> dict[str, Scalar]:
-        return {
-            MESSAGING.system: self._system,
-            MESSAGING.operation_name: operation,
-            MESSAGING.operation_type: operation,
-            MESSAGING.destination: topic,
+        fixed: dict[str, Scalar] = {
+            self._names.system: self._system,
+            self._names.operation_name: operation,
+            self._names.operation_type: operation,
+            self._names.destination: topic,
         }
+        self.naming.double(fixed)
+        return fixed

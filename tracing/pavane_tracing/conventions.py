@@ -1,10 +1,14 @@
-"""The attribute names on spans: OpenTelemetry's messaging conventions as one versioned map, and Pavane's own keys.
+"""The attribute names on spans and measurements: OpenTelemetry's messaging conventions by version, and Pavane's own keys.
 
-The messaging conventions are still in development and have renamed attributes before; nothing outside this module
-spells one. Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
+The messaging conventions are still in development and rename attributes; nothing outside this module spells one.
+Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 """
 
-from dataclasses import dataclass
+from collections.abc import MutableMapping
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+T = TypeVar("T")
 
 COORDINATOR_SERVICE = "coordinator"
 """The service whose spans every saga has. Agents are services by their own names."""
@@ -40,7 +44,7 @@ class Conventions:
     error_type: str
 
 
-MESSAGING = Conventions(
+V1_44 = Conventions(
     version="1.44",
     system="messaging.system",
     operation_name="messaging.operation.name",
@@ -55,4 +59,48 @@ MESSAGING = Conventions(
     kafka_key="messaging.kafka.message.key",
     error_type="error.type",
 )
-"""What Pavane writes. ``kafka_key`` is not set on spans: the key is the saga id, and ``saga.id`` says so."""
+"""``kafka_key`` is not set on spans: the key is the saga id, and ``saga.id`` says so."""
+V1_45 = replace(
+    V1_44,
+    version="1.45",
+    system="messaging.system.name",
+    kafka_offset="kafka.offset",
+    kafka_key="kafka.message.key",
+)
+MESSAGING = V1_44
+"""What Pavane writes unless it is told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """Under which names it is written: those of ``names``, and in ``doubles`` (name, older name) the older one beside it."""
+
+    names: Conventions = MESSAGING
+    doubles: tuple[tuple[str, str], ...] = ()
+
+    def double(self, attributes: MutableMapping[str, T]) -> None:
+        """Write what has a new name under its old one, too, where that is asked for."""
+        for name, older in self.doubles:
+            if name in attributes:
+                attributes[older] = attributes[name]
+
+
+OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
+
+
+def naming_for(opt_in: str) -> Naming:
+    """What the value of :data:`OPT_IN` asks for: ``messaging`` the newer names, ``messaging/dup`` both, else the default.
+
+    It is a list with commas; what it says of others than messaging is theirs. ``messaging/dup`` is the stronger one.
+    Source: https://opentelemetry.io/docs/specs/semconv/messaging/
+    """
+    asked = {each.strip().lower() for each in opt_in.split(",")}
+    if "messaging/dup" in asked:
+        return Naming(V1_45, _renamed(V1_44, V1_45))
+    return Naming(V1_45 if "messaging" in asked else V1_44)
+
+
+def _renamed(older: Conventions, newer: Conventions) -> tuple[tuple[str, str], ...]:
+    names = [each.name for each in fields(Conventions) if each.name != "version"]
+    pairs = [(str(getattr(newer, name)), str(getattr(older, name))) for name in names]
+    return tuple(pair for pair in pairs if pair[0] != pair[1])

@@ -6,11 +6,12 @@ from random import getrandbits
 from typing import Protocol
 
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.attributes import Attributes, Scalar, common_attributes
-from pavane_tracing.conventions import MESSAGING, SAGA_ID, SAGA_NAME, SAGA_STEP, SAGA_UNDO, SPANS_DROPPED
+from pavane_tracing.conventions import MESSAGING, SAGA_ID, SAGA_NAME, SAGA_STEP, SAGA_UNDO, SPANS_DROPPED, Naming
+from pavane_tracing.genai import INVOKE_AGENT, Invocation
 from pavane_tracing.lean import Layout, LeanSpan, Limits, PassingSpan, short
 from pavane_tracing.off import OffWork
 from pavane_tracing.propagation import SPAN_KEY, UNSAMPLED, Origin, allowed_baggage, context_of, origin_of
@@ -96,6 +97,13 @@ class LeanWork(Work):
         merged: dict[str, Scalar] = {**self._unit.common, **(attributes or {})}
         return self._make(self._tracing.other_layout(name, SpanKind.INTERNAL), merged, _links(links))
 
+    def invoke(self, agent: str, attributes: Attributes) -> Invocation:
+        """As :meth:`Work.invoke` says. The span is the SDK's: what it tells of takes seconds."""
+        context = set_span_in_context(self._span, self._unit.context())
+        merged = {**self._unit.common, **attributes}
+        span = self._tracing.own_tracer.start_span(f"{INVOKE_AGENT} {agent}", context, SpanKind.INTERNAL, merged)
+        return Invocation(span, set_span_in_context(span, context))
+
     def belongs_to(self, saga: str, saga_name: str | None = None) -> None:
         """The work turns out to be of this saga: where the coordinator gives an intake's message its saga id."""
         found = common_attributes(saga, saga_name, None)
@@ -172,9 +180,20 @@ class LeanTracing(Tracing):
         shutdown: Callable[[float], bool] | None = None,
         take: Take | None = None,
         wait: Take | None = None,
+        naming: Naming | None = None,
+        content: bool = False,
     ) -> None:
-        super().__init__(service, keep=take is None, system=system, baggage=baggage, shutdown=shutdown)
+        super().__init__(
+            service,
+            keep=take is None,
+            system=system,
+            baggage=baggage,
+            shutdown=shutdown,
+            naming=naming,
+            content=content,
+        )
         self.messaging = self._messaging
+        self.own_tracer = self._tracer
         self._limits = limits
         self._sampler = sampler
         self._follow = sampler.follow

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from opentelemetry.trace import NoOpTracerProvider
+from opentelemetry.trace import INVALID_SPAN, NoOpTracerProvider
 
 from pavane_events.envelope import NO_TRACE, Envelope, Trace
 from pavane_tracing.attributes import Attributes
+from pavane_tracing.genai import Invocation
 from pavane_tracing.span import SpanRow
 from pavane_tracing.unit import Service
 from pavane_tracing.work import Point, Tracing, Work
@@ -32,6 +33,10 @@ class OffWork(Work):
     def point(self, name: str, *, links: Iterable[Trace] = (), attributes: Attributes | None = None) -> Trace:
         """The context that came in."""
         return self._incoming
+
+    def invoke(self, agent: str, attributes: Attributes) -> Invocation:
+        """Nothing but the block."""
+        return Invocation(INVALID_SPAN, None)
 
     def belongs_to(self, saga: str, saga_name: str | None = None) -> None:
         """Nothing."""

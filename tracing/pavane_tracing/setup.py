@@ -10,7 +10,7 @@ import atexit
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from os import environ
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import set_meter_provider
@@ -20,6 +20,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing.conventions import OPT_IN, Naming, naming_for
+from pavane_tracing.genai import CAPTURE, captures_content
 from pavane_tracing.lean_work import LeanTracing
 from pavane_tracing.losses import Losses
 from pavane_tracing.options import TracingOptions
@@ -58,22 +60,24 @@ def make_tracing(
     exporting = _is_exporting(environ)
     if not (exporting or keep):
         return Tracing.off()
+    words = _Words(system, baggage, naming_for(environ.get(OPT_IN, "")), captures_content(environ.get(CAPTURE, "")))
     chosen = options or TracingOptions()
     sampler = sampler_of(environ) if chosen.tracer == "lean" else None
     if sampler is None or (exporting and _protocol(environ, _TRACES_PROTOCOL) == "grpc"):
-        return _with_sdk(service, exporting=exporting, system=system, baggage=baggage)
-    return _lean(service, chosen, sampler, exporting=exporting, system=system, baggage=baggage)
+        return _with_sdk(service, words, exporting=exporting)
+    return _lean(service, words, chosen, sampler, exporting=exporting)
 
 
-def _lean(
-    service: str,
-    options: TracingOptions,
-    sampler: SagaSampler,
-    *,
-    exporting: bool,
-    system: str,
-    baggage: Collection[str],
-) -> Tracing:
+class _Words(NamedTuple):
+    """What spans say, and under which names."""
+
+    system: str
+    baggage: Collection[str]
+    naming: Naming
+    content: bool
+
+
+def _lean(service: str, words: _Words, options: TracingOptions, sampler: SagaSampler, *, exporting: bool) -> Tracing:
     """The platform's own spans are lean; the user's are the SDK's, and are sampled as the work is that they belong to."""
     resource = Resource.create({"service.name": service})
     limits = _limits()
@@ -96,14 +100,13 @@ def _lean(
         owner,
         limits=limits,
         sampler=sampler,
-        system=system,
-        baggage=baggage,
         shutdown=shutdown,
         take=export.taker(service, resource.attributes) if export is not None else None,
+        **words._asdict(),
     )
 
 
-def _with_sdk(service: str, *, exporting: bool, system: str, baggage: Collection[str]) -> Tracing:
+def _with_sdk(service: str, words: _Words, *, exporting: bool) -> Tracing:
     """All spans are the SDK's."""
     provider = TracerProvider(resource=Resource.create({"service.name": service}), shutdown_on_exit=False)
     owner = Service(service, provider)
@@ -118,7 +121,7 @@ def _with_sdk(service: str, *, exporting: bool, system: str, baggage: Collection
     if processor is not None:
         provider.add_span_processor(processor)
     routes.add(provider)
-    return Tracing(owner, keep=not exporting, system=system, baggage=baggage, shutdown=shutdown)
+    return Tracing(owner, keep=not exporting, shutdown=shutdown, **words._asdict())
 
 
 def start_metrics(service: str) -> Callable[[float], bool]:

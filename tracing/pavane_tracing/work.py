@@ -4,10 +4,10 @@ Only OpenTelemetry's API is used here: :mod:`pavane_tracing.setup` makes the rea
 that costs nothing and hands the incoming context on.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextvars import Token
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import (
@@ -16,13 +16,14 @@ from opentelemetry.trace import (
     SpanContext,
     SpanKind,
     StatusCode,
+    Tracer,
     set_span_in_context,
 )
-from opentelemetry.util.types import Attributes as OtelAttributes
 
 from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.attributes import Attributes, MessagingAttributes, common_attributes
-from pavane_tracing.conventions import MESSAGING, SAGA_UNDO, SPANS_DROPPED
+from pavane_tracing.conventions import MESSAGING, SAGA_UNDO, SPANS_DROPPED, Naming
+from pavane_tracing.genai import INVOKE_AGENT, Invocation
 from pavane_tracing.propagation import allowed_baggage, context_of, span_context, trace_of
 from pavane_tracing.span import SpanRow, row_of
 from pavane_tracing.unit import Service, Unit
@@ -32,21 +33,6 @@ FLUSH_S = 2.0
 
 SCOPE = "pavane"
 """The instrumentation scope of the platform's own spans."""
-
-
-class SpanStarter(Protocol):
-    """What is needed of a tracer: OpenTelemetry's has it, the lean one is no more."""
-
-    def start_span(
-        self,
-        name: str,
-        context: Context | None = None,
-        kind: SpanKind = ...,
-        attributes: OtelAttributes = None,
-        links: Sequence[Link] | None = None,
-    ) -> Span:
-        """Start a span within the context's."""
-        ...
 
 
 class Point(NamedTuple):
@@ -71,7 +57,7 @@ class Work:
         context: Context,
         unit: Unit,
         *,
-        tracer: SpanStarter,
+        tracer: Tracer,
         messaging: MessagingAttributes,
         baggage: str | None,
     ) -> None:
@@ -115,6 +101,12 @@ class Work:
         """A short INTERNAL span within this work, such as ``saga credit-decision start``."""
         merged = {**self._common, **attributes} if attributes else self._common
         return self._short(name, SpanKind.INTERNAL, merged, _links(links))
+
+    def invoke(self, agent: str, attributes: Attributes) -> Invocation:
+        """A span ``invoke_agent <agent>`` within this work, begun here: for the call of a step that works with a model."""
+        merged = {**self._common, **attributes}
+        span = self._tracer.start_span(f"{INVOKE_AGENT} {agent}", self._context, SpanKind.INTERNAL, merged, None)
+        return Invocation(span, set_span_in_context(span, self._context))
 
     def belongs_to(self, saga: str, saga_name: str | None = None) -> None:
         """The work turns out to be of this saga: where the coordinator gives an intake's message its saga id."""
@@ -161,7 +153,8 @@ class Tracing:
 
     ``keep``: finished spans are collected for the local store. ``system`` is what messages travel on (``kafka``, else
     ``pavane``). ``baggage`` names the members of incoming baggage that are handed on; no other ever is.
-    ``tracer`` starts the platform's own spans, if not the service's provider.
+    ``naming``: if not the default one.
+    ``content``: what a step that works with a model was given and gave is told on its span.
     """
 
     def __init__(
@@ -172,13 +165,15 @@ class Tracing:
         system: str = "pavane",
         baggage: Collection[str] = (),
         shutdown: Callable[[float], bool] | None = None,
-        tracer: SpanStarter | None = None,
+        naming: Naming | None = None,
+        content: bool = False,
     ) -> None:
         self.service = service.name
         self.keep = keep
+        self.content = content
         self._service = service
-        self._tracer: SpanStarter = tracer or service.provider.get_tracer(SCOPE)
-        self._messaging = MessagingAttributes(system)
+        self._tracer = service.provider.get_tracer(SCOPE)
+        self._messaging = MessagingAttributes(system, naming)
         self._baggage = frozenset(baggage)
         self._shutdown = shutdown
 
