@@ -20,7 +20,7 @@ from pavane_events.envelope import Envelope, parse
 from pavane_events.errors import Problem, UndecodableRecord
 from pavane_events.record import Message, Record
 from pavane_saga.facts import Settled, UndoFailed
-from pavane_saga.wire import ENDS, GRANT, UNDO, asked_for, misplaced, read_grant, read_undo_request
+from pavane_saga.wire import ENDS, GRANT, UNDO, asked_for, has_failed, misplaced, read_grant, read_undo_request
 from pavane_tracing.work import Work
 
 
@@ -179,6 +179,8 @@ class Reception:
             return
         self.progress.admit(record.topic, record.offset, 1)
         saga = envelope.saga
+        if saga is not None and has_failed(envelope):
+            self.kit.tracing.failed(saga)
         if saga is None or self.state.get(tombstone_key(saga)) is not None:
             self.commits.settle(record, CONTROL_UNIT, Done())
             return

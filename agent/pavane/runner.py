@@ -45,12 +45,15 @@ class Surroundings:
         options = settings.tracing_options()
         return cls(deployment=settings.deployment, limits=limits, trace=settings.trace, tracing_options=options)
 
-    def tracing(self, service: str, bus: Bus) -> Tracing:
-        """Tracing under that service name; spans are kept on an embedded bus where no OTLP endpoint takes them."""
+    def tracing(self, service: str, bus: Bus, *, sender: bool = False) -> Tracing:
+        """Tracing under that service name; spans are kept on an embedded bus where no OTLP endpoint takes them.
+
+        ``sender``: it only sends, and is not told how sagas end.
+        """
         if not self.trace:
             return Tracing.off()
-        system = "pavane" if bus.embedded else "kafka"
-        return make_tracing(service, keep=bus.embedded, system=system, options=self.tracing_options)
+        options = self.tracing_options.of_a_sender() if sender else self.tracing_options
+        return make_tracing(service, keep=bus.embedded, system="pavane" if bus.embedded else "kafka", options=options)
 
 
 async def run(

@@ -39,6 +39,9 @@ class Settings(KafkaSettings):
         default="lean",
         description="lean, or sdk: OpenTelemetry's stock SDK makes our own spans, too, at several times the cost",
     )
+    trace_keep: Literal["sampled", "failed"] = Field(
+        default="sampled", description="failed: a saga that a sampler left out is exported after all where it fails"
+    )
     trace_spool: str | None = Field(
         default=None,
         min_length=1,
@@ -62,7 +65,12 @@ class Settings(KafkaSettings):
     def tracing_options(self) -> TracingOptions:
         """How this process traces."""
         spool = Path(self.trace_spool) if self.trace_spool is not None else None
-        return TracingOptions(tracer=self.tracer, spool=spool, spool_bytes=self.trace_spool_mb * 1024 * 1024)
+        return TracingOptions(
+            tracer=self.tracer,
+            unsampled="held" if self.trace_keep == "failed" else "dropped",
+            spool=spool,
+            spool_bytes=self.trace_spool_mb * 1024 * 1024,
+        )
 
 
 def load_settings(**overrides: object) -> Settings:

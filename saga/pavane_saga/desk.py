@@ -12,7 +12,7 @@ from pavane_events.ids import uuid7
 from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
 from pavane_saga.clerk import Clerk
-from pavane_saga.commands import Command
+from pavane_saga.commands import Command, Halt, Park
 from pavane_saga.deadlines import Deadlines
 from pavane_saga.dossier import Dossier, Dossiers, Head
 from pavane_saga.engine import awaited_outside, decide, due, failure, nothing_to_decide, open_debts
@@ -466,6 +466,8 @@ class Desk:
     def _issue(self, dossier: Dossier, commands: Sequence[Command], last: News, *, root: bool = False) -> None:
         """Write commands, under the trace of the news that led to them; ``root``: under a new one, linked to it."""
         name = dossier.name or ""
+        if any(isinstance(each, Halt | Park) for each in commands):
+            self._tracing.failed(dossier.saga)
         work = self._process(last.envelope, last.record, dossier.saga, name, root=root)
         clerk = Clerk(self._sagas[name], dossier.saga, dossier.history, work, self._clock())
         if isinstance(last.fact, Fired):

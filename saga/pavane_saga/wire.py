@@ -227,6 +227,15 @@ def end_envelope(saga: str, *, failed: bool, code: str, reason: str, time_s: flo
     )
 
 
+def has_failed(envelope: Envelope) -> bool:
+    """Whether what :func:`end_envelope` made says that its saga failed."""
+    try:
+        document = read_json(envelope.data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and cast("dict[str, object]", document).get("failed") is True
+
+
 def misplaced(record: Record, envelope: Envelope, partitions: int) -> list[Problem]:
     """Why a saga's record is not where its saga lives; nothing where it is."""
     saga = envelope.saga

@@ -141,7 +141,7 @@ def _topics(bus: Bus) -> list[TopicSpec]:
 
 async def _publish(bus: Bus, plan: Plan, surroundings: Surroundings) -> Mapping[str, Application]:
     """Every application to the intake, some twice; the sagas they will start, by id."""
-    tracing = surroundings.tracing("applicant", bus)
+    tracing = surroundings.tracing("applicant", bus, sender=True)
     source = f"/demo/{uuid7()}"
     twice = [each for each in plan.applications if plan.faults is not None and plan.faults.arrives_twice(each.id)]
     sagas: dict[str, Application] = {}

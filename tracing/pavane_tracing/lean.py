@@ -15,7 +15,7 @@ from opentelemetry.util.types import AnyValue, Attributes
 
 from pavane_tracing import otlp
 from pavane_tracing.attributes import Attributes as Fixed
-from pavane_tracing.propagation import SAMPLED, Origin, trace_state
+from pavane_tracing.propagation import SAMPLED, UNSAMPLED, Origin, trace_state
 from pavane_tracing.span import KINDS, STATUSES, SpanEvent, SpanLink, SpanRow, plain_attributes
 
 _UNSET = Status(StatusCode.UNSET)
@@ -85,6 +85,7 @@ class LeanSpan(Span):
         "links",
         "parent_id",
         "remote",
+        "sampled",
         "span_id",
         "start_ns",
         "state",
@@ -103,6 +104,7 @@ class LeanSpan(Span):
         *,
         parent_id: str | None = None,
         state: str | None = None,
+        sampled: bool = True,
     ) -> None:
         """``origin``: its parent in another process or message; ``parent_id``: within the same work."""
         self.layout = layout
@@ -111,6 +113,7 @@ class LeanSpan(Span):
         self.values = values
         self.links = links
         self.remote = origin is not None
+        self.sampled = sampled
         if origin is None:
             self.parent_id = parent_id
             self.state = state
@@ -137,7 +140,9 @@ class LeanSpan(Span):
         context = self._context
         if context is None:
             trace, span = int(self.trace_id, 16), int(self.span_id, 16)
-            context = self._context = SpanContext(trace, span, False, SAMPLED, trace_state(self.state))
+            context = self._context = SpanContext(
+                trace, span, False, SAMPLED if self.sampled else UNSAMPLED, trace_state(self.state)
+            )
         return context
 
     def is_recording(self) -> bool:

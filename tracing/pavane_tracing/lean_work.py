@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import Token
+from functools import partial
 from random import getrandbits
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.attributes import Attributes, Scalar, common_attributes
 from pavane_tracing.conventions import MESSAGING, SAGA_ID, SAGA_NAME, SAGA_STEP, SAGA_UNDO, SPANS_DROPPED, Naming
 from pavane_tracing.genai import INVOKE_AGENT, Invocation
+from pavane_tracing.held import HeldSpans
 from pavane_tracing.lean import Layout, LeanSpan, Limits, PassingSpan, short
 from pavane_tracing.off import OffWork
 from pavane_tracing.propagation import SPAN_KEY, UNSAMPLED, Origin, allowed_baggage, context_of, origin_of
@@ -109,6 +111,8 @@ class LeanWork(Work):
         found = common_attributes(saga, saga_name, None)
         self._unit.common.update(found)
         self._layout = None  # which knew another saga, or none
+        if self._take is not None and not self._span.sampled:
+            self._take = self._tracing.held(saga)
         self._span.set_attributes(found)
 
     def event(self, name: str, attributes: Attributes | None = None) -> None:
@@ -166,7 +170,7 @@ class LeanWork(Work):
 class LeanTracing(Tracing):
     """The spans of one service, as lean ones. ``take`` has them where they are exported; else they are kept.
 
-    ``wait`` has those of unsampled work, which is not traced at all where nothing waits.
+    ``held`` has those of unsampled sagas, which are not traced at all without it.
     """
 
     def __init__(
@@ -179,7 +183,7 @@ class LeanTracing(Tracing):
         baggage: Collection[str] = (),
         shutdown: Callable[[float], bool] | None = None,
         take: Take | None = None,
-        wait: Take | None = None,
+        held: HeldSpans | None = None,
         naming: Naming | None = None,
         content: bool = False,
     ) -> None:
@@ -198,7 +202,7 @@ class LeanTracing(Tracing):
         self._sampler = sampler
         self._follow = sampler.follow
         self._take = take
-        self._wait = wait
+        self._held = held
         self._processed: dict[object, ProcessLayout] = {}
         self._others: dict[tuple[str, SpanKind], Layout] = {}
 
@@ -222,18 +226,31 @@ class LeanTracing(Tracing):
         baggage = allowed_baggage(incoming.baggage, self._baggage) if incoming.baggage is not None else None
         trace_id = new_trace_id() if root or origin is None else origin.trace_id
         sampled = origin.sampled if origin is not None and self._follow else self._sampler.samples_id(saga, trace_id)
-        take = self._take if sampled else self._wait
+        if not sampled and self._held is not None and saga is not None:
+            sampled = self._held.has_failed(saga)
+        take = self._take if sampled else self.held(saga or trace_id)
         if take is None and not (sampled and self.keep):
             return _passing(incoming, origin, trace_id, baggage)
         layout = self._process_layout(topic, group, partition, envelope.type, step, saga_name, undo)
         known: dict[str, Scalar] = {} if saga is None else {SAGA_ID: saga}
         values = self._messaging.process_values(known, envelope, offset)
         linked = _links(links, origin) if links else () if origin is None else (SpanLink(origin.trace_id, origin.span_id),)
-        span = LeanSpan(layout, trace_id, new_span_id(), None if root else origin, values, linked)
+        span = LeanSpan(layout, trace_id, new_span_id(), None if root else origin, values, linked, sampled=sampled)
         unit = Unit(self._service, common_attributes(saga, saga_name, step, envelope.id))
         if undo:
             unit.common[SAGA_UNDO] = True
         return LeanWork(self, span, layout, unit, known, baggage, take, sampled=sampled)
+
+    def failed(self, saga: str) -> None:
+        """As :meth:`Tracing.failed` says."""
+        if self._held is not None:
+            self._held.fail(saga)
+
+    def held(self, saga: str) -> Take | None:
+        """What takes the spans of a saga (or trace) that is not sampled; None where nothing does."""
+        if self._held is None or self._take is None:
+            return None
+        return partial(self._held.hold, saga, self._take)
 
     def send_layout(self, within: ProcessLayout, topic: str, event_type: str) -> Layout:
         """The layout of ``send <topic>`` within such work."""
@@ -277,7 +294,7 @@ class LeanTracing(Tracing):
         saga = attributes.get(SAGA_ID)
         before = origin or (led[0] if led else None)
         sampled = self._sampler.samples(before, saga if isinstance(saga, str) else None, trace_id)
-        take = self._take if sampled else self._wait
+        take = self._take if sampled else self.held(saga if isinstance(saga, str) else trace_id)
         span_id = new_span_id()
         rows: list[SpanRow] = []
         if take is not None or (sampled and self.keep):

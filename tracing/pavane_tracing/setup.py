@@ -17,11 +17,14 @@ from opentelemetry.metrics import set_meter_provider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, ParentBased, Sampler, SamplingResult, TraceIdRatioBased
+from opentelemetry.trace import Link, SpanKind, TraceState
+from opentelemetry.util.types import Attributes
 
 from pavane_events.errors import ConfigurationError, Problem
-from pavane_tracing.conventions import OPT_IN, Naming, naming_for
+from pavane_tracing.conventions import OPT_IN, SAGA_ID, Naming, naming_for
 from pavane_tracing.genai import CAPTURE, captures_content
+from pavane_tracing.held import HeldSpans
 from pavane_tracing.lean_work import LeanTracing
 from pavane_tracing.losses import Losses
 from pavane_tracing.options import TracingOptions
@@ -62,8 +65,12 @@ def make_tracing(
         return Tracing.off()
     words = _Words(system, baggage, naming_for(environ.get(OPT_IN, "")), captures_content(environ.get(CAPTURE, "")))
     chosen = options or TracingOptions()
-    sampler = sampler_of(environ) if chosen.tracer == "lean" else None
-    if sampler is None or (exporting and _protocol(environ, _TRACES_PROTOCOL) == "grpc"):
+    stock = chosen.tracer == "sdk" or (exporting and _protocol(environ, _TRACES_PROTOCOL) == "grpc")
+    if exporting and stock and chosen.unsampled != "dropped":
+        message = "the stock SDK's spans cannot be held: leave PAVANE_TRACER alone, and export by http/protobuf"
+        raise ConfigurationError("tracing cannot be set up", [Problem("PAVANE_TRACE_KEEP", "tracing.keep", message)])
+    sampler = None if stock else sampler_of(environ)
+    if sampler is None:
         return _with_sdk(service, words, exporting=exporting)
     return _lean(service, words, chosen, sampler, exporting=exporting)
 
@@ -81,15 +88,17 @@ def _lean(service: str, words: _Words, options: TracingOptions, sampler: SagaSam
     """The platform's own spans are lean; the user's are the SDK's, and are sampled as the work is that they belong to."""
     resource = Resource.create({"service.name": service})
     limits = _limits()
-    provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(sampler.share)), resource=resource, shutdown_on_exit=False, span_limits=limits
-    )
+    export = _LEAN_EXPORT.join(options) if exporting else None
+    held = _held(options) if exporting else None
+    root = TraceIdRatioBased(sampler.share)
+    left_out = _RecordOnly() if held is not None else ALWAYS_OFF
+    following = ParentBased(root, remote_parent_not_sampled=left_out, local_parent_not_sampled=left_out)
+    provider = TracerProvider(sampler=following, resource=resource, shutdown_on_exit=False, span_limits=limits)
     owner = Service(service, provider)
     routes = global_routes()
-    export = _LEAN_EXPORT.join(options) if exporting else None
     provider.add_span_processor(_UnitProcessor(owner.strays, keep=export is None))
     if export is not None:
-        provider.add_span_processor(_Handing(export))
+        provider.add_span_processor(_Handing(export, held))
 
     def shutdown(timeout_s: float) -> bool:
         routes.remove(provider)
@@ -102,6 +111,7 @@ def _lean(service: str, words: _Words, options: TracingOptions, sampler: SagaSam
         sampler=sampler,
         shutdown=shutdown,
         take=export.taker(service, resource.attributes) if export is not None else None,
+        held=held,
         **words._asdict(),
     )
 
@@ -180,14 +190,40 @@ class _UnitProcessor(SpanProcessor):
 class _Handing(SpanProcessor):
     """Hands the user's spans to the export of the platform's own."""
 
-    def __init__(self, export: "SpanExport") -> None:
+    def __init__(self, export: "SpanExport", held: HeldSpans | None) -> None:
         self._export = export
+        self._held = held
 
     def on_end(self, span: ReadableSpan) -> None:
         """Called by the SDK."""
-        context = span.get_span_context()
-        if context is not None and context.trace_flags.sampled:
+        context, saga = span.get_span_context(), (span.attributes or {}).get(SAGA_ID)
+        if context is None:
+            return
+        if context.trace_flags.sampled:
             self._export.add(span)
+        elif self._held is not None and isinstance(saga, str):
+            self._held.hold(saga, self._export.add, span)
+
+
+class _RecordOnly(Sampler):
+    """For spans within unsampled work whose spans are held: they are recorded, and tell others that they are not sampled."""
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """Called by the SDK."""
+        return SamplingResult(Decision.RECORD_ONLY, attributes, trace_state)
+
+    def get_description(self) -> str:
+        """Called by the SDK."""
+        return "RecordOnly"
 
 
 class _LeanExport:
@@ -197,6 +233,7 @@ class _LeanExport:
         self._lock = threading.Lock()
         self._running: SpanExport | None = None
         self._services = 0
+        self.held = HeldSpans()
 
     def join(self, options: TracingOptions) -> "SpanExport":
         """A service has come. Raises :class:`ConfigurationError` for a variable that cannot be followed."""
@@ -224,6 +261,12 @@ class _LeanExport:
 
 
 _LEAN_EXPORT = _LeanExport()
+
+
+def _held(options: TracingOptions) -> HeldSpans | None:
+    if options.unsampled == "dropped":
+        return None
+    return _LEAN_EXPORT.held if options.unsampled == "held" else HeldSpans(0)
 
 
 def _encoded(spans: Sequence[FinishedSpan]) -> bytes:

@@ -247,6 +247,9 @@ class Tracing:
         attributes = self._messaging.send(topic, event_id, event_type, {}, saga, size)
         return self._point(f"send {topic}", SpanKind.PRODUCER, parent, attributes, links)
 
+    def failed(self, saga: str) -> None:
+        """A saga has failed: where spans of unsampled sagas are held, those of this one are exported, and all to come."""
+
     def late(self) -> list[SpanRow]:
         """Spans that ended outside any unit of work, or after theirs: taken by this call. At most the last 1,000."""
         return [row_of(span, self.service) for span in self._service.strays.take()]

@@ -33,7 +33,7 @@ class Outbox:
 @asynccontextmanager
 async def speaking(bus: Bus, service: str) -> AsyncGenerator[Outbox]:
     """An outbox that is published, all or nothing, when the block is left; where it is left by an exception, nothing is."""
-    system, options = "pavane" if bus.embedded else "kafka", load_settings().tracing_options()
+    system, options = "pavane" if bus.embedded else "kafka", load_settings().tracing_options().of_a_sender()
     tracing = make_tracing(service, keep=bus.embedded, system=system, options=options)
     outbox = Outbox(tracing)
     try:

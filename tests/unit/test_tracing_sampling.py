@@ -1,0 +1,185 @@
+"""Sampling by saga: one decision from its id, in every process; and what is held of the sagas that were left out."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from pavane_events.envelope import Envelope, Trace
+from pavane_events.errors import ConfigurationError
+from pavane_tracing.held import HeldSpans
+from pavane_tracing.options import TracingOptions
+from pavane_tracing.propagation import origin_of
+from pavane_tracing.sampling import SagaSampler, sampler_of
+from pavane_tracing.setup import make_tracing
+from pavane_tracing.work import Tracing
+from support.collector import Collector, collecting
+
+SAMPLED = Trace("00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+UNSAMPLED = Trace("00-" + "a" * 32 + "-" + "b" * 16 + "-00")
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    with collecting() as running:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", running.url)
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+        yield running
+
+
+@given(st.text(), st.floats(0, 1), st.floats(0, 1))
+def test_a_saga_that_a_small_share_samples_a_larger_one_samples_too(saga: str, one: float, other: float) -> None:
+    small, large = sorted((one, other))
+    trace_id = "0" * 32
+    assert SagaSampler(small).samples_id(saga, trace_id) <= SagaSampler(large).samples_id(saga, trace_id)
+    assert SagaSampler(1.0).samples_id(saga, trace_id)
+    assert not SagaSampler(0.0).samples_id(saga, trace_id)
+
+
+def test_about_as_many_are_sampled_as_asked_for_and_in_every_trace_alike() -> None:
+    sampler = SagaSampler(0.25)
+    sagas = [f"saga-{number}" for number in range(10_000)]
+    assert 2_300 < sum(sampler.samples_id(saga, "f" * 32) for saga in sagas) < 2_700
+    assert all(sampler.samples_id(saga, "f" * 32) == sampler.samples_id(saga, "0" * 32) for saga in sagas)
+
+
+def test_what_was_decided_before_is_followed_unless_it_is_not_to_be() -> None:
+    sampled, unsampled = origin_of(SAMPLED), origin_of(UNSAMPLED)
+    assert SagaSampler(0.0).samples(sampled, "saga", "f" * 32)
+    assert not SagaSampler(1.0).samples(unsampled, "saga", "f" * 32)
+    assert SagaSampler(1.0, follow=False).samples(unsampled, "saga", "f" * 32)
+    assert not SagaSampler(0.0, follow=False).samples(sampled, "saga", "f" * 32)
+
+
+def test_the_standard_variables_choose_the_sampler() -> None:
+    def chosen(name: str, argument: str = "") -> tuple[float, bool] | None:
+        sampler = sampler_of({"OTEL_TRACES_SAMPLER": name, "OTEL_TRACES_SAMPLER_ARG": argument})
+        return (sampler.share, sampler.follow) if sampler is not None else None
+
+    assert chosen("") == (1.0, True)
+    assert chosen("always_on") == (1.0, False)
+    assert chosen("parentbased_always_off") == (0.0, True)
+    assert chosen("parentbased_traceidratio", "0.1") == (0.1, True)
+    assert chosen("traceidratio") == (1.0, False)
+    assert chosen("jaeger_remote") is None
+
+
+@pytest.mark.parametrize("argument", ["many", "1.5", "-0.1", "nan"])
+def test_a_share_that_is_none_is_refused(argument: str) -> None:
+    with pytest.raises(ConfigurationError, match="OTEL_TRACES_SAMPLER_ARG"):
+        sampler_of({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": argument})
+
+
+def test_held_spans_go_out_when_their_saga_fails_and_those_that_come_later_at_once() -> None:
+    out: list[str] = []
+    held = HeldSpans()
+    held.hold("good", out.append, "good 1")
+    held.hold("bad", out.append, "bad 1")
+    held.hold("bad", out.append, "bad 2")
+    assert out == []
+    held.fail("bad")
+    held.fail("bad")
+    held.hold("bad", out.append, "bad 3")
+    assert out == ["bad 1", "bad 2", "bad 3"]
+    assert held.has_failed("bad")
+    assert not held.has_failed("good")
+
+
+def test_no_more_are_held_than_there_is_room_for_and_the_oldest_saga_goes_first() -> None:
+    out: list[int] = []
+    held = HeldSpans(most_spans=10)
+    for number in range(30):
+        held.hold(f"saga-{number // 3}", out.append, number)
+    for number in range(10):
+        held.fail(f"saga-{number}")
+    assert out == list(range(21, 30))
+
+
+def work(tracing: Tracing, saga: str, *, sampled: bool = False) -> Trace:
+    """One unit of work with a span of the user's in it, which is to be sampled or not."""
+    envelope = Envelope(id=f"event of {saga}", source="/x", type="a.b", data=b"{}", saga=saga, trace=UNSAMPLED)
+    unit = tracing.process(envelope, topic="a.b", partition=0, offset=0, group="g")
+    with unit, trace.get_tracer("user").start_as_current_span("inner") as inner:
+        assert inner.get_span_context().trace_flags.sampled == sampled
+    sent = unit.send("c.d", "out", "c.d", saga=saga)
+    unit.end()
+    return sent
+
+
+def names(spans: list[Span]) -> list[str]:
+    return sorted(span.name for span in spans)
+
+
+def test_an_unsampled_saga_is_exported_when_it_fails_with_the_users_spans_in_their_place(collector: Collector) -> None:
+    tracing = make_tracing("service", keep=False, options=TracingOptions(unsampled="held"))
+    assert (work(tracing, "good").traceparent or "").endswith("-00")
+    assert (work(tracing, "bad").traceparent or "").endswith("-00")
+    tracing.failed("bad")
+    assert (work(tracing, "bad", sampled=True).traceparent or "").endswith("-01"), "what comes of it is sampled from now on"
+    assert tracing.shutdown(10)
+    spans = collector.spans()
+    assert names(spans) == ["inner", "inner", "process a.b", "process a.b", "send c.d", "send c.d"]
+    assert {value.value.string_value for span in spans for value in span.attributes if value.key == "saga.id"} == {"bad"}
+    processes = {span.span_id for span in spans if span.name == "process a.b"}
+    assert {span.parent_span_id for span in spans if span.name != "process a.b"} == processes
+
+
+def test_work_that_turns_out_to_be_of_a_saga_is_held_with_it(collector: Collector) -> None:
+    tracing = make_tracing("service", keep=False, options=TracingOptions(unsampled="held"))
+    unit = tracing.process(
+        Envelope(id="e", source="/x", type="a.b", data=b"{}", trace=UNSAMPLED), topic="a.b", partition=0, offset=0, group="g"
+    )
+    unit.belongs_to("bad", "decision")
+    unit.point("saga decision start")
+    unit.end()
+    tracing.failed("bad")
+    assert tracing.shutdown(10)
+    assert names(collector.spans()) == ["process a.b", "saga decision start"]
+
+
+def test_who_only_sends_exports_at_once_and_without_holding_nothing_is_made(collector: Collector) -> None:
+    sender = make_tracing("sender", keep=False, options=TracingOptions(unsampled="held").of_a_sender())
+    point = sender.send_root("a.b", "e", "a.b", saga="any")
+    assert (point.trace.traceparent or "").endswith("-00")
+    plain = make_tracing("plain", keep=False)
+    work(plain, "any")
+    plain.failed("any")
+    assert sender.shutdown(10)
+    assert plain.shutdown(10)
+    assert names(collector.spans()) == ["send a.b"]
+
+
+@pytest.mark.usefixtures("collector")
+def test_the_stock_sdk_cannot_hold_spans_and_says_so() -> None:
+    with pytest.raises(ConfigurationError, match="PAVANE_TRACE_KEEP"):
+        make_tracing("service", keep=False, options=TracingOptions(tracer="sdk", unsampled="held"))
+
+
+@pytest.mark.slow
+def test_six_processes_export_the_sagas_that_failed_whole_and_of_the_others_only_what_was_sent_to_them(tmp_path: Path) -> None:
+    with collecting() as collector:
+        environment = {
+            **os.environ,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_TRACES_SAMPLER": "parentbased_always_off",
+            "PAVANE_TRACE_KEEP": "failed",
+        }
+        command = [sys.executable, "-m", "pavane", "demo", "--processes", "--count", "60", "--keep", str(tmp_path / "demo")]
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+        spans = collector.spans()
+    known = {span.span_id for span in spans}
+    assert len(known) == len(spans)
+    assert [span.name for span in spans if span.parent_span_id and span.parent_span_id not in known] == []
+    said = [{each.key: each.value.string_value for each in span.attributes} for span in spans]
+    ended = Counter(each["saga.verdict"] for each in said if "saga.verdict" in each)
+    assert set(ended) == {"compensated"}
+    kept = {each["saga.id"] for each, span in zip(said, spans, strict=True) if span.parent_span_id}
+    assert len(kept) == ended["compensated"] > 10
