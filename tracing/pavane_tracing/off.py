@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 
+from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, NoOpTracerProvider
 
 from pavane_events.envelope import NO_TRACE, Envelope, Trace
 from pavane_tracing.attributes import Attributes
 from pavane_tracing.genai import Invocation
+from pavane_tracing.messaging_metrics import MessagingMetrics, Processing
 from pavane_tracing.span import SpanRow
 from pavane_tracing.unit import Service
 from pavane_tracing.work import Point, Tracing, Work
@@ -51,6 +53,11 @@ class OffWork(Work):
         """Nothing."""
 
     @property
+    def context(self) -> Context | None:
+        """None."""
+        return None
+
+    @property
     def spans(self) -> list[SpanRow]:
         """None."""
         return []
@@ -61,12 +68,41 @@ class OffWork(Work):
         return self._incoming
 
 
+class MeasuredOffWork(OffWork):
+    """A unit of work of which nobody watches more than how long it takes."""
+
+    __slots__ = ("_clock",)
+
+    def __init__(self, incoming: Trace, processing: Processing) -> None:
+        super().__init__(incoming)
+        self._clock: Processing | None = processing
+
+    def fail(self, code: str, message: str) -> None:
+        """What is measured is that of a failure."""
+        if self._clock is not None:
+            self._clock.failed = code
+
+    def end(self) -> None:
+        """Measure. Idempotent."""
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.end(None)
+
+
 _UNTRACED = OffWork(NO_TRACE)
 """One for all, since it keeps nothing."""
 
 
 class OffTracing(Tracing):
     """Hands contexts on, but for baggage: that goes by allow-list, and here nothing is allowed."""
+
+    def measured(self, metrics: MessagingMetrics | None) -> Tracing:
+        """Itself where nothing is measured, for it is everybody's; else one that measures."""
+        if metrics is None:
+            return self
+        own = OffTracing(self._service, keep=False)
+        own._metrics = metrics
+        return own
 
     def process(
         self,
@@ -83,6 +119,8 @@ class OffTracing(Tracing):
         undo: bool = False,
     ) -> Work:
         """A unit of work that hands on the event's context."""
+        if self._metrics is not None:
+            return MeasuredOffWork(_without_baggage(envelope.trace), self._metrics.processing(topic, group))
         return _UNTRACED if envelope.trace is NO_TRACE else OffWork(_without_baggage(envelope.trace))
 
     def point(
