@@ -68,8 +68,9 @@ class Clerk:
                     if command.forward
                     else "the undo of %s failed, its effect may stand"
                 )
-                log.error(f"saga %s is parked: {what} (%s)", self._id, command.step, command.code)
-                count_parked(self._saga.name, command.step, command.code, self._work.context)
+                with self._work:  # the line and the measurement are of its trace
+                    log.error(f"saga %s is parked: {what} (%s)", self._id, command.step, command.code)
+                    count_parked(self._saga.name, command.step, command.code)
             else:
                 messages.extend(self._end(command))
         return messages

@@ -32,9 +32,9 @@ _DURATION = _METER.create_histogram(
 )
 
 
-def count_parked(saga: str, step: str, code: str, context: Context | None = None) -> None:
+def count_parked(saga: str, step: str, code: str) -> None:
     """An undo of that step failed for good, and its saga is parked."""
-    _PARKED.add(1, {SAGA_NAME: saga, SAGA_STEP: step, MESSAGING.error_type: code}, context)
+    _PARKED.add(1, {SAGA_NAME: saga, SAGA_STEP: step, MESSAGING.error_type: code})
 
 
 def count_ended(saga: str, verdict: str, duration_s: float, context: Context | None = None) -> None:

@@ -1,6 +1,7 @@
 """Tracing switched off: the same interface, no spans, and the incoming context handed on as it came."""
 
 from collections.abc import Iterable
+from contextvars import ContextVar, Token
 
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, NoOpTracerProvider
@@ -15,18 +16,25 @@ from pavane_tracing.work import Point, Tracing, Work
 
 
 class OffWork(Work):
-    """A unit of work that nobody watches."""
+    """A unit of work that nobody watches. It is known while it is current, for log lines."""
 
-    __slots__ = ("_incoming",)
+    __slots__ = ("_incoming", "_last", "saga")
 
-    def __init__(self, incoming: Trace) -> None:
+    def __init__(self, incoming: Trace, saga: str | None) -> None:
         self._incoming = incoming
+        self._last: Token[OffWork | None] | None = None
+        self.saga = saga
 
     def attach(self) -> None:
-        """Nothing: what is current stays so."""
+        """Make it the one that :func:`untraced_work` finds; the current span stays as it is."""
+        if self._last is None:
+            self._last = _HERE.set(self)
 
     def detach(self) -> None:
-        """Nothing."""
+        """Restore the one before. Idempotent."""
+        last, self._last = self._last, None
+        if last is not None:
+            _HERE.reset(last)
 
     def send(self, topic: str, event_id: str, event_type: str, *, saga: str | None = None, size: int | None = None) -> Trace:
         """The context that came in."""
@@ -41,7 +49,8 @@ class OffWork(Work):
         return Invocation(INVALID_SPAN, None)
 
     def belongs_to(self, saga: str, saga_name: str | None = None) -> None:
-        """Nothing."""
+        """The work turns out to be of this saga."""
+        self.saga = saga
 
     def event(self, name: str, attributes: Attributes | None = None) -> None:
         """Nothing."""
@@ -73,8 +82,8 @@ class MeasuredOffWork(OffWork):
 
     __slots__ = ("_clock",)
 
-    def __init__(self, incoming: Trace, processing: Processing) -> None:
-        super().__init__(incoming)
+    def __init__(self, incoming: Trace, saga: str | None, processing: Processing) -> None:
+        super().__init__(incoming, saga)
         self._clock: Processing | None = processing
 
     def fail(self, code: str, message: str) -> None:
@@ -89,8 +98,12 @@ class MeasuredOffWork(OffWork):
             clock.end(None)
 
 
-_UNTRACED = OffWork(NO_TRACE)
-"""One for all, since it keeps nothing."""
+_HERE: "ContextVar[OffWork | None]" = ContextVar("pavane.untraced", default=None)
+
+
+def untraced_work() -> OffWork | None:
+    """The unit of work that is current and that nobody watches; it reaches child tasks and threads as a span does."""
+    return _HERE.get()
 
 
 class OffTracing(Tracing):
@@ -120,8 +133,9 @@ class OffTracing(Tracing):
     ) -> Work:
         """A unit of work that hands on the event's context."""
         if self._metrics is not None:
-            return MeasuredOffWork(_without_baggage(envelope.trace), self._metrics.processing(topic, group))
-        return _UNTRACED if envelope.trace is NO_TRACE else OffWork(_without_baggage(envelope.trace))
+            processing = self._metrics.processing(topic, group)
+            return MeasuredOffWork(_without_baggage(envelope.trace), envelope.saga, processing)
+        return OffWork(_without_baggage(envelope.trace), envelope.saga)
 
     def point(
         self,
