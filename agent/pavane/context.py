@@ -11,6 +11,7 @@ from opentelemetry import trace
 from pavane.breaker import Breaker, Breakers
 from pavane_events.ids import uuid7
 from pavane_tracing.genai import Invocation
+from pavane_tracing.here import log_ids
 
 Outcome = Literal["done", "not-done", "unknown"]
 
@@ -63,13 +64,9 @@ class Context:
     @property
     def logger(self) -> structlog.typing.FilteringBoundLogger:
         """A logger that says saga, step, attempt and trace with every line."""
-        context = trace.get_current_span().get_span_context()
+        ids = {"saga_id": self.saga, **log_ids()}
         logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("pavane.step").bind(
-            saga_id=self.saga,
-            step=self.step,
-            attempt=self.attempt,
-            trace_id=f"{context.trace_id:032x}",
-            span_id=f"{context.span_id:016x}",
+            step=self.step, attempt=self.attempt, **ids
         )
         return logger
 

@@ -20,6 +20,8 @@ from pavane_saga.coordinator import run_coordinator
 from pavane_saga.manifest import read_directory
 from pavane_saga.saga import Saga
 from pavane_tracing.conventions import COORDINATOR_SERVICE
+from pavane_tracing.measured_bus import measured
+from pavane_tracing.messaging_metrics import messaging_metrics
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.setup import make_tracing
 from pavane_tracing.work import FLUSH_S, Tracing
@@ -50,10 +52,12 @@ class Surroundings:
 
         ``sender``: it only sends, and is not told how sagas end.
         """
+        system = _system_of(bus)
+        metrics = messaging_metrics(system)
         if not self.trace:
-            return Tracing.off()
+            return Tracing.off().measured(metrics)
         options = self.tracing_options.of_a_sender() if sender else self.tracing_options
-        return make_tracing(service, keep=bus.embedded, system="pavane" if bus.embedded else "kafka", options=options)
+        return make_tracing(service, keep=bus.embedded, system=system, options=options).measured(metrics)
 
 
 async def run(
@@ -74,12 +78,14 @@ async def run(
             group.create_task(run_agent(agent, bus, stop, chosen), name=agent.name)
         if sagas:
             tracing = chosen.tracing(COORDINATOR_SERVICE, bus)
-            group.create_task(run_coordinator(sagas, bus, stop, tracing=tracing, clock=chosen.clock), name="coordinator")
+            coordinator = run_coordinator(sagas, _measured(bus), stop, tracing=tracing, clock=chosen.clock)
+            group.create_task(coordinator, name="coordinator")
 
 
 async def run_agent(agent: Agent, bus: Bus, stop: asyncio.Event, surroundings: Surroundings) -> None:
     """Run one agent until ``stop`` is set. Raises :class:`DeclarationError` before anything is touched."""
     plan = plan_of(agent)
+    bus = _measured(bus)
     tracing = surroundings.tracing(agent.name, bus)
     kit = Kit(
         plan=plan,
@@ -98,6 +104,16 @@ async def run_agent(agent: Agent, bus: Bus, stop: asyncio.Event, surroundings: S
             await _run_lanes(kit, bus, stop)
     finally:
         await asyncio.to_thread(tracing.shutdown, FLUSH_S)
+
+
+def _system_of(bus: Bus) -> str:
+    return "pavane" if bus.embedded else "kafka"
+
+
+def _measured(bus: Bus) -> Bus:
+    """The bus itself where nobody collects measurements."""
+    metrics = messaging_metrics(_system_of(bus))
+    return bus if metrics is None else measured(bus, metrics)
 
 
 async def _introduce(plan: AgentPlan, bus: Bus) -> None:

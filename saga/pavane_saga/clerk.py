@@ -37,12 +37,13 @@ Verdict = Literal["completed", "compensated", "abandoned"]
 class Clerk:
     """Writes for one saga, once. ``verdict`` is set where the commands end it; ``stated``: the facts that they make."""
 
-    def __init__(self, saga: Saga, saga_id: str, history: History, work: Work, now_s: float) -> None:
+    def __init__(self, saga: Saga, saga_id: str, history: History, work: Work, now_s: float, started_s: float) -> None:
         self._saga = saga
         self._id = saga_id
         self._history = history
         self._work = work
         self._now_s = now_s
+        self._started_s = started_s
         self.verdict: Verdict | None = None
         self.stated: list[Fact] = []
 
@@ -67,8 +68,9 @@ class Clerk:
                     if command.forward
                     else "the undo of %s failed, its effect may stand"
                 )
-                log.error(f"saga %s is parked: {what} (%s)", self._id, command.step, command.code)
-                count_parked(self._saga.name, command.step, command.code)
+                with self._work:  # the line and the measurement are of its trace
+                    log.error(f"saga %s is parked: {what} (%s)", self._id, command.step, command.code)
+                    count_parked(self._saga.name, command.step, command.code)
             else:
                 messages.extend(self._end(command))
         return messages
@@ -130,7 +132,7 @@ class Clerk:
 
     def _end(self, command: End) -> list[Message]:
         self.verdict = command.verdict
-        count_ended(self._saga.name, command.verdict)
+        count_ended(self._saga.name, command.verdict, self._now_s - self._started_s, self._work.context)
         self._work.point(f"saga {self._saga.name} end", attributes={"saga.verdict": command.verdict})
         event = SagaEnded(saga=self._id, verdict=command.verdict)
         envelope = Envelope(

@@ -181,6 +181,7 @@ class CoordinatorLane:
         except LaneLost:
             log.info("lane %d of the coordinator is lost: its next holder goes on", self._lane.partition)
         finally:
+            self._desk.close()
             stopping.cancel()
             if not working.done():
                 working.cancel()

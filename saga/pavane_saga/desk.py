@@ -103,6 +103,12 @@ class Desk:
         self._learn()
         for saga, head in self._dossiers.all_open():
             self.deadlines.add(saga, self._due_ms(head))
+            if head.name is not None:
+                self._dossiers.open.begin(head.name)
+
+    def close(self) -> None:
+        """The lane is left: its sagas are no longer this process's to count."""
+        self._dossiers.open.close()
 
     @property
     def declared(self) -> set[str]:
@@ -469,7 +475,8 @@ class Desk:
         if any(isinstance(each, Halt | Park) for each in commands):
             self._tracing.failed(dossier.saga)
         work = self._process(last.envelope, last.record, dossier.saga, name, root=root)
-        clerk = Clerk(self._sagas[name], dossier.saga, dossier.history, work, self._clock())
+        started_s = dossier.started_ms / 1000
+        clerk = Clerk(self._sagas[name], dossier.saga, dossier.history, work, self._clock(), started_s)
         if isinstance(last.fact, Fired):
             trace = work.send(FACTS, last.envelope.id, last.envelope.type, saga=dossier.saga)
             self._batch.outputs.append(fact_message(last.envelope, trace))

@@ -9,6 +9,7 @@ from pavane_events.bus import LaneState
 from pavane_events.compact import read_json, write_json
 from pavane_saga.facts import Fact, fact_from_json
 from pavane_saga.history import History
+from pavane_tracing.metrics import OpenSagas
 
 _MOST_CACHED = 4_000
 """Some 8 kB each; the others are read again when something is heard of them."""
@@ -46,6 +47,7 @@ class Dossiers:
 
     def __init__(self, state: LaneState) -> None:
         self._state = state
+        self.open = OpenSagas()
         self._open: OrderedDict[str, Dossier] = OrderedDict()
         self.changes: dict[bytes, bytes | None] = {}
 
@@ -63,12 +65,15 @@ class Dossiers:
     def begin(self, saga: str, name: str | None, started_ms: int) -> Dossier:
         """Open a dossier."""
         dossier = self._open[saga] = Dossier(saga, name, started_ms, History())
+        if name is not None:
+            self.open.begin(name)
         self._write_head(dossier)
         return dossier
 
     def name(self, dossier: Dossier, name: str, started_ms: int) -> None:
         """The start event was seen: now it is known which saga this is, and since when."""
         dossier.name, dossier.started_ms = name, started_ms
+        self.open.begin(name)
         self._write_head(dossier)
         self.changes[b"n/" + dossier.saga.encode()] = None
 
@@ -89,6 +94,8 @@ class Dossiers:
     def end(self, dossier: Dossier, verdict: str, at_ms: int) -> None:
         """Close a dossier: its facts go, its verdict stays."""
         self._open.pop(dossier.saga, None)
+        if dossier.name is not None:
+            self.open.end(dossier.name)
         saga = dossier.saga.encode()
         self.changes.update(dict.fromkeys(dossier.rows))
         self.changes[b"o/" + saga] = None

@@ -61,7 +61,7 @@ def test_latency_messages_and_tokens_are_there(mlflow: MlflowServer, monkeypatch
     assert cast("int", invoked["duration_ns"]) >= PAUSE_S * 1e9
     assert cast("int", trace["duration_ms"]) >= PAUSE_S * 1e3
     attributes = cast("Mapping[str, object]", invoked["attributes"])
-    assert (attributes["mlflow.llm.model"], attributes["saga.step"]) == ("gpt-5-mini", "librarian/answer")
+    assert (attributes["gen_ai.request.model"], attributes["saga.step"]) == ("gpt-5-mini", "librarian/answer")
 
 
 def content_of(message: Mapping[str, object]) -> object:

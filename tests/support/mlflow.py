@@ -17,6 +17,8 @@ from typing import cast
 from urllib.request import Request, urlopen
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from pavane.dev.cache import cache_folder, locked
 from pavane.dev.jaeger import is_ready
@@ -152,17 +154,19 @@ def _running(home: Path, folder: Path) -> Generator[MlflowServer]:
 
 def _warm_up(server: MlflowServer) -> None:
     """The first spans that it takes take it seconds: longer than a service waits for them at its end."""
-    times = {"startTimeUnixNano": str(time.time_ns()), "endTimeUnixNano": str(time.time_ns())}
-    span = {"traceId": secrets.token_hex(16), "spanId": secrets.token_hex(8), "name": "warm-up", "kind": 1, **times}
-    spans = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
-    made = _post(f"{server.url}/api/2.0/mlflow/experiments/create", {"name": "warm-up"}, {})
+    name = json.dumps({"name": "warm-up"}).encode()
+    made = _post(f"{server.url}/api/2.0/mlflow/experiments/create", name, {"Content-Type": "application/json"})
     experiment = cast("dict[str, str]", json.loads(made))["experiment_id"]
-    _post(f"{server.url}/v1/traces", spans, {"x-mlflow-experiment-id": experiment})
+    now = time.time_ns()
+    trace_id, span_id = secrets.token_bytes(16), secrets.token_bytes(8)
+    span = Span(trace_id=trace_id, span_id=span_id, name="warm-up", start_time_unix_nano=now, end_time_unix_nano=now)
+    spans = ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[span])])])
+    headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment}
+    _post(f"{server.url}/v1/traces", spans.SerializeToString(), headers)
 
 
-def _post(url: str, document: Json, headers: Mapping[str, str]) -> bytes:
-    body = json.dumps(document).encode()
-    with urlopen(Request(url, body, {"Content-Type": "application/json", **headers}), timeout=_READY_S) as response:
+def _post(url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    with urlopen(Request(url, body, dict(headers)), timeout=_READY_S) as response:
         return bytes(response.read())
 
 

@@ -1,24 +1,44 @@
-"""Metrics reach a receiver: what is parked, what ended, what is overdue; and nothing is exported that nobody asked for."""
+"""Metrics reach a receiver: how sagas fare, and messages by OpenTelemetry's names; and nothing that nobody asked for."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+from opentelemetry.metrics import get_meter_provider
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.sdk.metrics import MeterProvider
 
 from pavane import Agent, Event, Rejected, Retry, Saga
+from pavane.runner import Surroundings
 from pavane_events.errors import ConfigurationError
+from pavane_tracing.messaging_metrics import (
+    CONSUMED,
+    DURATIONS_S,
+    OPERATION_DURATION,
+    PROCESS_DURATION,
+    SENT,
+    messaging_metrics,
+)
 from pavane_tracing.setup import start_metrics
+from pavane_tracing.store import all_spans
+from pavane_tracing.work import Tracing
 from support.stage import stage, until
 
 TESTS = Path(__file__).parents[1]
+UNITS = MappingProxyType({SENT: "{message}", CONSUMED: "{message}", PROCESS_DURATION: "s", OPERATION_DURATION: "s"})
 
 
 class Asked(Event, type="m.asked"):
@@ -30,7 +50,7 @@ class Answered(Event, type="m.answered"):
 
 
 def child() -> None:
-    """A process with one saga of each kind: completed, parked, reported as overdue."""
+    """A process with one saga of each kind: completed, parked, reported as overdue. It prints the traces that it kept."""
     agent = Agent("clerk")
 
     @agent.step(retry=Retry(attempts=1))
@@ -48,7 +68,7 @@ def child() -> None:
     saga = Saga("m", starts=Asked, completes=Answered, intake="m.intake", deadline=timedelta(seconds=0.1), overdue="report")
 
     async def scenario() -> None:
-        async with stage([agent], [saga]) as running:
+        async with stage([agent], [saga], surroundings=Surroundings(trace="TRACED" in os.environ)) as running:
             await running.ended(await running.publish({"way": "completed"}))
             await running.ended(await running.publish({"way": "overdue"}))
             await running.publish({"way": "parked"})
@@ -58,10 +78,18 @@ def child() -> None:
 
             await until(is_parked)
             await asyncio.sleep(0.05)
+            assert await asyncio.to_thread(flush)
+            print(json.dumps(sorted({row.trace_id for row in await all_spans(running.bus)})))
 
     stop = start_metrics("shop")
     asyncio.run(scenario())
     assert stop(10.0)
+
+
+def flush() -> bool:
+    """While lanes are held: what is open there is told."""
+    provider = get_meter_provider()
+    return not isinstance(provider, MeterProvider) or provider.force_flush()
 
 
 class Receiver(HTTPServer):
@@ -94,40 +122,143 @@ def receiver() -> Iterator[Receiver]:
         thread.join()
 
 
-def run_child(receiver: Receiver, **variables: str) -> dict[tuple[str, str], float]:
-    """The points that a child exported, by metric and by what tells its points apart."""
+@dataclass(frozen=True, slots=True)
+class Points:
+    """What a child exported last of each metric: sums, counts of histograms by the same key, and traces of exemplars."""
+
+    sums: Mapping[tuple[str, str], float]
+    counts: Mapping[tuple[str, str], int]
+    bounds: Mapping[str, Sequence[float]]
+    exemplars: Mapping[str, set[str]]
+    kept: set[str]
+    """The traces whose spans were kept."""
+
+    def of(self, name: str) -> dict[str, float]:
+        """The points of one metric, by what tells them apart."""
+        return {said: value for (each, said), value in {**self.sums, **self.counts}.items() if each == name}
+
+
+def run_child(receiver: Receiver, **variables: str) -> Points:
     others = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    environment = {**others, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.server_port}", **variables}
+    environment = {**others, "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "", **variables}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(TESTS), others.get("PYTHONPATH", ""))))
     command = [sys.executable, "-c", "from unit.test_metrics import child; child()"]
     done = subprocess.run(command, env=environment, cwd=TESTS, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    points: dict[tuple[str, str], float] = {}
+    points = Points({}, {}, {}, {}, set(json.loads(done.stdout)))
     for path, request in receiver.requests:
-        if path != "/v1/metrics":
-            continue
-        for resource in request.resource_metrics:
-            names = {each.key: each.value.string_value for each in resource.resource.attributes}
-            assert names["service.name"] == "shop"
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    for point in metric.sum.data_points:
-                        told = {each.key: each.value.string_value for each in point.attributes}
-                        assert told.pop("saga.name") == "m"
-                        points[metric.name, " ".join(value for _, value in sorted(told.items()))] = point.as_int
+        if path == "/v1/metrics":
+            for resource in request.resource_metrics:
+                names = {each.key: each.value.string_value for each in resource.resource.attributes}
+                assert names["service.name"] == "shop"
+                for scope in resource.scope_metrics:
+                    for metric in scope.metrics:
+                        points = read(metric, points)
     return points
 
 
-def test_what_is_parked_ended_and_overdue_is_counted(receiver: Receiver) -> None:
-    assert run_child(receiver, OTEL_METRICS_EXPORTER="otlp") == {
-        ("pavane.saga.ended", "completed"): 2,
-        ("pavane.saga.overdue", ""): 1,
-        ("pavane.saga.parked", "attempts.exhausted clerk/answer"): 1,
-    }
+def read(metric: Metric, points: Points) -> Points:
+    """The points that are known, and those of one more metric."""
+    sums = {(metric.name, key_of(point.attributes)): point.as_int for point in metric.sum.data_points}
+    found = metric.histogram.data_points
+    counts = {(metric.name, key_of(point.attributes)): point.count for point in found}
+    bounds = {metric.name: tuple(found[0].explicit_bounds)} if found else {}
+    traces = {each.trace_id.hex() for point in (*found, *metric.sum.data_points) for each in point.exemplars}
+    seen = points.exemplars.get(metric.name, set[str]())
+    return Points(
+        {**points.sums, **sums},
+        {**points.counts, **counts},
+        {**points.bounds, **bounds},
+        {**points.exemplars, metric.name: seen | traces},
+        points.kept,
+    )
+
+
+def key_of(attributes: Iterable[KeyValue]) -> str:
+    return " ".join(f"{each.key}={each.value.string_value}" for each in sorted(attributes, key=lambda each: each.key))
+
+
+def endpoint(receiver: Receiver) -> str:
+    return f"http://127.0.0.1:{receiver.server_port}"
+
+
+@pytest.fixture
+def points(receiver: Receiver) -> Points:
+    return run_child(receiver, OTEL_METRICS_EXPORTER="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint(receiver))
+
+
+@pytest.fixture
+def traced(receiver: Receiver) -> Points:
+    return run_child(receiver, OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"{endpoint(receiver)}/v1/metrics", TRACED="1")
+
+
+def test_how_sagas_fare_is_counted(points: Points) -> None:
+    assert points.of("pavane.saga.ended") == {"saga.name=m saga.verdict=completed": 2}
+    assert points.of("pavane.saga.overdue") == {"saga.name=m": 1}
+    assert points.of("pavane.saga.parked") == {"error.type=attempts.exhausted saga.name=m saga.step=clerk/answer": 1}
+    assert points.of("pavane.saga.duration") == {"saga.name=m saga.verdict=completed": 2}
+    assert points.of("pavane.saga.open") == {"saga.name=m": 1}, "the parked one"
+
+
+def test_messages_are_counted_by_topic_and_group(points: Points) -> None:
+    system = "messaging.operation.name={} messaging.system=pavane"
+    sent = points.of("messaging.client.sent.messages")
+    assert sent[f"messaging.destination.name=m.asked {system.format('send')}"] == 3
+    assert sent[f"messaging.destination.name=m.answered {system.format('send')}"] == 2
+    consumed = points.of("messaging.client.consumed.messages")
+    heard = "messaging.consumer.group.name={} messaging.destination.name=m.asked " + system.format("receive")
+    assert consumed[heard.format("clerk")] == consumed[heard.format("pavane.coordinator")] == 3
+
+
+def test_work_is_timed_and_its_failures_are_told_apart(points: Points) -> None:
+    worked = points.of("messaging.process.duration")
+    what = "messaging.consumer.group.name=clerk messaging.destination.name={} messaging.operation.name=process"
+    system = "messaging.system=pavane"
+    assert worked[f"{what.format('m.asked')} {system}"] == 2
+    assert worked[f"error.type=rejected {what.format('m.asked')} {system}"] == 1
+    assert worked[f"error.type=attempts.exhausted {what.format('clerk.commands')} {system}"] == 1
+    commits = points.of("messaging.client.operation.duration")
+    how = "messaging.operation.name=commit messaging.operation.type=settle messaging.system=pavane"
+    assert commits[f"messaging.consumer.group.name=clerk {how}"] >= 3
+    for name in ("messaging.process.duration", "messaging.client.operation.duration"):
+        assert points.bounds[name] == DURATIONS_S
+
+
+def test_every_messaging_metric_is_one_of_opentelemetry() -> None:
+    known = vars(import_module("opentelemetry.semconv._incubating.metrics.messaging_metrics"))
+    for name in (SENT, CONSUMED, PROCESS_DURATION, OPERATION_DURATION):
+        constant = name.upper().replace(".", "_")
+        assert known[constant] == name
+        made = known[f"create_{constant.lower()}"](MeterProvider().get_meter("x"))
+        assert (made.name, made.unit) == (name, UNITS[name])
+
+
+def test_the_newer_names_are_used_where_they_are_asked_for(receiver: Receiver) -> None:
+    variables = {"OTEL_METRICS_EXPORTER": "otlp", "OTEL_SEMCONV_STABILITY_OPT_IN": "messaging/dup"}
+    points = run_child(receiver, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint(receiver), **variables)
+    sent = points.of("messaging.client.sent.messages")
+    assert all("messaging.system=pavane messaging.system.name=pavane" in key for key in sent)
+
+
+def test_a_measurement_of_a_traced_unit_of_work_carries_its_trace(traced: Points) -> None:
+    for name in ("messaging.process.duration", "pavane.saga.duration", "pavane.saga.parked"):
+        assert traced.exemplars[name]
+        assert traced.exemplars[name] <= traced.kept
+
+
+def test_without_traces_there_are_no_exemplars(points: Points) -> None:
+    assert points.kept == set()
+    assert not any(points.exemplars.values())
 
 
 def test_metrics_are_not_sent_to_an_endpoint_that_is_named_for_traces(receiver: Receiver) -> None:
-    assert run_child(receiver) == {}
+    points = run_child(receiver, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint(receiver))
+    assert (points.sums, points.counts) == ({}, {})
+
+
+def test_where_nobody_measures_nothing_stands_between_an_agent_and_its_bus() -> None:
+    assert messaging_metrics("pavane") is None
+    assert Tracing.off().measured(None) is Tracing.off()
 
 
 def test_a_variable_that_cannot_be_followed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from pavane_events.envelope import Envelope, Trace
 from pavane_events.errors import ConfigurationError
 from pavane_tracing.held import HeldSpans
+from pavane_tracing.here import log_ids
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.propagation import origin_of
 from pavane_tracing.sampling import SagaSampler, sampler_of
@@ -155,6 +156,16 @@ def test_who_only_sends_exports_at_once_and_without_holding_nothing_is_made(coll
     assert sender.shutdown(10)
     assert plain.shutdown(10)
     assert names(collector.spans()) == ["send a.b"]
+
+
+@pytest.mark.usefixtures("collector")
+def test_a_log_line_of_an_unsampled_saga_names_it_too() -> None:
+    tracing = make_tracing("plain", keep=False)
+    envelope = Envelope(id="e", source="/x", type="a.b", data=b"{}", saga="any", trace=UNSAMPLED)
+    with tracing.process(envelope, topic="a.b", partition=0, offset=0, group="g"):
+        assert log_ids() == {"trace_id": "a" * 32, "span_id": "b" * 16, "saga_id": "any"}
+    assert log_ids() == {}
+    assert tracing.shutdown(10)
 
 
 @pytest.mark.usefixtures("collector")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from pavane_events.envelope import Envelope
+from pavane_events.errors import PavaneError
 from pavane_tracing.conventions import (
     EVENT_ID,
     EVENT_TYPE,
@@ -17,6 +18,13 @@ KAFKA = "kafka"
 
 Scalar = str | int | float | bool
 Attributes = Mapping[str, Scalar]
+
+
+def error_type(error: BaseException) -> str:
+    """What ``error.type`` says of an error: its stable code, or the name of its class; never its message."""
+    if isinstance(error, PavaneError):
+        return error.code
+    return f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
 
 
 def common_attributes(

@@ -13,8 +13,8 @@ from typing import Self
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import Span, StatusCode
 
-from pavane_events.errors import ConfigurationError, PavaneError, Problem
-from pavane_tracing.attributes import Scalar
+from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing.attributes import Scalar, error_type
 from pavane_tracing.conventions import MESSAGING
 
 OPERATION = "gen_ai.operation.name"
@@ -77,7 +77,7 @@ class Invocation:
         if token is not None:
             detach(token)
         if error is not None:
-            self.span.set_attribute(MESSAGING.error_type, _name_of(error))
+            self.span.set_attribute(MESSAGING.error_type, error_type(error))
             self.span.set_status(StatusCode.ERROR)
         self.span.end()
 
@@ -103,9 +103,3 @@ class Invocation:
 
 def _part(text: str) -> Mapping[str, str]:
     return {"type": "text", "content": text}
-
-
-def _name_of(error: BaseException) -> str:
-    if isinstance(error, PavaneError):
-        return error.code
-    return f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")

@@ -298,8 +298,11 @@ class LeanSpan(Span):
 class PassingSpan(NonRecordingSpan):
     """The span that sent an unsampled message as the current one while that is at work: it records nothing."""
 
-    def __init__(self, origin: Origin) -> None:
+    __slots__ = ("_origin", "saga")
+
+    def __init__(self, origin: Origin, saga: str | None) -> None:
         self._origin = origin
+        self.saga = saga
 
     def get_span_context(self) -> SpanContext:
         """The sender's identity."""

@@ -15,7 +15,8 @@ from pavane_tracing.conventions import MESSAGING, SAGA_ID, SAGA_NAME, SAGA_STEP,
 from pavane_tracing.genai import INVOKE_AGENT, Invocation
 from pavane_tracing.held import HeldSpans
 from pavane_tracing.lean import Layout, LeanSpan, Limits, PassingSpan, short
-from pavane_tracing.off import OffWork
+from pavane_tracing.messaging_metrics import Processing
+from pavane_tracing.off import MeasuredOffWork
 from pavane_tracing.propagation import SPAN_KEY, UNSAMPLED, Origin, allowed_baggage, context_of, origin_of
 from pavane_tracing.sampling import SagaSampler
 from pavane_tracing.span import SpanLink, SpanRow
@@ -55,6 +56,7 @@ class LeanWork(Work):
         known: dict[str, Scalar],
         baggage: str | None,
         take: Take | None,
+        processing: Processing | None,
         *,
         sampled: bool,
     ) -> None:
@@ -65,6 +67,7 @@ class LeanWork(Work):
         self._known = known
         self._baggage = baggage
         self._take = take
+        self._processing = processing
         self._kept: list[LeanSpan] = [span]
         self._head = f"00-{span.trace_id}-"
         self._tail = "-01" if sampled else "-00"
@@ -74,10 +77,7 @@ class LeanWork(Work):
     def attach(self) -> None:
         """Make the span the current one of the calling task, whatever was current before. Until detached, once."""
         if self._token is None:
-            context = Context({UNIT_KEY: self._unit, SPAN_KEY: self._span})
-            if self._baggage is not None:
-                context = context_of(None, self._baggage, context)
-            self._token = attach(context)
+            self._token = attach(self.context)
 
     def detach(self) -> None:
         """Restore what was current before :meth:`attach`; by the task that attached, in its ``finally``. Idempotent."""
@@ -123,6 +123,8 @@ class LeanWork(Work):
         """The work failed: status ERROR, and the error's stable code. The last call counts."""
         self._span.set_attribute(MESSAGING.error_type, code)
         self._span.set_status(StatusCode.ERROR, message)
+        if self._processing is not None:
+            self._processing.failed = code
 
     def end(self) -> None:
         """The work is done. Idempotent. A user's span still open in it will turn up in :meth:`Tracing.late`."""
@@ -135,6 +137,14 @@ class LeanWork(Work):
             unit.close()
             if self._take is not None:
                 self._take(span.encoded())
+            if self._processing is not None:
+                self._processing.end(self.context)
+
+    @property
+    def context(self) -> Context:
+        """In which the span is the current one."""
+        context = Context({UNIT_KEY: self._unit, SPAN_KEY: self._span})
+        return context if self._baggage is None else context_of(None, self._baggage, context)
 
     @property
     def spans(self) -> list[SpanRow]:
@@ -230,7 +240,9 @@ class LeanTracing(Tracing):
             sampled = self._held.has_failed(saga)
         take = self._take if sampled else self.held(saga or trace_id)
         if take is None and not (sampled and self.keep):
-            return _passing(incoming, origin, trace_id, baggage)
+            metrics = self._metrics
+            processing = None if metrics is None else metrics.processing(topic, group)
+            return _passing(incoming, origin, trace_id, baggage, saga, processing)
         layout = self._process_layout(topic, group, partition, envelope.type, step, saga_name, undo)
         known: dict[str, Scalar] = {} if saga is None else {SAGA_ID: saga}
         values = self._messaging.process_values(known, envelope, offset)
@@ -239,7 +251,8 @@ class LeanTracing(Tracing):
         unit = Unit(self._service, common_attributes(saga, saga_name, step, envelope.id))
         if undo:
             unit.common[SAGA_UNDO] = True
-        return LeanWork(self, span, layout, unit, known, baggage, take, sampled=sampled)
+        processing = None if self._metrics is None else self._metrics.processing(topic, group)
+        return LeanWork(self, span, layout, unit, known, baggage, take, processing, sampled=sampled)
 
     def failed(self, saga: str) -> None:
         """As :meth:`Tracing.failed` says."""
@@ -309,20 +322,22 @@ class LeanTracing(Tracing):
         return Point(Trace(f"00-{trace_id}-{span_id}-{flags}", state, baggage), rows)
 
 
-class PassingWork(OffWork):
+class PassingWork(MeasuredOffWork):
     """Unsampled work: no span, the sender's context is current and handed on."""
 
     __slots__ = ("_origin",)
 
-    def __init__(self, incoming: Trace, origin: Origin) -> None:
+    def __init__(self, incoming: Trace, origin: Origin, saga: str | None, processing: Processing | None) -> None:
         self._incoming = incoming
+        self.saga = saga
+        self._clock = processing
         self._origin = origin
         self._token: Token[Context] | None = None
 
     def attach(self) -> None:
         """Make the sender's span the current one, so that the user's own spans are not sampled either."""
         if self._token is None:
-            context = Context({SPAN_KEY: PassingSpan(self._origin)})
+            context = Context({SPAN_KEY: PassingSpan(self._origin, self.saga)})
             if self._incoming.baggage is not None:
                 context = context_of(None, self._incoming.baggage, context)
             self._token = attach(context)
@@ -334,13 +349,15 @@ class PassingWork(OffWork):
             detach(token)
 
 
-def _passing(incoming: Trace, origin: Origin | None, trace_id: str, baggage: str | None) -> Work:
+def _passing(
+    incoming: Trace, origin: Origin | None, trace_id: str, baggage: str | None, saga: str | None, processing: Processing | None
+) -> Work:
     if origin is None:  # what comes of it is not sampled either, and is of one trace
         origin = Origin(trace_id, new_span_id(), UNSAMPLED, None, False)
         incoming = Trace(f"00-{trace_id}-{origin.span_id}-00")
     elif baggage != incoming.baggage or origin.state != incoming.tracestate:
         incoming = Trace(incoming.traceparent, origin.state, baggage)
-    return PassingWork(incoming, origin)
+    return PassingWork(incoming, origin, saga, processing)
 
 
 def _started(row: SpanRow) -> int:

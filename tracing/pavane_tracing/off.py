@@ -1,30 +1,40 @@
 """Tracing switched off: the same interface, no spans, and the incoming context handed on as it came."""
 
 from collections.abc import Iterable
+from contextvars import ContextVar, Token
 
+from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, NoOpTracerProvider
 
 from pavane_events.envelope import NO_TRACE, Envelope, Trace
 from pavane_tracing.attributes import Attributes
 from pavane_tracing.genai import Invocation
+from pavane_tracing.messaging_metrics import MessagingMetrics, Processing
 from pavane_tracing.span import SpanRow
 from pavane_tracing.unit import Service
 from pavane_tracing.work import Point, Tracing, Work
 
 
 class OffWork(Work):
-    """A unit of work that nobody watches."""
+    """A unit of work that nobody watches. It is known while it is current, for log lines."""
 
-    __slots__ = ("_incoming",)
+    __slots__ = ("_incoming", "_last", "saga")
 
-    def __init__(self, incoming: Trace) -> None:
+    def __init__(self, incoming: Trace, saga: str | None) -> None:
         self._incoming = incoming
+        self._last: Token[OffWork | None] | None = None
+        self.saga = saga
 
     def attach(self) -> None:
-        """Nothing: what is current stays so."""
+        """Make it the one that :func:`untraced_work` finds; the current span stays as it is."""
+        if self._last is None:
+            self._last = _HERE.set(self)
 
     def detach(self) -> None:
-        """Nothing."""
+        """Restore the one before. Idempotent."""
+        last, self._last = self._last, None
+        if last is not None:
+            _HERE.reset(last)
 
     def send(self, topic: str, event_id: str, event_type: str, *, saga: str | None = None, size: int | None = None) -> Trace:
         """The context that came in."""
@@ -39,7 +49,8 @@ class OffWork(Work):
         return Invocation(INVALID_SPAN, None)
 
     def belongs_to(self, saga: str, saga_name: str | None = None) -> None:
-        """Nothing."""
+        """The work turns out to be of this saga."""
+        self.saga = saga
 
     def event(self, name: str, attributes: Attributes | None = None) -> None:
         """Nothing."""
@@ -49,6 +60,11 @@ class OffWork(Work):
 
     def end(self) -> None:
         """Nothing."""
+
+    @property
+    def context(self) -> Context | None:
+        """None."""
+        return None
 
     @property
     def spans(self) -> list[SpanRow]:
@@ -61,12 +77,45 @@ class OffWork(Work):
         return self._incoming
 
 
-_UNTRACED = OffWork(NO_TRACE)
-"""One for all, since it keeps nothing."""
+class MeasuredOffWork(OffWork):
+    """A unit of work of which nobody watches more than how long it takes."""
+
+    __slots__ = ("_clock",)
+
+    def __init__(self, incoming: Trace, saga: str | None, processing: Processing | None) -> None:
+        super().__init__(incoming, saga)
+        self._clock = processing
+
+    def fail(self, code: str, message: str) -> None:
+        """What is measured is that of a failure."""
+        if self._clock is not None:
+            self._clock.failed = code
+
+    def end(self) -> None:
+        """Measure. Idempotent."""
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.end(None)
+
+
+_HERE: "ContextVar[OffWork | None]" = ContextVar("pavane.untraced", default=None)
+
+
+def untraced_work() -> OffWork | None:
+    """The unit of work that is current and that nobody watches; it reaches child tasks and threads as a span does."""
+    return _HERE.get()
 
 
 class OffTracing(Tracing):
     """Hands contexts on, but for baggage: that goes by allow-list, and here nothing is allowed."""
+
+    def measured(self, metrics: MessagingMetrics | None) -> Tracing:
+        """Itself where nothing is measured, for it is everybody's; else one that measures."""
+        if metrics is None:
+            return self
+        own = OffTracing(self._service, keep=False)
+        own._metrics = metrics
+        return own
 
     def process(
         self,
@@ -83,7 +132,10 @@ class OffTracing(Tracing):
         undo: bool = False,
     ) -> Work:
         """A unit of work that hands on the event's context."""
-        return _UNTRACED if envelope.trace is NO_TRACE else OffWork(_without_baggage(envelope.trace))
+        if self._metrics is not None:
+            processing = self._metrics.processing(topic, group)
+            return MeasuredOffWork(_without_baggage(envelope.trace), envelope.saga, processing)
+        return OffWork(_without_baggage(envelope.trace), envelope.saga)
 
     def point(
         self,

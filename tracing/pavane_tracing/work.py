@@ -24,6 +24,7 @@ from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.attributes import Attributes, MessagingAttributes, common_attributes
 from pavane_tracing.conventions import MESSAGING, SAGA_UNDO, SPANS_DROPPED, Naming
 from pavane_tracing.genai import INVOKE_AGENT, Invocation
+from pavane_tracing.messaging_metrics import MessagingMetrics, Processing
 from pavane_tracing.propagation import allowed_baggage, context_of, span_context, trace_of
 from pavane_tracing.span import SpanRow, row_of
 from pavane_tracing.unit import Service, Unit
@@ -49,7 +50,18 @@ class Work:
     before :meth:`end`; :attr:`spans` is read after it, and published in the commit that the unit is part of.
     """
 
-    __slots__ = ("_baggage", "_common", "_context", "_ended", "_messaging", "_span", "_token", "_tracer", "_unit")
+    __slots__ = (
+        "_baggage",
+        "_common",
+        "_context",
+        "_ended",
+        "_messaging",
+        "_processing",
+        "_span",
+        "_token",
+        "_tracer",
+        "_unit",
+    )
 
     def __init__(
         self,
@@ -60,6 +72,7 @@ class Work:
         tracer: Tracer,
         messaging: MessagingAttributes,
         baggage: str | None,
+        processing: Processing | None = None,
     ) -> None:
         self._span = span
         self._context = set_span_in_context(span, context)
@@ -68,6 +81,7 @@ class Work:
         self._messaging = messaging
         self._common = unit.common
         self._baggage = baggage
+        self._processing = processing
         self._token: Token[Context] | None = None
         self._ended = False
 
@@ -122,6 +136,8 @@ class Work:
         """The work failed: status ERROR, and the error's stable code. The last call counts."""
         self._span.set_attribute(MESSAGING.error_type, code)
         self._span.set_status(StatusCode.ERROR, message)
+        if self._processing is not None:
+            self._processing.failed = code
 
     def end(self) -> None:
         """The work is done. Idempotent. A user's span still open in it will turn up in :meth:`Tracing.late`."""
@@ -131,6 +147,13 @@ class Work:
                 self._span.set_attribute(SPANS_DROPPED, self._unit.dropped)
             self._span.end()
             self._unit.close()
+            if self._processing is not None:
+                self._processing.end(self._context)
+
+    @property
+    def context(self) -> Context | None:
+        """In which measurements of this work are made, where they are not made within it; None where nobody watches."""
+        return self._context
 
     @property
     def spans(self) -> list[SpanRow]:
@@ -176,6 +199,12 @@ class Tracing:
         self._messaging = MessagingAttributes(system, naming)
         self._baggage = frozenset(baggage)
         self._shutdown = shutdown
+        self._metrics: MessagingMetrics | None = None
+
+    def measured(self, metrics: MessagingMetrics | None) -> "Tracing":
+        """The same, or as good as: how long each unit of work takes is measured from now on, where there are metrics."""
+        self._metrics = metrics
+        return self
 
     @staticmethod
     def off() -> "Tracing":
@@ -213,7 +242,15 @@ class Tracing:
         unit = Unit(self._service, common)
         context = context_of(None if root else origin, baggage, unit.context())
         span = self._tracer.start_span(f"process {topic}", context, SpanKind.CONSUMER, attributes, _links(links, origin))
-        return Work(span, context, unit, tracer=self._tracer, messaging=self._messaging, baggage=baggage)
+        return Work(
+            span,
+            context,
+            unit,
+            tracer=self._tracer,
+            messaging=self._messaging,
+            baggage=baggage,
+            processing=None if self._metrics is None else self._metrics.processing(topic, group),
+        )
 
     def point(
         self,

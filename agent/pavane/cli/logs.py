@@ -1,7 +1,10 @@
-"""Logs: structlog and the standard library's loggers, as one stream on standard error."""
+"""Logs: structlog and the standard library's loggers, as one stream on standard error, each line with its trace and saga."""
 
 import logging
 import sys
+from collections.abc import MutableMapping
+
+from pavane_tracing.here import log_ids
 
 
 def set_up_logs(level: str) -> None:
@@ -11,6 +14,7 @@ def set_up_logs(level: str) -> None:
     is_terminal = sys.stderr.isatty()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_ids,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso"),
@@ -36,3 +40,10 @@ def set_up_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+def _add_ids(logger: object, method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+    """What the line itself says of trace, span and saga counts."""
+    for name, value in log_ids().items():
+        event.setdefault(name, value)
+    return event
