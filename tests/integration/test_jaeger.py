@@ -13,6 +13,7 @@ import pytest
 
 from pavane.plan import plan_of, step_plan
 from pavane.runner import Surroundings
+from pavane.testing import ContinuityReport, assert_continuous, check_bus
 from pavane_credit import clerk
 from pavane_credit.applications import Application, read_applications
 from pavane_credit.choreography import AGENTS, SAGAS, decision
@@ -27,9 +28,7 @@ from pavane_events.envelope import Envelope, parse
 from pavane_events.record import Message
 from pavane_saga.coordinator import topic_specs
 from pavane_saga.intake import saga_id_of
-from pavane_tracing.continuity import assert_continuous, check_continuity
 from pavane_tracing.conventions import COORDINATOR_SERVICE, SAGA_ID, SAGA_STEP, SAGA_UNDO
-from pavane_tracing.jaeger import Jaeger
 from pavane_tracing.propagation import span_context
 from pavane_tracing.work import FLUSH_S, Tracing
 from support.jaeger import CONSUMER, PRODUCER, JaegerServer, TracedSpan, orphans_of, roots_of
@@ -215,13 +214,14 @@ def test_every_undo_links_to_what_its_step_said(traced: Traced) -> None:
     assert linked > APPLICATIONS
 
 
-def test_every_committed_event_is_reached_when_the_traces_are_read_back_as_our_own_spans(traced: Traced) -> None:
-    jaeger = Jaeger(traced.jaeger.query)
-    now = time.time()
-    rows = [row for saga in traced.traces for row in jaeger.spans_of(saga, [COORDINATOR_SERVICE], now)]
-    assert len(rows) == len(list(traced.spans()))
-    events = [event for event in traced.run.events if event.type in HEARD]
-    assert_continuous(check_continuity(rows, events))
+def test_every_record_that_a_step_has_answered_is_reached(traced: Traced) -> None:
+    async def check() -> ContinuityReport:
+        async with await open_bus(traced.run.address, kafka=traced.run.kafka) as bus:
+            return await check_bus(bus, jaeger_url=traced.jaeger.query)
+
+    report = assert_continuous(asyncio.run(check()))
+    assert (report.sagas, report.spans) == (APPLICATIONS, len(list(traced.spans())))
+    assert report.roots == report.traces
 
 
 def test_every_message_is_named_after_the_bus_that_it_travels_on(traced: Traced) -> None:
