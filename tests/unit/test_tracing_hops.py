@@ -272,6 +272,24 @@ def test_what_another_deployment_exported_is_passed_over(run: Run) -> None:
     assert (report.findings, report.traces, report.spans) == ((), 2, len(run.rows))
 
 
+def test_the_same_saga_on_another_bus_is_passed_over(run: Run) -> None:
+    def elsewhere(hexes: str) -> str:
+        return hexes[::-1]
+
+    again = [
+        replace(
+            row,
+            trace_id=elsewhere(row.trace_id),
+            span_id=elsewhere(row.span_id),
+            parent_span_id=elsewhere(row.parent_span_id) if row.parent_span_id is not None else None,
+            links=tuple(SpanLink(elsewhere(link.trace_id), elsewhere(link.span_id)) for link in row.links),
+        )
+        for row in run.rows
+    ]
+    report = run.check([*run.rows, *again], kept=False)
+    assert (report.findings, report.spans) == ((), len(run.rows))
+
+
 Break = Callable[[SpanRow, SpanRow], SpanRow | None]
 BREAKS: dict[str, Break] = {
     "dropped": lambda row, other: None,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pavane_tracing.conventions import SAGA_ID
 from pavane_tracing.finding import ContinuityReport, Finding, Tally
 from pavane_tracing.hops import check_hops
-from pavane_tracing.naming import is_send, is_work, name_of
+from pavane_tracing.naming import is_send, is_work, links_of, name_of, record_of
 from pavane_tracing.sent import Sent
 from pavane_tracing.span import SpanRow
 
@@ -20,22 +20,45 @@ def check_continuity(
     in which a trace began before it came here (a gateway's). ``kept``: each span was published in the commit of its work,
     so that none can be of work that was done again; of exported spans only the log tells.
     """
-    traces: dict[str, list[SpanRow]] = {}
-    for row in rows:
-        traces.setdefault(row.trace_id, []).append(row)
+    records: dict[str, list[Sent]] = {}
+    for sent in log:
+        records.setdefault(sent.saga, []).append(sent)
+    traces = _by_trace(rows if kept else own_traces(rows, [sent for told in records.values() for sent in told]))
     tally = Tally()
     spans: dict[str, list[SpanRow]] = {}
     for trace_id, found in traces.items():
         check_trace(trace_id, found, tally, outside)
         for saga, row in by_saga(found):
             spans.setdefault(saga, []).append(row)
-    records: dict[str, list[Sent]] = {}
-    for sent in log:
-        records.setdefault(sent.saga, []).append(sent)
     for saga in sorted(spans.keys() | records.keys()):
         if kept or saga in records:  # of what was exported, a saga that no record is of is another deployment's
             check_hops(saga, spans.get(saga, ()), records.get(saga, ()), tally, kept=kept)
     return tally.report()
+
+
+def own_traces(rows: Iterable[SpanRow], log: Sequence[Sent]) -> list[SpanRow]:
+    """The spans of the traces that these records are of, out of exported ones; see :func:`is_own`."""
+    return [row for spans in _by_trace(rows).values() if is_own(spans, log) for row in spans]
+
+
+def is_own(rows: Sequence[SpanRow], log: Sequence[Sent]) -> bool:
+    """Whether a whole trace tells of these records, and not of the same saga on another bus.
+
+    Ids are derived, so the same application decided again, on a new bus, has the same ids: of such a run a trace has work
+    on these records, and neither sent one of them nor is linked to one.
+    """
+    sends = {sent.send for sent in log}
+    records = {(sent.topic, sent.id) for sent in log}
+    if None in sends or not any(is_work(row) and record_of(row) in records for row in rows):
+        return True
+    return any((row.trace_id, row.span_id) in sends or not sends.isdisjoint(links_of(row)) for row in rows)
+
+
+def _by_trace(rows: Iterable[SpanRow]) -> dict[str, list[SpanRow]]:
+    traces: dict[str, list[SpanRow]] = {}
+    for row in rows:
+        traces.setdefault(row.trace_id, []).append(row)
+    return traces
 
 
 def by_saga(rows: Sequence[SpanRow]) -> Iterator[tuple[str, SpanRow]]:

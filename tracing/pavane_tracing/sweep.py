@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, cast
 
-from pavane_tracing.continuity import by_saga, check_trace
+from pavane_tracing.continuity import by_saga, check_trace, is_own
 from pavane_tracing.conventions import EVENT_ID, EVENT_TYPE, MESSAGING, SAGA_ID, SAGA_STEP, SAGA_UNDO
 from pavane_tracing.finding import ContinuityReport, Tally
 from pavane_tracing.hops import check_hops
@@ -30,7 +30,7 @@ class Sweep:
     """Takes spans and records, then :meth:`report` once. For one thread; ``with`` it, or the file stays until collected.
 
     ``kept``: see :func:`~pavane_tracing.continuity.check_continuity`. Where spans are not ``kept``, those that an exporter
-    sent again count once, and traces in which no saga of the log took part are another deployment's: passed over.
+    sent again count once, and traces that are not of the records taken are another deployment's: passed over.
     """
 
     def __init__(self, *, kept: bool) -> None:
@@ -74,7 +74,7 @@ class Sweep:
             rows = list(map(_unpacked, blobs))
             rows = rows if self._kept else each_once(rows)
             concerned = list(by_saga(rows))
-            if not self._kept and not any(self._is_known(saga) for saga in {saga for saga, _ in concerned}):
+            if not (self._kept or self._is_own(rows, {saga for saga, _ in concerned})):
                 continue
             check_trace(trace_id, rows, tally)
             self._disk.executemany("insert into own values (?, ?)", ((saga, _packed(row)) for saga, row in concerned))
@@ -83,8 +83,12 @@ class Sweep:
                 check_hops(saga, spans, records, tally, kept=self._kept)
         return tally.report()
 
-    def _is_known(self, saga: str) -> bool:
-        return self._disk.execute("select 1 from log where saga = ? limit 1", (saga,)).fetchone() is not None
+    def _is_own(self, rows: list[SpanRow], sagas: Iterable[str]) -> bool:
+        told: list[Sent] = []
+        for saga in sagas:
+            with closing(self._disk.execute("select saga, row from log where saga = ?", (saga,))) as cursor:
+                told += [_unpacked_sent(blob) for _, blob in _fetched(cursor)]
+        return bool(told) and is_own(rows, told)
 
     def _sagas(self) -> Iterator[tuple[str, list[SpanRow], list[Sent]]]:
         """Each saga with its spans and its records: both are in order, and are walked side by side."""

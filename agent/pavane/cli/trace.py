@@ -128,7 +128,7 @@ async def read_trace(bus: Bus, wanted: str, jaeger_url: str | None = None, otlp:
     from pavane.continuity import InFile, InJaeger, services_of
     from pavane_saga.hops import sent_records
     from pavane_saga.manifest import read_directory
-    from pavane_tracing.continuity import check_continuity
+    from pavane_tracing.continuity import check_continuity, own_traces
     from pavane_tracing.store import spans_of
     from pavane_tracing.tree import build_tree
 
@@ -142,6 +142,8 @@ async def read_trace(bus: Bus, wanted: str, jaeger_url: str | None = None, otlp:
         exported = InFile(otlp) if otlp is not None else InJaeger(jaeger_url or "", since_s)
         rows = await asyncio.to_thread(exported.of_saga, saga, services_of(directory))
     log = [each async for each in sent_records(bus, directory, saga)] if rows else []
+    if exported is not None:
+        rows = own_traces(rows, log)
     report = check_continuity(rows, log, kept=exported is None)
     return Traced(build_tree(rows, saga), report, _trace_id(story), exported is not None)
 
