@@ -28,7 +28,7 @@ async def sent_records(bus: Bus, directory: Directory, saga: str | None = None) 
 
 
 def sent_of(record: Record) -> Sent | None:
-    """What a record proves; None where it is of no saga, or is no event: then it is in somebody's dead letters."""
+    """What a record proves; None where it is of no saga, or none of its records: a copy that waits, a dead letter, junk."""
     try:
         envelope = parse(record)
         if envelope.saga is None:
@@ -45,6 +45,8 @@ def sent_of(record: Record) -> Sent | None:
             return _sent(record, envelope, "grant", granted.step, granted.causes, identity=last.id)
         if record.topic in (ENDS, ADMISSIONS, SagaEnded.event_type):
             return _sent(record, envelope, "other")
+        if record.topic != envelope.type:  # a copy that waits, or is a dead letter
+            return None
         return _sent(record, envelope, "event", envelope.step or "", envelope.causes)
     except UndecodableRecord:
         return None

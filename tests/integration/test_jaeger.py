@@ -1,4 +1,4 @@
-"""Two hundred credit sagas with every fault, exported to a real Jaeger: one trace each, whole, as declared."""
+"""A thousand credit sagas with every fault, exported to a real Jaeger: one trace each, whole, as declared."""
 
 import asyncio
 import functools
@@ -36,7 +36,7 @@ from support.kafka import Kafka
 from support.stage import until
 from unit.cli_shell import Shell
 
-APPLICATIONS = 200
+APPLICATIONS = 1000
 _PORTION = 20
 APPLICANT = "applicant"
 EVERYBODY = (*AGENTS, clerk.agent)
@@ -91,11 +91,12 @@ class Run:
     async def _publish(self, bus: Bus) -> None:
         tracing = Surroundings().tracing(APPLICANT, bus)
         try:
-            await bus.publish(self._messages(tracing))
+            await bus.publish(self.messages(tracing))
         finally:
             assert await asyncio.to_thread(tracing.shutdown, FLUSH_S)
 
-    def _messages(self, tracing: Tracing) -> list[Message]:
+    def messages(self, tracing: Tracing) -> list[Message]:
+        """The applications for the intake, some of them twice, each with the trace that begins with it."""
         kind = ApplicationSubmitted.event_type
         messages: list[Message] = []
         for each in [one for one in self.applications for _ in range(1 + self.faults.arrives_twice(one.id))]:
@@ -124,7 +125,7 @@ class Traced:
 
 @pytest.fixture(scope="module", params=["sqlite", "kafka"])
 def traced(request: pytest.FixtureRequest, jaeger: JaegerServer, tmp_path_factory: pytest.TempPathFactory) -> Traced:
-    """Two hundred applications decided on a bus of that kind, their spans exported."""
+    """A thousand applications decided on a bus of that kind, their spans exported."""
     folder = tmp_path_factory.mktemp(str(request.param))
     with pytest.MonkeyPatch.context() as variables:
         run = a_run(folder, variables)
@@ -153,6 +154,7 @@ def export_to(endpoint: str, variables: pytest.MonkeyPatch, protocol: str = "htt
     """Spans go there, whatever else the environment says."""
     variables.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
     variables.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    variables.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "200000")  # a thousand sagas come at once, none of their spans may be dropped
     for name in ("OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER", "OTEL_TRACES_SAMPLER", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         variables.delenv(name, raising=False)
 
@@ -264,9 +266,9 @@ def test_when_jaeger_is_killed_the_sagas_go_on_and_the_loss_is_told_once(
     address = own_jaeger.otlp_grpc if protocol == "grpc" else own_jaeger.otlp_http
     assert address is not None
     export_to(address, monkeypatch, protocol)
-    run = a_run(tmp_path, monkeypatch)
+    run = a_run(tmp_path, monkeypatch, count=200)
     asyncio.run(run.perform(own_jaeger, killed_after=40))
-    assert len(run.verdicts) == APPLICATIONS
+    assert len(run.verdicts) == 200
     assert run.stopped_in_s < 2 * FLUSH_S + 2
     told = [record for record in caplog.records if record.name.startswith(("pavane.tracing", "opentelemetry"))]
     (line,) = [record.getMessage() for record in told]

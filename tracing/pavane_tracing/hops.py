@@ -50,7 +50,7 @@ class SagaSeen:
         for sent in self.log:
             who = f"{sent.step} -> {sent.type}" if sent.kind == "event" and sent.step else sent.type
             if sent.send is None:
-                if not sent.again:  # what is nobody's trace, such as news of a circle of locks
+                if sent.kind != "other":  # news of a circle of locks is in nobody's trace
                     yield self._finding("hop.untraced", who, "the record names no span that sent it")
                 continue
             row = self.spans.get(sent.send)
