@@ -26,6 +26,7 @@ from pavane_saga.wire import (
     timestamp,
     under,
 )
+from pavane_tracing.conventions import SAGA_VERDICT
 from pavane_tracing.metrics import count_ended, count_parked
 from pavane_tracing.work import Work
 
@@ -133,7 +134,7 @@ class Clerk:
     def _end(self, command: End) -> list[Message]:
         self.verdict = command.verdict
         count_ended(self._saga.name, command.verdict, self._now_s - self._started_s, self._work.context)
-        self._work.point(f"saga {self._saga.name} end", attributes={"saga.verdict": command.verdict})
+        self._work.point(f"saga {self._saga.name} end", attributes={SAGA_VERDICT: command.verdict})
         event = SagaEnded(saga=self._id, verdict=command.verdict)
         envelope = Envelope(
             id=derived("ended", self._id),

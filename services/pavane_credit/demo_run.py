@@ -82,7 +82,7 @@ def run_demo(
     else:
         summary = plan.faults.summary(each.id for each in chosen) if plan.faults is not None else None
         print_report(outcome, numbers, summary, place)
-    if outcome.open or not outcome.ledgers.holds or outcome.orphan_spans:
+    if outcome.open or not outcome.ledgers.holds or outcome.trace.findings:
         raise typer.Exit(1)
 
 
@@ -125,7 +125,7 @@ async def _perform(plan: Plan, *, quiet: bool) -> tuple[Outcome, Numbers]:
         outcome = await read_outcome(bus, watch, sagas, read_where(), _interesting(plan))
         trace = None
         if outcome.shown is not None and not quiet:
-            trace = to_text(build_tree(await spans_of(bus, outcome.shown), outcome.shown)) if outcome.spans else None
+            trace = to_text(build_tree(await spans_of(bus, outcome.shown), outcome.shown)) if outcome.trace.spans else None
     return outcome, Numbers(seconds, len(watch.verdicts) / seconds, max(peak, peak_rss_mb()), trace)
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pavane.continuity import continuity, keeps_spans
 from pavane_credit.applications import Application
 from pavane_credit.events import CreditApproved, CreditDeclined, FraudSuspected
 from pavane_credit.invariant import Report, check_ledgers
@@ -12,9 +13,7 @@ from pavane_events.bus import Bus
 from pavane_events.envelope import parse
 from pavane_saga.saga import SagaEnded
 from pavane_saga.wire import ENDS, FACT_PREFIX, FACTS
-from pavane_tracing.continuity import check_continuity
-from pavane_tracing.span import SpanRow
-from pavane_tracing.store import SPANS_TOPIC, decode
+from pavane_tracing.finding import ContinuityReport
 
 UNDO_FAILED = f"{FACT_PREFIX}undofailed"
 
@@ -70,10 +69,7 @@ class Outcome:
     parked: int
     ledgers: Report
     grade: Grade
-    spans: int
-    orphan_spans: int
-    traces: int
-    roots: int
+    trace: ContinuityReport
     shown: str | None
     """A compensated saga whose trace is worth a look."""
 
@@ -108,7 +104,6 @@ async def read_outcome(
     compensated = [saga for saga, verdict in watch.verdicts.items() if verdict == "compensated"]
     declined = [saga for saga in compensated if reasons.get(saga) in _BUSINESS_NO]
     parked = await watch.parked() if len(watch.verdicts) < len(sagas) else set[str]()
-    spans, orphans, traces, roots = await _continuity(bus)
     first = [saga for saga in compensated if sagas[saga].id in interesting] or declined or compensated
     return Outcome(
         applications=len(sagas),
@@ -118,10 +113,7 @@ async def read_outcome(
         parked=len(parked),
         ledgers=check_ledgers(where, approved),
         grade=_grade(sagas.values(), approved),
-        spans=spans,
-        orphan_spans=orphans,
-        traces=traces,
-        roots=roots,
+        trace=await _continuity(bus),
         shown=min(first) if first else None,
     )
 
@@ -135,16 +127,6 @@ def _grade(applications: Iterable[Application], approved: Mapping[str, int]) -> 
     )
 
 
-async def _continuity(bus: Bus) -> tuple[int, int, int, int]:
-    """Spans, orphans, traces and roots, a partition at a time: a saga's spans lie together, and memory stays small."""
-    totals = (0, 0, 0, 0)
-    if SPANS_TOPIC not in await bus.topics():
-        return totals
-    for partition in range(bus.partitions):
-        rows: list[SpanRow] = []
-        async for record in bus.read(SPANS_TOPIC, partition=partition):
-            rows.extend(decode(record))
-        report = check_continuity(rows)
-        found = (report.spans, report.orphans, report.traces, report.roots)
-        totals = (totals[0] + found[0], totals[1] + found[1], totals[2] + found[2], totals[3] + found[3])
-    return totals
+async def _continuity(bus: Bus) -> ContinuityReport:
+    """What the bus keeps of traces, held against its topics; nothing where spans were exported, or tracing was off."""
+    return await continuity(bus) if await keeps_spans(bus) else ContinuityReport()

@@ -60,7 +60,8 @@ def to_json(outcome: Outcome, numbers: Numbers) -> dict[str, object]:
         "open": outcome.open,
         "standing_effects": outcome.ledgers.standing_effects,
         "missing_effects": outcome.ledgers.missing_effects,
-        "orphan_spans": outcome.orphan_spans,
+        "orphan_spans": outcome.trace.orphans,
+        "trace_breaks": sum(outcome.trace.counts.values()),
         "sagas_per_s": round(numbers.sagas_per_s, 1),
         "seconds": round(numbers.seconds, 2),
         "peak_rss_mb": round(numbers.peak_rss_mb, 1),
@@ -113,9 +114,11 @@ def _print_checks(console: Console, outcome: Outcome, numbers: Numbers) -> None:
             console.print(f"  {problem}")
     if grade.approved_repaid is not None and grade.all_repaid is not None:
         console.print(f"of those approved {grade.approved_repaid:.1%} repaid, of all {grade.all_repaid:.1%}")
-    if outcome.spans:
-        spans = f"{outcome.spans:,} spans in {outcome.traces:,} traces"
-        console.print(f"{spans}, {outcome.roots:,} roots, {outcome.orphan_spans} orphans")
+    trace = outcome.trace
+    if trace.spans:
+        seen = f"{trace.spans:,} spans in {trace.traces:,} traces, {trace.roots:,} roots, {trace.orphans} orphans"
+        broken = f"{sum(trace.counts.values())} breaks: pavane trace --check --all" if trace.counts else "none broken"
+        console.print(f"{seen}; {trace.hops:,} hops, {broken}")
     console.print(
         f"{numbers.sagas_per_s:.0f} sagas/s, {numbers.seconds:.1f} s, at most {numbers.peak_rss_mb:.0f} MB of memory"
     )

@@ -154,9 +154,8 @@ def test_twenty_applications_are_decided_without_a_file_in_under_a_second(
 
 def test_every_saga_is_one_trace_without_orphans(stores: Stores) -> None:
     outcome = decide_all(REAL[:20], stores)
-    assert outcome.spans > 20 * 10
-    assert outcome.orphan_spans == 0
-    assert outcome.roots == outcome.traces
+    assert outcome.trace.spans > 20 * 10
+    assert outcome.trace.findings == ()
 
 
 def test_effects_of_the_declined_were_there_and_are_undone(stores: Stores) -> None:
@@ -186,7 +185,7 @@ def test_bad_days_of_every_kind_leave_nothing_behind(stores: Stores, monkeypatch
     begun = len(starts)
     healthy = [each for kind in ("bureau-slow", "twice") for each in of_fault(kind, 3)]
     assert outcome.ledgers.holds, outcome.ledgers.problems
-    assert (outcome.open, outcome.parked, outcome.orphan_spans) == (0, 0, 0)
+    assert (outcome.open, outcome.parked, outcome.trace.findings) == (0, 0, ())
     assert outcome.approved == by_the_rules(healthy, monkeypatch)
     crashed = {each.id for each in of_fault("crash", 3)}
     assert outcome.ledgers.crashes == len(crashed)

@@ -26,6 +26,7 @@ KEYS = {
     "standing_effects",
     "missing_effects",
     "orphan_spans",
+    "trace_breaks",
     "sagas_per_s",
     "seconds",
     "peak_rss_mb",
@@ -56,7 +57,7 @@ def assert_sound(numbers: dict[str, float], applications: int) -> None:
     assert numbers["approved"] + numbers["compensated"] == applications
     assert numbers["approved"] > 0
     assert numbers["compensated"] > 0
-    wrong = ("parked", "open", "standing_effects", "missing_effects", "orphan_spans")
+    wrong = ("parked", "open", "standing_effects", "missing_effects", "orphan_spans", "trace_breaks")
     assert {name: numbers[name] for name in wrong} == dict.fromkeys(wrong, 0)
 
 

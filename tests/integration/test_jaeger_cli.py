@@ -81,6 +81,20 @@ def test_an_exported_trace_is_drawn_with_its_link(
     assert orphans_of(exporting.trace(trace)) == []
 
 
+def test_what_is_tried_again_on_somebodys_word_is_whole_too(
+    pavane: Shell, exporting: JaegerServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'bus.db'}"
+    asyncio.run(cli_toy.perform(url, [cli_toy.STUCK]))
+    assert pavane("sagas", "retry", REFUSED, "--why", "a new blade").code == 0
+    asyncio.run(cli_toy.go_on(url, REFUSED, lambda story: sum(each.kind == "undo-failed" for each in story.chapters) == 2))
+    exporting.settle()
+    monkeypatch.setenv("PAVANE_JAEGER_URL", exporting.query)
+    for which in (REFUSED, "--all"):
+        said = pavane("trace", "--check", which)
+        assert (said.code, said.err) == (0, ""), said.out
+
+
 def test_without_an_address_it_says_which_trace_it_is_and_what_to_set(
     pavane: Shell, exporting: JaegerServer, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import cast
 
 import pytest
 
+from pavane.testing import ContinuityReport, assert_continuous
 from pavane_events.bus import TopicSpec
 from pavane_events.buses.address import open_bus
 from pavane_events.record import Message
 from pavane_saga.story import Story, read_story
+from pavane_tracing.span import SpanRow
+from pavane_tracing.store import all_spans
 from unit import cli_toy
 from unit.cli_shell import Said, Shell
 
@@ -139,28 +143,134 @@ def test_every_send_is_drawn_on_demand(pavane: Shell) -> None:
     assert len(pavane("trace", SHIPPED, "--all-spans").out) > len(pavane("trace", SHIPPED).out)
 
 
-def test_a_trace_with_a_break_is_named_and_fails(pavane: Shell, tmp_path: Path, bus: str) -> None:
+def broken_copy(tmp_path: Path, bus: str) -> str:
+    """The same bus, without one commit's spans."""
     broken = tmp_path / "broken.db"
     shutil.copy(bus.removeprefix("sqlite:///"), broken)
     with sqlite3.connect(broken) as connection:
         topics = "SELECT id FROM topics WHERE name = 'pavane.spans'"
         connection.execute(
-            f"DELETE FROM records WHERE id = (SELECT min(id) FROM records WHERE topic = ({topics}) AND key = ?)",
-            (cli_toy.saga_of(SHIPPED).encode(),),
+            f"DELETE FROM records WHERE topic = ({topics}) AND key = ? AND instr(value, ?)",
+            (cli_toy.saga_of(SHIPPED).encode(), b'"process toy.paid"'),
         )
     connection.close()
-    said = pavane("trace", SHIPPED, "--bus", f"sqlite:///{broken}")
+    return f"sqlite:///{broken}"
+
+
+LOST = "toy.paid -> shipping/ship: the process span is missing"
+
+
+def test_a_trace_with_a_break_is_named_and_fails(pavane: Shell, tmp_path: Path, bus: str) -> None:
+    said = pavane("trace", SHIPPED, "--bus", broken_copy(tmp_path, bus))
     assert said.code == 1
-    assert "broken: " in said.err
+    assert f"broken: {LOST} (hop.lost)" in said.err
 
 
-def test_a_saga_without_spans_says_so_and_fails(pavane: Shell, tmp_path: Path, bus: str) -> None:
+def test_every_saga_of_a_bus_is_checked(pavane: Shell) -> None:
+    said = pavane("trace", "--check", "--all")
+    assert (said.code, said.err) == (0, "")
+    assert re.fullmatch(
+        r"4 sagas, \d+ traces, \d+ roots, 0 orphans, \d+ spans, \d+ hops; 0 spans missing: no finding\n", said.out
+    )
+    document = pavane("trace", "--check", SHIPPED, "--json").document
+    assert (document["continuous"], document["sagas"], document["findings"]) == (True, 1, [])
+
+
+@pytest.mark.parametrize("which", [("--all",), (SHIPPED, "--check")])
+def test_a_check_that_finds_something_fails_unless_so_much_may_be_lost(
+    pavane: Shell, tmp_path: Path, bus: str, which: tuple[str, ...]
+) -> None:
+    broken = broken_copy(tmp_path, bus)
+    said = pavane("trace", *which, "--bus", broken)
+    assert said.code == 1
+    assert f"hop.lost  {LOST}  saga {cli_toy.saga_of(SHIPPED)}" in said.out
+    document = pavane("trace", *which, "--bus", broken, "--json").document
+    assert document["continuous"] is False
+    missing = cast("int", document["missing"])
+    allowed = pavane("trace", *which, "--bus", broken, "--lost-allowed", str(missing))
+    assert allowed.code == 0
+    assert "are passed over" in allowed.out
+
+
+@pytest.mark.parametrize("wrong", [(), (SHIPPED, "--all"), ("--check",), (SHIPPED, "--check", "--jaeger")])
+def test_a_check_is_of_one_saga_or_of_all(pavane: Shell, wrong: tuple[str, ...]) -> None:
+    assert pavane("trace", *wrong).code == 2
+
+
+def test_a_trace_that_was_never_exported_has_a_link_all_the_same(pavane: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = pavane("trace", SHIPPED, "--jaeger")
+    assert said.code == 2
+    assert "PAVANE_JAEGER_URL" in said.err
+    monkeypatch.setenv("PAVANE_JAEGER_URL", "http://jaeger:16686")
+    trace = pavane("trace", SHIPPED, "--json").document["traceId"]
+    assert pavane("trace", SHIPPED, "--jaeger").out == f"http://jaeger:16686/trace/{trace}\n"
+
+
+def test_a_test_of_ones_own_asserts_it_in_one_line(bus: str, tmp_path: Path) -> None:
+    assert assert_continuous(bus).sagas == 4
+    assert assert_continuous(bus, SHIPPED).sagas == 1
+
+    async def within_a_loop() -> ContinuityReport:
+        return assert_continuous(bus)
+
+    assert asyncio.run(within_a_loop()).findings == ()
+    broken = broken_copy(tmp_path, bus)
+    with pytest.raises(AssertionError, match=LOST):
+        assert_continuous(broken)
+    with pytest.raises(AssertionError, match="0 sagas may be meant by 'nobody'"):
+        assert_continuous(bus, "nobody")
+
+
+def test_spans_in_a_collectors_file_are_held_against_the_bus(pavane: Shell, tmp_path: Path, bus: str) -> None:
+    rows = asyncio.run(spans_on(bus))
+    whole, gap = tmp_path / "spans.jsonl", tmp_path / "gap.jsonl"
+    whole.write_text("".join(as_line(row) for row in rows))
+    gap.write_text("".join(as_line(row) for row in rows if row.name != "process toy.paid"))
+    untraced = without_spans(tmp_path, bus)
+    assert pavane("trace", "--all", "--bus", untraced).code == 2
+    assert pavane("trace", "--all", "--otlp", str(whole), "--bus", untraced).code == 0
+    assert pavane("trace", SHIPPED, "--otlp", str(whole), "--bus", untraced).code == 0
+    assert LOST in pavane("trace", "--all", "--otlp", str(gap), "--bus", untraced).out
+    with pytest.raises(AssertionError, match=LOST):
+        assert_continuous(untraced, SHIPPED, otlp=gap)
+
+
+OTLP_TYPES = {"stringValue": str, "boolValue": bool, "intValue": int, "doubleValue": float}
+
+
+async def spans_on(url: str) -> list[SpanRow]:
+    async with await open_bus(url) as bus:
+        return await all_spans(bus)
+
+
+def as_line(row: SpanRow) -> str:
+    """A span as a Collector's file exporter writes it, alone in its line."""
+    kinds = {"INTERNAL": 1, "SERVER": 2, "CLIENT": 3, "PRODUCER": 4, "CONSUMER": 5}
+    attributes = [{"key": key, "value": value_of(each)} for key, each in row.attributes.items()]
+    times = {"startTimeUnixNano": str(row.start_ns), "endTimeUnixNano": str(row.end_ns)}
+    own: dict[str, object] = {"kind": kinds[row.kind], "attributes": attributes, **times, "events": [], "status": {}}
+    span: dict[str, object] = {**row.to_json(), **own}
+    service = {"attributes": [{"key": "service.name", "value": {"stringValue": row.service}}]}
+    return json.dumps({"resourceSpans": [{"resource": service, "scopeSpans": [{"spans": [span]}]}]}) + "\n"
+
+
+def value_of(value: object) -> dict[str, object]:
+    kind = next(name for name, each in OTLP_TYPES.items() if isinstance(value, each))
+    return {kind: value}
+
+
+def without_spans(tmp_path: Path, bus: str) -> str:
+    """The same bus, as one whose spans were exported."""
     untraced = tmp_path / "untraced.db"
     shutil.copy(bus.removeprefix("sqlite:///"), untraced)
     with sqlite3.connect(untraced) as connection:
         connection.execute("DELETE FROM records WHERE topic = (SELECT id FROM topics WHERE name = 'pavane.spans')")
     connection.close()
-    said = pavane("trace", SHIPPED, "--bus", f"sqlite:///{untraced}")
+    return f"sqlite:///{untraced}"
+
+
+def test_a_saga_without_spans_says_so_and_fails(pavane: Shell, tmp_path: Path, bus: str) -> None:
+    said = pavane("trace", SHIPPED, "--bus", without_spans(tmp_path, bus))
     assert said.code == 1
     assert "no span of this saga is kept here" in said.err
 

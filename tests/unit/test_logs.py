@@ -18,6 +18,7 @@ from pavane_events.envelope import NO_TRACE
 from pavane_tracing.here import log_ids
 from pavane_tracing.off import OffWork
 
+MODULE = f"unit.{Path(__file__).stem}"
 TESTS = Path(__file__).parents[1]
 PATIENCE_S = 30.0
 LINES = ("by a library", "by structlog", "by the context", "in a thread", "within a span of its own")
@@ -59,7 +60,7 @@ def lines_of_a_run(folder: Path, *, traced: bool) -> Sequence[Mapping[str, objec
     log = folder / "log"
     with log.open("wb") as output:
         running = subprocess.Popen(
-            [*pavane, "run", f"{__spec__.name}:agent", f"{__spec__.name}:saga"], cwd=TESTS, env=variables, stderr=output
+            [*pavane, "run", f"{MODULE}:agent", f"{MODULE}:saga"], cwd=TESTS, env=variables, stderr=output
         )
     try:
         wait_for("ready:", log)

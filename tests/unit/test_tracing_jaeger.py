@@ -1,12 +1,15 @@
 """Reading Jaeger's answers: OTLP's JSON as rows, and what is not Jaeger's is said to be so."""
 
+import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from pavane_tracing.jaeger import Jaeger, TracesUnavailable, rows_of
+from pavane_tracing.jaeger import Jaeger
+from pavane_tracing.otlp_json import TracesUnavailable, each_once, read_file, read_saga, rows_of
 from pavane_tracing.span import SpanEvent, SpanLink, SpanRow
 
 Json = dict[str, object]
@@ -48,7 +51,7 @@ def jaeger(request: pytest.FixtureRequest) -> Iterator[Jaeger]:
 
 def answer(*spans: Json) -> Json:
     resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "credit-score"}}]}
-    return {"result": {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": list(spans)}]}]}}
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": list(spans)}]}]}
 
 
 FULL: Json = {
@@ -116,8 +119,34 @@ def test_what_is_left_out_is_empty() -> None:
     assert row.status_message is None
 
 
-def test_a_span_that_was_sent_twice_is_one() -> None:
-    assert len(list(rows_of(answer(FULL, FULL)))) == 1
+def test_a_span_that_was_sent_twice_is_one_unless_it_says_something_else() -> None:
+    assert len(each_once(rows_of(answer(FULL, FULL)))) == 1
+    assert len(each_once(rows_of(answer(FULL, {**FULL, "name": "process something.else"})))) == 2
+
+
+def test_a_file_is_read_line_by_line_or_as_one_document(tmp_path: Path) -> None:
+    lines, whole = tmp_path / "lines.jsonl", tmp_path / "whole.json"
+    other: Json = {**FULL, "traceId": "d" * 32, "attributes": []}
+    metrics: Json = {"resourceMetrics": []}
+    lines.write_text("\n".join(map(json.dumps, (answer(FULL), metrics, answer(other, FULL)))) + "\n\n")
+    whole.write_text(json.dumps(answer(FULL, other), indent=2))
+    assert [row.trace_id for row in read_file(lines)] == [TRACE, "d" * 32, TRACE]
+    assert [row.trace_id for row in read_file(whole)] == [TRACE, "d" * 32]
+    assert [row.trace_id for row in read_saga(lines, "s1")] == [TRACE]
+    assert read_saga(lines, "s2") == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"resourceSpans": 7}', '{"resourceSpans": [{"scopeSpans": [{"spans": [{}]}]}]}'])
+def test_a_line_that_is_no_otlp_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "spans.jsonl"
+    path.write_text(f"{json.dumps(answer(FULL))}\n{text}\n")
+    with pytest.raises(TracesUnavailable, match=r"spans\.jsonl, line 2: no ExportTraceServiceRequest"):
+        list(read_file(path))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TracesUnavailable, match=r"none\.jsonl cannot be read"):
+        list(read_file(tmp_path / "none.jsonl"))
 
 
 def test_links_are_for_browsers() -> None:

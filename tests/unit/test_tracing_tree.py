@@ -32,7 +32,13 @@ def span(
     saga: str | None = SAGA,
     more: Mapping[str, Value] | None = None,
 ) -> SpanRow:
-    own = {"saga.id": saga, "saga.name": "credit-decision" if saga else None, "saga.step": step}
+    event_type = name.partition(" ")[2] if name.startswith(("process ", "send ")) else None
+    own = {
+        "saga.id": saga,
+        "saga.name": "credit-decision" if saga else None,
+        "saga.step": step,
+        "event.type": event_type,
+    }
     return SpanRow(
         trace_id=trace,
         span_id=f"{number:016x}",
@@ -78,6 +84,13 @@ def saga() -> list[SpanRow]:
             links=(11, 7),
             more={"saga.undo": True},
         ),
+        span(14, 12, "credit-score", "send pavane.facts", 1854, kind="PRODUCER", step=score),
+        span(15, 14, "coordinator", "process pavane.facts", 1860, 1),
+        span(16, 15, "coordinator", "saga credit-decision end", 1860.5, kind="INTERNAL", more={"saga.verdict": "compensated"}),
+        span(17, 15, "coordinator", "send pavane.saga-ended", 1860.6, kind="PRODUCER"),
+        span(18, 15, "coordinator", "send pavane.ends", 1860.7, kind="PRODUCER"),
+        span(19, 18, "credit-score", "process pavane.ends", 1862),
+        span(20, 18, "income", "process pavane.ends", 1863),
         span(13, None, "income", f"process {submitted}", 4200, 3.1, step=income, trace=LATER, links=(4, 8)),
     ]
 
@@ -86,7 +99,28 @@ def test_every_span_has_its_place_whatever_order_they_come_in() -> None:
     rows = saga()
     tree = build_tree(list(reversed(rows)), SAGA)
     assert tree == build_tree(rows, SAGA)
-    assert [int(node.row.span_id, 16) for node in tree.nodes()] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]
+    assert [int(node.row.span_id, 16) for node in tree.nodes()] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+        10,
+        11,
+        12,
+        14,
+        15,
+        16,
+        17,
+        18,
+        19,
+        20,
+        13,
+    ]
     assert tree.saga_name == "credit-decision"
     assert tree.services == ("coordinator", "credit-score", "income", "pavane")
     assert tree.duration_ns == 4_203_100_000
@@ -134,18 +168,22 @@ def test_nothing_known_is_an_empty_tree() -> None:
 
 DRAWN = """\
 saga 0190a4b2-6f3c-7d1e-8a9b-0c1d2e3f4a5b credit-decision
-13 spans · 4 services · 4.20 s · 1 error                                            queued      took
-├── pavane send credit.applications                                                            40 µs
-│   └── coordinator process credit.applications                                    +2.5 ms    1.2 ms
-│       ├── coordinator saga credit-decision start                                             40 µs
-│       ├── credit-score/compute_score process credit.application-submitted        +2.0 ms   41.3 ms
-│       │   ├── credit-score GET https://bureau.example/inquiries/a-very-long-p…             40.0 ms
-│       │   └── credit-score send credit.score-computed (not consumed)                         40 µs
-│       └── income/verify_income process credit… retry ×2 rejected ✗ step.failed   +2.2 ms    1.83 s
-│           └── coordinator process pavane.facts                                   +5.0 ms    0.9 ms
-│               └── credit-score ↩ undoes compute_score process credit-score.co…   +1.5 ms   12.2 ms
+◆ 5 hops: 17.0 ms queued, 1.84 s at work; longest 1.83 s in income/verify_income
+20 spans · 4 services · 4.20 s · 1 error                                          queued      work
+├── pavane send credit.applications                                                          40 µs ◆
+│   └── coordinator ← credit.applications                                        +2.5 ms    1.2 ms ◆
+│       ├── coordinator saga credit-decision start                                           40 µs
+│       ├── credit-score/compute_score ← credit.application-submitted            +2.0 ms   41.3 ms
+│       │   ├── credit-score GET https://bureau.example/inquiries/a-very-long…             40.0 ms
+│       │   ├── credit-score send credit.score-computed (not consumed)                       40 µs
+│       │   └── credit-score ↩ undoes compute_score                              +1.5 ms   12.2 ms ◆
+│       │       └── coordinator ← pavane.facts                                   +6.0 ms    1.0 ms ◆
+│       │           ├── coordinator saga credit-decision end                                 40 µs ◆
+│       │           └── 2 services ← pavane.ends: credit-score, income           +2.3 ms     40 µs
+│       └── income/verify_income ← …-submitted retry ×2 rejected ✗ step.failed   +2.2 ms    1.83 s ◆
+│           └── coordinator ← pavane.facts ↩ asks for 1 undo                     +5.0 ms    0.9 ms ◆
 └── linked from coordinator (send credit.application-submitted), income/verify_income (process cred…
-    └── income/verify_income process credit.application-submitted                  +4.20 s    3.1 ms
+    └── income/verify_income ← credit.application-submitted                      +4.20 s    3.1 ms
 """
 
 
@@ -170,12 +208,55 @@ def test_clocks_that_disagree_are_shown_as_they_are() -> None:
     assert "2.5 min" in drawn
 
 
+def test_at_eighty_columns_what_went_wrong_is_still_there() -> None:
+    text = to_text(build_tree(saga(), SAGA), width=80)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "income/verify_income retry ×2 rejected ✗ step" in text
+
+
+def test_an_undo_is_drawn_below_the_step_that_it_undoes_and_its_cause_says_how_many() -> None:
+    lines = to_text(build_tree(saga(), SAGA)).splitlines()
+    step = next(index for index, line in enumerate(lines) if "credit-score/compute_score" in line)
+    undo = next(index for index, line in enumerate(lines) if "↩ undoes compute_score" in line)
+    failed = next(index for index, line in enumerate(lines) if "── income/verify_income" in line)
+    assert step < undo < failed
+    assert lines[undo].index("credit-score") == lines[step].index("credit-score") + 4
+    assert sum("↩ asks for 1 undo" in line for line in lines) == 1
+
+
+def test_an_undo_whose_step_is_not_there_is_drawn_where_it_was_asked_for() -> None:
+    rows = [row for row in saga() if row.span_id != f"{5:016x}"]
+    assert "↩ undoes compute_score" in to_text(build_tree(rows, SAGA))
+
+
+def test_the_critical_path_is_what_the_end_waited_for_and_its_times_add_up() -> None:
+    tree = build_tree(saga(), SAGA)
+    assert [int(leg.row.span_id, 16) for leg in tree.path] == [2, 8, 10, 12, 15]
+    rows = {int(node.row.span_id, 16): node.row for node in tree.nodes()}
+    whole = sum((leg.queued_ns or 0) + leg.worked_ns for leg in tree.path)
+    assert whole == rows[16].end_ns - rows[1].end_ns
+    assert {int(node.row.span_id, 16) for node in tree.nodes() if node.critical} == {1, 2, 4, 8, 9, 10, 11, 12, 14, 15, 16}
+
+
+def test_of_a_saga_that_is_open_the_path_leads_to_what_ended_last_over_linked_traces() -> None:
+    rows = [row for row in saga() if "saga.verdict" not in row.attributes]
+    path = build_tree(rows, SAGA).path
+    assert [int(leg.row.span_id, 16) for leg in path] == [2, 8, 13]
+    assert path[-1].queued_ns == rows[-1].start_ns - next(row for row in rows if row.span_id == f"{8:016x}").end_ns
+
+
+def test_spans_that_are_each_others_parents_have_a_path_with_an_end() -> None:
+    rows = [span(1, 2, "a", "process t", 0), span(2, 1, "a", "process t", 1)]
+    assert len(build_tree(rows, SAGA).path) == 2
+
+
 def test_sends_are_shown_on_demand() -> None:
     tree = build_tree(saga(), SAGA)
     folded, full = to_text(tree), to_text(tree, sends=True)
-    assert "send pavane.facts" not in folded
-    assert "send pavane.facts" in full
-    assert len(full.splitlines()) == len(folded.splitlines()) + 3
+    assert "send pavane.saga-ended" not in folded
+    assert "send pavane.saga-ended" in full
+    assert "send credit-score.commands" not in full, "what an undo came by is not where the undo is drawn"
+    assert len(full.splitlines()) == len(folded.splitlines()) + 5
 
 
 def test_a_root_whose_parent_is_missing_says_so() -> None:
@@ -193,7 +274,11 @@ def test_colours_mark_errors_and_undos() -> None:
 def test_the_json_nests_and_says_what_the_drawing_says() -> None:
     document = json.loads(json.dumps(build_tree(saga(), SAGA).to_json()))
     assert document["saga"] == SAGA
-    assert document["spans"] == 13
+    assert document["spans"] == 20
+    assert [leg["hop"] for leg in document["criticalPath"]][-2:] == [
+        "credit-score.commands -> undo of credit-score/compute_score",
+        "pavane.facts -> coordinator",
+    ]
     first, later = document["roots"]
     assert first["children"][0]["queuedNanos"] == 2_460_000
     assert later["linkedFrom"] == [

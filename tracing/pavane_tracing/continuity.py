@@ -1,147 +1,131 @@
 """The continuity check: one trace follows every message, without gaps, and what says otherwise is named."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from pavane_events.envelope import Envelope
-from pavane_tracing.conventions import EVENT_ID, SAGA_ID
-from pavane_tracing.propagation import span_context
+from pavane_tracing.conventions import SAGA_ID
+from pavane_tracing.finding import ContinuityReport, Finding, Tally
+from pavane_tracing.hops import check_hops
+from pavane_tracing.naming import is_send, is_work, links_of, name_of, record_of
+from pavane_tracing.sent import Sent
 from pavane_tracing.span import SpanRow
-
-Code = Literal[
-    "span.doubled",
-    "span.orphan",
-    "trace.roots",
-    "saga.changed",
-    "event.saga",
-    "event.untraced",
-    "event.unsent",
-    "event.unprocessed",
-    "event.unreachable",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One break in continuity: a stable code, the span (or event) it was found at, and a sentence."""
-
-    code: Code
-    where: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.code} at {self.where}: {self.message}"
-
-
-@dataclass(frozen=True, slots=True)
-class ContinuityReport:
-    """What was looked at, and every break that was found. ``orphans`` may be the children of a process that died."""
-
-    spans: int
-    traces: int
-    roots: int
-    links: int
-    events: int
-    orphans: int
-    findings: tuple[Finding, ...]
-
-    def others(self) -> tuple[Finding, ...]:
-        """The findings that a killed process does not explain."""
-        return tuple(finding for finding in self.findings if finding.code != "span.orphan")
 
 
 def check_continuity(
-    rows: Sequence[SpanRow], events: Iterable[Envelope] = (), *, outside: Collection[str] = ()
+    rows: Sequence[SpanRow], log: Iterable[Sent] = (), *, outside: Collection[str] = (), kept: bool = True
 ) -> ContinuityReport:
-    """Look for breaks in a set of spans that is meant to be whole.
+    """Look for breaks in a set of spans that is meant to be whole: of one saga, or of a few that fit into memory.
 
-    ``events``: committed events that somebody consumes: each must have a ``send`` span, and a ``process`` span that is
-    its child or linked to it. ``outside``: ids of spans in which a trace began before it came here (a gateway's).
+    ``log``: what the topics prove; without it only what spans say of each other is looked at. ``outside``: ids of spans
+    in which a trace began before it came here (a gateway's). ``kept``: each span was published in the commit of its work,
+    so that none can be of work that was done again; of exported spans only the log tells.
     """
-    traces: dict[str, dict[str, SpanRow]] = defaultdict(dict)
+    records: dict[str, list[Sent]] = {}
+    for sent in log:
+        records.setdefault(sent.saga, []).append(sent)
+    traces = _by_trace(rows if kept else own_traces(rows, [sent for told in records.values() for sent in told]))
+    tally = Tally()
+    spans: dict[str, list[SpanRow]] = {}
+    for trace_id, found in traces.items():
+        check_trace(trace_id, found, tally, outside)
+        for saga, row in by_saga(found):
+            spans.setdefault(saga, []).append(row)
+    for saga in sorted(spans.keys() | records.keys()):
+        if kept or saga in records:  # of what was exported, a saga that no record is of is another deployment's
+            check_hops(saga, spans.get(saga, ()), records.get(saga, ()), tally, kept=kept)
+    return tally.report()
+
+
+def own_traces(rows: Iterable[SpanRow], log: Sequence[Sent]) -> list[SpanRow]:
+    """The spans of the traces that these records are of, out of exported ones; see :func:`is_own`."""
+    return [row for spans in _by_trace(rows).values() if is_own(spans, log) for row in spans]
+
+
+def is_own(rows: Sequence[SpanRow], log: Sequence[Sent]) -> bool:
+    """Whether a whole trace tells of these records, and not of the same saga on another bus.
+
+    Ids are derived, so the same application decided again, on a new bus, has the same ids: of such a run a trace has work
+    on these records, and neither sent one of them nor is linked to one.
+    """
+    sends = {sent.send for sent in log}
+    records = {(sent.topic, sent.id) for sent in log}
+    if None in sends or not any(is_work(row) and record_of(row) in records for row in rows):
+        return True
+    return any((row.trace_id, row.span_id) in sends or not sends.isdisjoint(links_of(row)) for row in rows)
+
+
+def _by_trace(rows: Iterable[SpanRow]) -> dict[str, list[SpanRow]]:
+    traces: dict[str, list[SpanRow]] = {}
     for row in rows:
-        traces[row.trace_id][row.span_id] = row
-    committed = tuple(events)
-    findings = [
-        *_doubled(rows),
-        *(finding for trace_id, spans in traces.items() for finding in _tree_findings(trace_id, spans, outside)),
-        *_saga_findings(rows, committed),
-        *_event_findings(rows, committed),
-    ]
-    return ContinuityReport(
-        spans=len(rows),
-        traces=len(traces),
-        roots=sum(row.parent_span_id is None or row.parent_span_id in outside for row in rows),
-        links=sum(len(row.links) for row in rows),
-        events=len(committed),
-        orphans=sum(finding.code == "span.orphan" for finding in findings),
-        findings=tuple(findings),
-    )
+        traces.setdefault(row.trace_id, []).append(row)
+    return traces
 
 
-def assert_continuous(report: ContinuityReport, *, orphans_allowed: int = 0) -> None:
-    """Raise AssertionError with every finding; orphans are passed over up to the number allowed (killed processes)."""
-    wrong = report.findings if report.orphans > orphans_allowed else report.others()
-    if wrong:
-        listed = "\n".join(f"  - {finding}" for finding in wrong[:50])
-        raise AssertionError(f"{len(wrong)} breaks in {report.spans} spans of {report.traces} traces:\n{listed}")
+def by_saga(rows: Sequence[SpanRow]) -> Iterator[tuple[str, SpanRow]]:
+    """The spans of one trace, each with the sagas that it concerns: its own, its parent's; of no saga's own, all of them."""
+    spans = {row.span_id: row for row in rows}
+    sagas = {saga for row in rows if (saga := row.text(SAGA_ID)) is not None}
+    for row in rows:
+        parent = spans.get(row.parent_span_id or "")
+        concerned = {row.text(SAGA_ID), parent.text(SAGA_ID) if parent is not None else None}
+        for saga in sagas & concerned or sagas:
+            yield saga, row
+
+
+def check_trace(trace_id: str, rows: Sequence[SpanRow], tally: Tally, outside: Collection[str] = ()) -> None:
+    """Look at one whole trace: one root, no orphan, no id twice, no saga that changes on the way."""
+    spans = {row.span_id: row for row in rows}
+    tally.traces += 1
+    tally.spans += len(rows)
+    tally.links += sum(len(row.links) for row in rows)
+    roots = [row for row in spans.values() if row.parent_span_id is None or row.parent_span_id in outside]
+    orphans = [row for row in spans.values() if row not in roots and row.parent_span_id not in spans]
+    tally.roots += len(roots)
+    tally.orphans += len(orphans)
+    tally.missing += len({row.parent_span_id for row in orphans})
+    tally.find(_doubled(rows))
+    tally.find(_orphaned(row) for row in orphans)
+    if len(roots) != 1 and not (orphans and not roots):  # without its root a trace has orphans, and they say so
+        tally.find([_rooted(trace_id, roots)])
+    tally.find(_changed(spans))
 
 
 def _doubled(rows: Sequence[SpanRow]) -> Iterator[Finding]:
-    for span_id, count in Counter(row.span_id for row in rows).items():
-        if count > 1:
-            yield Finding("span.doubled", span_id, f"{count} spans have this id")
+    counted = Counter(row.span_id for row in rows)
+    for row in {row.span_id: row for row in rows}.values():
+        if counted[row.span_id] > 1:
+            message = f"{counted[row.span_id]} spans have the id {row.span_id}"
+            yield Finding("span.doubled", name_of(row), message, row.trace_id, row.text(SAGA_ID))
 
 
-def _tree_findings(trace_id: str, spans: Mapping[str, SpanRow], outside: Collection[str]) -> Iterator[Finding]:
-    roots = 0
+def _orphaned(row: SpanRow) -> Finding:
+    if is_work(row):
+        lost = "the send span is missing"
+    elif is_send(row):
+        lost = "the process span that sent it is missing"
+    else:
+        lost = "the span that it is within is missing"
+    message = f"{lost} ({row.parent_span_id})"
+    return Finding("span.orphan", name_of(row), message, row.trace_id, row.text(SAGA_ID))
+
+
+def _rooted(trace_id: str, roots: Sequence[SpanRow]) -> Finding:
+    first = min(roots, key=lambda row: row.start_ns, default=None)
+    saga = next(filter(None, (row.text(SAGA_ID) for row in roots)), None)
+    others = ", ".join(name_of(row) for row in sorted(roots, key=lambda row: row.start_ns)[1:4])
+    beside = f": {others} beside the first" if others else ""
+    return Finding(
+        "trace.roots",
+        name_of(first) if first is not None else f"trace {trace_id}",
+        f"the trace has {len(roots)} roots, not one{beside}",
+        trace_id,
+        saga,
+    )
+
+
+def _changed(spans: Mapping[str, SpanRow]) -> Iterator[Finding]:
     for row in spans.values():
-        parent = row.parent_span_id
-        if parent is None or parent in outside:
-            roots += 1
-        elif parent not in spans:
-            yield Finding("span.orphan", row.span_id, f"{_called(row)}: its parent {parent} is not in trace {trace_id}")
-        elif _differs(row, spans[parent]):
-            yield Finding("saga.changed", row.span_id, f"{_called(row)}: another saga.id than its parent's")
-    if roots != 1:
-        yield Finding("trace.roots", trace_id, f"the trace has {roots} roots, not one")
-
-
-def _saga_findings(rows: Sequence[SpanRow], events: Sequence[Envelope]) -> Iterator[Finding]:
-    sagas: dict[str, str] = {event.id: event.saga for event in events if event.saga is not None}
-    for row in rows:
-        event_id, saga = row.text(EVENT_ID), row.text(SAGA_ID)
-        if event_id is not None and saga is not None and sagas.setdefault(event_id, saga) != saga:
-            message = f"{_called(row)}: saga.id {saga}, but event {event_id} is of saga {sagas[event_id]}"
-            yield Finding("event.saga", row.span_id, message)
-
-
-def _event_findings(rows: Sequence[SpanRow], events: Sequence[Envelope]) -> Iterator[Finding]:
-    sends = {(row.trace_id, row.span_id) for row in rows if row.kind == "PRODUCER"}
-    consumers = [row for row in rows if row.kind == "CONSUMER"]
-    reached = {(row.trace_id, row.parent_span_id) for row in consumers}
-    reached |= {(link.trace_id, link.span_id) for row in consumers for link in row.links}
-    processed = {row.text(EVENT_ID) for row in consumers}
-    for event in events:
-        context = span_context(event.trace)
-        if context is None:
-            yield Finding("event.untraced", event.id, f"{event.type}: no traceparent that can be read")
-            continue
-        send = f"{context.trace_id:032x}", f"{context.span_id:016x}"
-        if send not in sends:
-            yield Finding("event.unsent", event.id, f"{event.type}: its send span {send[1]} is missing")
-        elif send not in reached and event.id in processed:
-            yield Finding("event.unreachable", event.id, f"{event.type}: processed, but not under its send span")
-        elif send not in reached:
-            yield Finding("event.unprocessed", event.id, f"{event.type}: no process span")
-
-
-def _differs(row: SpanRow, parent: SpanRow) -> bool:
-    mine, its = row.text(SAGA_ID), parent.text(SAGA_ID)
-    return mine is not None and its is not None and mine != its
-
-
-def _called(row: SpanRow) -> str:
-    return f"{row.service}, {row.name}"
+        parent = spans.get(row.parent_span_id or "")
+        mine, its = row.text(SAGA_ID), parent.text(SAGA_ID) if parent is not None else None
+        if mine is not None and its is not None and mine != its:
+            yield Finding("saga.changed", name_of(row), f"saga.id {mine}, and its parent's is {its}", row.trace_id, its)

@@ -1,45 +1,43 @@
 """Draws a saga's tree for a terminal. A ``send`` that was consumed is folded into the hop: its end is where the queue
-time of the ``process`` span below it begins.
+time of the ``process`` span below it begins. An undo is drawn below the step that it undoes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from pavane_tracing.conventions import MESSAGING, SAGA_STEP
+from pavane_tracing.conventions import EVENT_TYPE, MESSAGING, SAGA_STEP
+from pavane_tracing.path import Leg
+from pavane_tracing.sent import Key
 from pavane_tracing.span import SpanRow
 from pavane_tracing.tree import Node, SagaTree
 
 WIDTH = 100
 _GUIDE = 4
-_TIMES = 20
+_TIME = 10
+_MARK = "◆"
+_TIMES = 2 * _TIME + 2
 _SHORTEST_NAME = 12
+
+Undos = Mapping[Key, Sequence[Node]]
+"""The undos of each step, by its span."""
 
 
 def draw(tree: SagaTree, *, width: int = WIDTH, sends: bool = False) -> Tree:
-    """The tree as rich draws it, with columns for queue time and duration. ``sends``: show every ``send`` span too."""
-    errors = sum(node.row.status == "ERROR" for node in tree.nodes())
-    head = Text.assemble(
-        ("saga ", "dim"),
-        (tree.saga, "bold"),
-        (f" {tree.saga_name}" if tree.saga_name else "", "bold cyan"),
-    )
-    counted = f"{_count(sum(1 for _ in tree.nodes()), 'span')} · {_count(len(tree.services), 'service')}"
-    summary = Text(f"{counted} · {_time(tree.duration_ns)}", "dim")
-    if errors:
-        summary.append(f" · {_count(errors, 'error')}", "red")
-    head.append("\n").append_text(summary)
-    columns = Text(f"{'queued':>{_TIMES // 2}}{'took':>{_TIMES // 2}}", "dim")
-    head.append(" " * max(1, width - summary.cell_len - _TIMES)).append_text(columns)
-    drawn = Tree(head, guide_style="dim")
+    """The tree as rich draws it, with columns for queue and work time. ``sends``: show every ``send`` span too.
+
+    What determined when the saga ended is marked at the right.
+    """
+    drawn = Tree(_head(tree, width), guide_style="dim")
+    undos = _undos(tree)
     for root in tree.roots:
         below, depth = drawn, 1
         if root.linked_from or root.lost_parent:
             below, depth = drawn.add(_origin(root, width - _GUIDE)), 2
-        _add(below, root, depth, width, sends)
+        _add(below, root, depth, width, sends, undos)
     return drawn
 
 
@@ -51,34 +49,123 @@ def to_text(tree: SagaTree, *, width: int = WIDTH, sends: bool = False) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
-def _add(below: Tree, node: Node, depth: int, width: int, sends: bool) -> None:
+def _head(tree: SagaTree, width: int) -> Text:
+    errors = sum(node.row.status == "ERROR" for node in tree.nodes())
+    name = f" {tree.saga_name}" if tree.saga_name else ""
+    head = Text.assemble(("saga ", "dim"), (tree.saga, "bold"), (name, "bold cyan"))
+    counted = f"{_count(sum(1 for _ in tree.nodes()), 'span')} · {_count(len(tree.services), 'service')}"
+    summary = Text(f"{counted} · {_time(tree.duration_ns)}", "dim")
+    if errors:
+        summary.append(f" · {_count(errors, 'error')}", "red")
+    if tree.path:
+        head.append("\n").append_text(_path(tree.path, width))
+    head.append("\n").append_text(summary)
+    columns = Text(f"{'queued':>{_TIME}}{'work':>{_TIME}}", "dim")
+    head.append(" " * max(1, width - summary.cell_len - _TIMES)).append_text(columns)
+    return head
+
+
+def _path(path: Sequence[Leg], width: int) -> Text:
+    """What the end waited for, in one line, and the longest of it."""
+    queued = sum(leg.queued_ns or 0 for leg in path)
+    worked = sum(leg.worked_ns for leg in path)
+    longest = max(path, key=lambda leg: max(leg.queued_ns or 0, leg.worked_ns))
+    waited = (longest.queued_ns or 0) > longest.worked_ns
+    most = f"{_time(max(longest.queued_ns or 0, longest.worked_ns))} {'before' if waited else 'in'} {_who(longest.row)}"
+    said = f" {_count(len(path), 'hop')}: {_time(queued)} queued, {_time(worked)} at work; longest {most}"
+    line = Text.assemble((_MARK, "bold green"), (said, "dim"))
+    line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def _undos(tree: SagaTree) -> Undos:
+    found: dict[Key, list[Node]] = {}
+    for node in tree.nodes():
+        if node.undone is not None:
+            found.setdefault((node.undone.trace_id, node.undone.span_id), []).append(node)
+    return found
+
+
+def _add(below: Tree, node: Node, depth: int, width: int, sends: bool, undos: Undos) -> None:
     branch = below.add(_line(node, width - _GUIDE * depth))
+    told: dict[str, list[Node]] = {}
     for child in _shown(node, sends):
-        _add(branch, child, depth + 1, width, sends)
+        if _is_told(child):
+            told.setdefault(child.row.text(EVENT_TYPE) or "", []).append(child)
+        else:
+            _add(branch, child, depth + 1, width, sends, undos)
+    for nodes in told.values():
+        branch.add(_told(nodes, width - _GUIDE * (depth + 1)))
+    for undo in undos.get((node.row.trace_id, node.row.span_id), ()):
+        _add(branch, undo, depth + 1, width, sends, undos)
 
 
 def _shown(node: Node, sends: bool) -> Iterator[Node]:
+    """What is drawn below a span; an undo is drawn elsewhere, where its step is known."""
     for child in node.children:
-        if not sends and child.row.kind == "PRODUCER" and child.children:
+        if child.undone is not None or (_is_noted(child) and not sends):
+            continue
+        if child.row.kind == "PRODUCER" and child.children and not (sends and not _is_moved(child)):
             yield from _shown(child, sends)
         else:
             yield child
 
 
+def _is_noted(node: Node) -> bool:
+    """Whether a span sent something of the platform's own that nobody had to work on, such as one fact of several."""
+    row = node.row
+    return row.kind == "PRODUCER" and not node.children and (row.text(EVENT_TYPE) or "").startswith("pavane.")
+
+
+def _is_moved(send: Node) -> bool:
+    return any(child.undone is not None for child in send.children)
+
+
+def _is_told(node: Node) -> bool:
+    """Whether a span only took note, as every agent does when a saga turns back: such are drawn together."""
+    row = node.row
+    return row.kind == "CONSUMER" and not node.children and row.text(SAGA_STEP) is None and row.status != "ERROR"
+
+
+def _told(nodes: Sequence[Node], width: int) -> Text:
+    if len(nodes) == 1:
+        return _line(nodes[0], width)
+    names = ", ".join(sorted(node.row.service for node in nodes))
+    text = Text.assemble((f"{len(nodes)} services", "bold"), _event(nodes[0].row, 99), (f": {names}", "dim"))
+    queued = max((node.queued_ns or 0 for node in nodes), default=0)
+    worked = max(node.row.end_ns - node.row.start_ns for node in nodes)
+    return _with_times(text, width, queued, worked, critical=any(node.critical for node in nodes))
+
+
 def _line(node: Node, width: int) -> Text:
     row = node.row
-    before = Text.assemble((row.service, "bold"))
     step = row.text(SAGA_STEP) if row.kind == "CONSUMER" else None
+    text = Text.assemble((row.service, "bold"))
     if step is not None:
         short = step.removeprefix(f"{row.service}/")
-        before.append(f" ↩ undoes {short}" if node.undoes else f"/{short}", "yellow" if node.undoes else "cyan")
+        text.append(f" ↩ undoes {short}" if node.undoes else f"/{short}", "yellow" if node.undoes else "cyan")
     after = _marks(node)
-    room = max(_SHORTEST_NAME, width - _TIMES - before.cell_len - after.cell_len - 1)
-    line = Text.assemble(before, " ", (_shorten(row.name, room), "" if row.kind == "CONSUMER" else "dim"), after)
-    line.truncate(width - _TIMES, overflow="ellipsis", pad=True)
-    queued = "" if node.queued_ns is None else f"+{_time(node.queued_ns)}"
-    line.append(f"{queued:>{_TIMES // 2}}", "magenta").append(f"{_time(row.end_ns - row.start_ns):>{_TIMES // 2}}")
-    return line
+    room = width - _TIMES - text.cell_len - after.cell_len
+    if row.kind != "CONSUMER":
+        text.append(f" {_shorten(row.name, max(_SHORTEST_NAME, room) - 1)}", "dim")
+    elif not node.undoes and room >= _SHORTEST_NAME:  # what went wrong counts for more than which event it was
+        text.append_text(_event(row, room))
+    text.append_text(after)
+    return _with_times(text, width, node.queued_ns, row.end_ns - row.start_ns, critical=node.critical)
+
+
+def _event(row: SpanRow, room: int) -> Text:
+    """Which event a span works on. Of a long name the end tells more than the beginning."""
+    name = row.text(EVENT_TYPE) or row.name.removeprefix("process ")
+    room -= 3
+    return Text(f" ← {name if len(name) <= room else '…' + name[len(name) - room + 1 :]}", "")
+
+
+def _with_times(text: Text, width: int, queued_ns: int | None, worked_ns: int, *, critical: bool) -> Text:
+    text.truncate(width - _TIMES, overflow="ellipsis", pad=True)
+    queued = "" if queued_ns is None else f"+{_time(queued_ns)}"
+    text.append(f"{queued:>{_TIME}}", "magenta").append(f"{_time(worked_ns):>{_TIME}}")
+    return text.append(f" {_MARK}", "bold green") if critical else text
 
 
 def _marks(node: Node) -> Text:
@@ -88,8 +175,11 @@ def _marks(node: Node) -> Text:
         marks.append(f" {name}" if times == 1 else f" {name} ×{times}", "yellow")
     if row.status == "ERROR":
         marks.append(f" ✗ {row.text(MESSAGING.error_type) or 'error'}", "bold red")
-    if row.kind == "PRODUCER" and not node.children and row.parent_span_id is not None:
+    if row.kind == "PRODUCER" and not node.children and row.parent_span_id is not None and not _is_noted(node):
         marks.append(" (not consumed)", "dim")
+    undos = sum(_is_moved(child) for child in node.children)
+    if undos:
+        marks.append(f" ↩ asks for {_count(undos, 'undo')}", "yellow")
     return marks
 
 
@@ -102,8 +192,11 @@ def _origin(root: Node, width: int) -> Text:
 
 
 def _called(row: SpanRow) -> str:
-    step = row.text(SAGA_STEP)
-    return f"{step if step is not None else row.service} ({row.name})"
+    return f"{_who(row)} ({row.name})"
+
+
+def _who(row: SpanRow) -> str:
+    return row.text(SAGA_STEP) or row.service
 
 
 def _shorten(text: str, room: int) -> str:

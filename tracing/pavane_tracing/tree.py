@@ -1,13 +1,13 @@
-"""The tree of one saga: which span caused which, over all its traces, with the time each message lay in its queue."""
+"""The tree of one saga: which span caused which, over all its traces, what waited, what worked, and what took longest."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pavane_tracing.conventions import SAGA_ID, SAGA_NAME, SAGA_STEP, SAGA_UNDO
+from pavane_tracing.path import Leg, critical_path
+from pavane_tracing.sent import Key
 from pavane_tracing.span import SpanRow
-
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,9 @@ class Node:
     """A span and what it caused, in order of start.
 
     ``queued_ns``: from the end of the producer's ``send`` to the start of this ``process``; below zero where two
-    machines' clocks disagree. ``undoes``: the step that this span undoes, ``undone`` its span where that is known.
+    machines' clocks disagree.
+    ``critical``: it is on the path that determined when the saga ended. ``undoes``: the step that this span undoes,
+    ``undone`` its span where that is known.
     ``linked_from``: of a root, the spans that led to it. ``lost_parent``: its parent is not among the spans.
     """
 
@@ -26,6 +28,7 @@ class Node:
     undone: SpanRow | None = None
     linked_from: tuple[SpanRow, ...] = ()
     lost_parent: bool = False
+    critical: bool = False
 
     def walk(self) -> Iterator["Node"]:
         """This node and all below it, depth first."""
@@ -38,6 +41,8 @@ class Node:
         return {
             **self.row.to_json(),
             "queuedNanos": self.queued_ns,
+            "workedNanos": self.row.end_ns - self.row.start_ns,
+            "critical": self.critical,
             "undoes": self.undoes,
             "undoneSpanId": self.undone.span_id if self.undone else None,
             "linkedFrom": [{"traceId": row.trace_id, "spanId": row.span_id} for row in self.linked_from],
@@ -48,11 +53,15 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class SagaTree:
-    """A saga's traces: the one that it began with, then those that are linked to it, in order of start."""
+    """A saga's traces: the one that it began with, then those that are linked to it, in order of start.
+
+    ``path``: the hops that determined when it ended.
+    """
 
     saga: str
     saga_name: str | None
     roots: tuple[Node, ...]
+    path: tuple[Leg, ...] = ()
 
     def nodes(self) -> Iterator[Node]:
         """Every node, root by root, depth first."""
@@ -78,6 +87,7 @@ class SagaTree:
             "services": self.services,
             "spans": sum(1 for _ in self.nodes()),
             "durationNanos": self.duration_ns,
+            "criticalPath": [leg.to_json() for leg in self.path],
             "roots": [root.to_json() for root in self.roots],
         }
 
@@ -94,7 +104,8 @@ def build_tree(rows: Sequence[SpanRow], saga: str) -> SagaTree:
         else:
             tops.append(row)
     name = next((found for row in known.values() if (found := row.text(SAGA_NAME))), None)
-    return SagaTree(saga, name, tuple(_node(row, known, below) for row in tops))
+    path, critical = critical_path(known)
+    return SagaTree(saga, name, tuple(_node(row, known, below, critical) for row in tops), path)
 
 
 def _of_saga(rows: Sequence[SpanRow], saga: str) -> dict[Key, SpanRow]:
@@ -109,19 +120,20 @@ def _of_saga(rows: Sequence[SpanRow], saga: str) -> dict[Key, SpanRow]:
     return known
 
 
-def _node(row: SpanRow, known: Mapping[Key, SpanRow], below: Mapping[Key, list[SpanRow]]) -> Node:
+def _node(row: SpanRow, known: Mapping[Key, SpanRow], below: Mapping[Key, list[SpanRow]], critical: Collection[Key]) -> Node:
     parent = known.get((row.trace_id, row.parent_span_id or ""))
     linked = tuple(found for link in row.links if (found := known.get((link.trace_id, link.span_id))))
     origin = next((one for one in (parent, *linked) if one is not None and one.kind == "PRODUCER"), None)
     undoes = row.text(SAGA_STEP) if row.attributes.get(SAGA_UNDO) is True and row.kind == "CONSUMER" else None
     return Node(
         row,
-        children=tuple(_node(child, known, below) for child in below.get((row.trace_id, row.span_id), ())),
+        children=tuple(_node(child, known, below, critical) for child in below.get((row.trace_id, row.span_id), ())),
         queued_ns=row.start_ns - origin.end_ns if origin is not None and row.kind == "CONSUMER" else None,
         undoes=undoes,
         undone=_undone(row, undoes, known) if undoes is not None else None,
         linked_from=linked if parent is None else (),
         lost_parent=parent is None and row.parent_span_id is not None,
+        critical=(row.trace_id, row.span_id) in critical,
     )
 
 

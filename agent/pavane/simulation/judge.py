@@ -11,6 +11,7 @@ from pavane.simulation.world import DEPLOYMENT, Played, Stuck
 from pavane_events.envelope import Envelope, parse
 from pavane_events.ids import idempotency_key
 from pavane_saga.facts import Settled
+from pavane_saga.hops import sent_of
 from pavane_saga.wire import FACTS, is_control, read_fact
 from pavane_tracing.continuity import check_continuity
 from pavane_tracing.span import SpanRow
@@ -57,7 +58,8 @@ def judge(verification: Verification, played: Played, expected: str | None, *, t
         found += _turning(verification, told, calls)
     found += [Violation("undo.reason", f"{each.step} failed for good without a reason") for each in _silent(played.parked)]
     if trace:
-        report = check_continuity(rows)
+        log = [sent for record in played.records if (sent := sent_of(record)) is not None]
+        report = check_continuity(rows, log)
         found += [Violation("trace", str(finding)) for finding in report.findings]
     if verification.invariant is not None:
         ended = [
