@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import SpanLimits
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode, TraceFlags
 
 from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.lean import Layout, LeanSpan
@@ -60,6 +60,24 @@ def test_lean_and_sdk_spans_make_the_same_rows(context: Trace) -> None:
     lean = comparable(rows_of(context, "lean"))
     assert lean == comparable(rows_of(context, "sdk"))
     assert len(lean) == (4 if context is SENT else 0)
+
+
+@pytest.mark.parametrize("tracer", ["lean", "sdk"])
+def test_who_looks_at_the_current_span_as_at_the_sdks_finds_what_it_has(tracer: Literal["lean", "sdk"]) -> None:
+    tracing = make_tracing("service", keep=True, options=TracingOptions(tracer=tracer))
+    envelope = Envelope(id="e", source="/x", type="a.b", data=b"{}", saga="s", trace=SENT)
+    work = tracing.process(envelope, topic="a.b", partition=1, offset=7, group="g", step="g/s")
+    with work:
+        span = trace.get_current_span()
+    found = {name: getattr(span, name) for name in ("parent", "name", "kind", "end_time", "attributes", "status")}
+    assert found["parent"] == SpanContext(
+        0xA * 0x11111111111111111111111111111111, 0xB * 0x1111111111111111, True, TraceFlags(1)
+    )
+    assert (found["name"], found["kind"], found["end_time"]) == ("process a.b", SpanKind.CONSUMER, None)
+    assert found["attributes"]["saga.id"] == "s"
+    assert found["status"].status_code is StatusCode.UNSET
+    work.end()
+    assert tracing.shutdown(1)
 
 
 def test_an_ended_span_records_nothing_more() -> None:

@@ -244,7 +244,7 @@ class LeanSpan(Span):
             trace_id=self.trace_id,
             span_id=self.span_id,
             parent_span_id=self.parent_id,
-            name=self._name or self.layout.name,
+            name=self.name,
             kind=KINDS[self.layout.kind],
             start_ns=self.start_ns,
             end_ns=self.end_ns or self.start_ns,
@@ -255,6 +255,40 @@ class LeanSpan(Span):
             status=STATUSES[status.status_code],
             status_message=status.description,
         )
+
+    @property
+    def parent(self) -> SpanContext | None:
+        """As the SDK's spans have it, which some users of the API look at."""
+        if self.parent_id is None:
+            return None
+        flags = SAMPLED if self.sampled else UNSAMPLED
+        trace, span = int(self.trace_id, 16), int(self.parent_id, 16)
+        return SpanContext(trace, span, self.remote, flags, trace_state(self.state))
+
+    @property
+    def name(self) -> str:
+        """As the SDK's spans have it."""
+        return self._name or self.layout.name
+
+    @property
+    def kind(self) -> SpanKind:
+        """As the SDK's spans have it."""
+        return self.layout.kind
+
+    @property
+    def start_time(self) -> int:
+        """As the SDK's spans have it: nanoseconds since 1970."""
+        return self.start_ns
+
+    @property
+    def end_time(self) -> int | None:
+        """As the SDK's spans have it: nanoseconds since 1970; None until it has ended."""
+        return self.end_ns
+
+    @property
+    def status(self) -> Status:
+        """As the SDK's spans have it."""
+        return self._status
 
     @property
     def attributes(self) -> Mapping[str, AnyValue]:

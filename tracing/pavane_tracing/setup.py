@@ -252,10 +252,11 @@ class _LeanExport:
         """A service has gone; whether all spans so far were handed over in time."""
         with self._lock:
             self._services -= 1
-            running = self._running
-            if self._services or running is None:
-                return running is None or running.flush(timeout_s)
-            self._running = None
+            running, last = self._running, not self._services
+            if last:
+                self._running = None
+        if running is None or not last:
+            return running is None or running.flush(timeout_s)
         atexit.unregister(running.shutdown)
         return running.shutdown(timeout_s)
 
