@@ -4,12 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from conformance.deployments import Deployment, KafkaDeployment, MemoryDeployment, SqliteDeployment
+from conformance.deployments import (
+    Deployment,
+    KafkaDeployment,
+    MeasuredDeployment,
+    MemoryDeployment,
+    SqliteDeployment,
+)
 
 
-@pytest.fixture(params=["memory", "sqlite", "kafka"])
+@pytest.fixture(params=["memory", "measured", "sqlite", "kafka"])
 def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
     """A fresh deployment of each adapter in turn."""
+    if request.param == "measured":
+        return MeasuredDeployment()
     if request.param == "memory":
         return MemoryDeployment()
     if request.param == "kafka":

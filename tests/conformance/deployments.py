@@ -22,6 +22,9 @@ from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.memory import MemoryBus
 from pavane_events.buses.sqlite import SqliteBus
 from pavane_events.record import Message, Record
+from pavane_tracing.conventions import Naming
+from pavane_tracing.measured_bus import measured
+from pavane_tracing.messaging_metrics import MessagingMetrics
 
 PARTITIONS = 4
 MAX_RECORD_BYTES = 10_000
@@ -55,6 +58,13 @@ class MemoryDeployment:
 
     async def take_away(self, lane: Lane) -> None:
         self._first.take_away(lane.group, lane.partition, told=False)
+
+
+class MeasuredDeployment(MemoryDeployment):
+    """What agents work on where somebody collects measurements."""
+
+    async def open(self) -> Bus:
+        return measured(await super().open(), MessagingMetrics("pavane", Naming()))
 
 
 class SqliteDeployment:

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from time import perf_counter
-from typing import cast
+from types import TracebackType
+from typing import Self, cast
 
 from pavane_events.bus import Bus, Lane, Lanes, Start
 from pavane_events.record import Message, Record
@@ -24,6 +25,14 @@ class MeasuredBus:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._bus, name)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._bus.close()
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Append messages."""
