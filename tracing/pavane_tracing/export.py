@@ -139,6 +139,8 @@ class SpanExport:
         self._lost = 0
         self._spooled = self._spool is not None
         self._wake = threading.Event()
+        if self._spooled:
+            self._wake.set()  # an earlier process may have left something
         self._state = threading.Condition()
         self._asked = self._answered = 0
         self._failures = 0
