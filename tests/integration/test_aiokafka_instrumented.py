@@ -13,8 +13,8 @@ from pavane_events.bus import TopicSpec
 from pavane_events.buses.kafka.bus import KafkaBus
 from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_tracing.work import SCOPE
+from support.collector import Collector, ReceivedSpan, collecting
 from support.kafka import Kafka
-from support.otlp import ReceivedSpan, SpanReceiver, receiving
 from support.stage import stage
 
 THEIRS = "opentelemetry.instrumentation.aiokafka"
@@ -29,9 +29,9 @@ class Answered(Event, type="instrumented.answered"):
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[SpanReceiver]:
-    with receiving() as server:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.endpoint)
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    with collecting() as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.url)
         yield server
 
 
@@ -64,7 +64,7 @@ def an_agent(kafka: Kafka, topic: str) -> Agent:
 
 @scenario
 async def test_the_bus_makes_its_own_spans_and_no_more_and_a_steps_clients_nest(
-    kafka: Kafka, receiver: SpanReceiver, instrumented: None
+    kafka: Kafka, collector: Collector, instrumented: None
 ) -> None:
     options = KafkaOptions(prefix=kafka.prefix())
     saga = Saga("instrumented", starts=Asked, completes=Answered, intake="instrumented.intake")
@@ -73,7 +73,7 @@ async def test_the_bus_makes_its_own_spans_and_no_more_and_a_steps_clients_nest(
         await bus.create_topics([TopicSpec("audit")])
         async with stage([an_agent(kafka, topic)], [saga], bus=bus, surroundings=Surroundings()) as running:
             assert await running.ended(await running.publish({"n": 1})) == "completed"
-    spans = receiver.spans()
+    spans = collector.received()
     (asked,) = [span for span in spans if span.name == "process instrumented.asked" and span.service == "auditor"]
     theirs = [span for span in spans if span.scope == THEIRS]
     topics = {span.texts.get("messaging.destination.name") for span in theirs}

@@ -4,8 +4,9 @@ import gzip
 import threading
 import time
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -13,9 +14,23 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 _UNPACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress, "": bytes}
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedSpan:
+    """A span as it was sent. ``scope``: the library that made it; ``texts``: its attributes that are text."""
+
+    trace: str
+    id: str
+    parent: str
+    name: str
+    service: str
+    scope: str
+    texts: Mapping[str, str]
 
 
 class Collector(ThreadingHTTPServer):
@@ -38,6 +53,16 @@ class Collector(ThreadingHTTPServer):
         """The endpoint, to which /v1/traces is added."""
         return f"http://127.0.0.1:{self.server_port}"
 
+    def received(self) -> list[ReceivedSpan]:
+        """All spans it has taken, with whose they are and who made them."""
+        return [
+            _received(span, _texts(resource.resource.attributes)["service.name"], scope.scope.name)
+            for request in self.requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
     def spans(self) -> list[Span]:
         """All spans it has taken."""
         return [
@@ -47,6 +72,15 @@ class Collector(ThreadingHTTPServer):
             for scope in resource.scope_spans
             for span in scope.spans
         ]
+
+
+def _received(span: Span, service: str, scope: str) -> ReceivedSpan:
+    ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
+    return ReceivedSpan(*ids, span.name, service, scope, _texts(span.attributes))
+
+
+def _texts(attributes: Iterable[KeyValue]) -> dict[str, str]:
+    return {each.key: each.value.string_value for each in attributes if each.value.HasField("string_value")}
 
 
 class _Collect(BaseHTTPRequestHandler):
