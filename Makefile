@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos verify check bench bench-tracing schemas format clean
+.PHONY: help install demo test chaos trace verify check bench bench-tracing schemas format clean
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ test: $(VENV)/.dev ## everything the tests need, then all tests (ARGS='-k engine
 
 chaos: $(VENV)/.dev ## processes and brokers killed for most of an hour, with the story as it goes (ARGS='-k copy'); `make test` has a short form
 	PAVANE_CHAOS=long $(BIN)/python -m pytest tests/chaos -s $(ARGS)
+
+trace: $(VENV)/.dev ## a thousand sagas in a real Jaeger, each one whole trace; with kill -9, too (needs Docker, or Go and Java)
+	PAVANE_REQUIRE=jaeger $(BIN)/python -m pytest tests/integration/test_jaeger.py tests/integration/test_jaeger_kills.py $(ARGS)
 
 verify: $(VENV)/.dev ## a million histories of the credit decision, every two faults among them (ARGS='--histories 10000')
 	$(BIN)/pavane verify pavane_credit.verification:credit --exhaustive --histories 1000000 $(ARGS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pavane_events.buses.address import open_bus
-from pavane_events.envelope import parse
+from pavane_events.envelope import NO_TRACE, parse
 from pavane_events.record import Record
 from pavane_saga.intake import saga_id_of
 from pavane_tracing.propagation import span_context
@@ -49,6 +49,14 @@ def test_an_object_on_the_command_line_is_published_as_a_cloudevent(pavane: Shel
     assert event.dataschema == "urn:pavane:toy.order-placed:1"
     assert json.loads(record.value or b"") == GOOD
     assert record.key == saga_id_of("/cli", "A-1").encode()
+
+
+def test_it_begins_no_trace_where_tracing_is_switched_off(pavane: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAVANE_TRACE", "false")
+    orders(pavane, "--data", json.dumps(GOOD))
+    (record,) = on("toy.orders")
+    assert parse(record).trace == NO_TRACE
+    assert on(SPANS_TOPIC) == []
 
 
 def test_it_begins_a_trace_that_is_kept_beside_it(pavane: Shell) -> None:

@@ -33,7 +33,7 @@ from pavane_tracing.messaging_metrics import (
     SENT,
     messaging_metrics,
 )
-from pavane_tracing.setup import start_metrics
+from pavane_tracing.metering import start_metrics
 from pavane_tracing.store import all_spans
 from pavane_tracing.work import Tracing
 from support.stage import stage, until

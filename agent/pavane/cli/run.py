@@ -36,7 +36,7 @@ def run(targets: TargetsArgument, bus: BusOption = None) -> None:
     from pavane.cli.targets import load_targets
     from pavane.runner import Surroundings
     from pavane.runner import run as run_all
-    from pavane_tracing.setup import start_metrics
+    from pavane_tracing.metering import start_metrics
     from pavane_tracing.work import FLUSH_S
 
     settings = settings_for(bus)

@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from pavane.runner import Surroundings
 from pavane.settings import load_settings
 from pavane_events.bus import Bus, TopicSpec
 from pavane_events.envelope import Trace
 from pavane_events.record import Message
-from pavane_tracing.setup import make_tracing
 from pavane_tracing.store import SPANS_TOPIC, encode
 from pavane_tracing.work import FLUSH_S, Tracing
 
@@ -33,8 +33,7 @@ class Outbox:
 @asynccontextmanager
 async def speaking(bus: Bus, service: str) -> AsyncGenerator[Outbox]:
     """An outbox that is published, all or nothing, when the block is left; where it is left by an exception, nothing is."""
-    system, options = "pavane" if bus.embedded else "kafka", load_settings().tracing_options().of_a_sender()
-    tracing = make_tracing(service, keep=bus.embedded, system=system, options=options)
+    tracing = Surroundings.of(load_settings()).tracing(service, bus, sender=True)
     outbox = Outbox(tracing)
     try:
         yield outbox

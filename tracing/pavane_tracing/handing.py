@@ -1,0 +1,127 @@
+"""Where the user's spans, which are the SDK's, meet those of the lean tracer: in one export, and held together."""
+
+import atexit
+import threading
+from collections.abc import Sequence
+from os import environ
+from typing import TYPE_CHECKING, cast
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import Link, SpanKind, TraceState
+from opentelemetry.util.types import Attributes
+
+from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing.conventions import SAGA_ID
+from pavane_tracing.held import HeldSpans
+from pavane_tracing.options import TracingOptions
+from pavane_tracing.span import FinishedSpan
+from pavane_tracing.spool import Spool
+
+if TYPE_CHECKING:
+    from pavane_tracing.export import SpanExport
+
+_STOP_TIMEOUT_S = 1.0
+
+
+class Handing(SpanProcessor):
+    """Hands the user's spans to the export of the platform's own."""
+
+    def __init__(self, export: "SpanExport", held: HeldSpans | None) -> None:
+        self._export = export
+        self._held = held
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Called by the SDK."""
+        context, saga = span.get_span_context(), (span.attributes or {}).get(SAGA_ID)
+        if context is None:
+            return
+        if context.trace_flags.sampled:
+            self._export.add(span)
+        elif self._held is not None and isinstance(saga, str):
+            self._held.hold(saga, self._export.add, span)
+
+
+class RecordOnly(Sampler):
+    """For spans within unsampled work whose spans are held: they are recorded, and tell others that they are not sampled."""
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """Called by the SDK."""
+        return SamplingResult(Decision.RECORD_ONLY, attributes, trace_state)
+
+    def get_description(self) -> str:
+        """Called by the SDK."""
+        return "RecordOnly"
+
+
+class LeanExport:
+    """One export, and its one thread, for all services of the process. The last one to leave shuts it down."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: SpanExport | None = None
+        self._services = 0
+        self._held = HeldSpans()
+
+    def join(self, options: TracingOptions) -> "SpanExport":
+        """A service has come. Raises :class:`ConfigurationError` for a variable that cannot be followed."""
+        from pavane_tracing.endpoint import endpoint_of
+        from pavane_tracing.export import SpanExport, batching_of
+
+        with self._lock:
+            if self._running is None:
+                spool = _spool(options)
+                self._running = SpanExport(endpoint_of(environ), _encoded, batching=batching_of(environ), spool=spool)
+                atexit.register(self._running.shutdown, _STOP_TIMEOUT_S)
+            self._services += 1
+            return self._running
+
+    def held_for(self, options: TracingOptions) -> HeldSpans | None:
+        """Where the spans of unsampled sagas are held; None where they are not made."""
+        if options.unsampled == "dropped":
+            return None
+        return self._held if options.unsampled == "held" else HeldSpans(0)
+
+    def leave(self, timeout_s: float) -> bool:
+        """A service has gone; whether all spans so far were handed over in time."""
+        with self._lock:
+            self._services -= 1
+            running, last = self._running, not self._services
+            if last:
+                self._running = None
+        if running is None or not last:
+            return running is None or running.flush(timeout_s)
+        atexit.unregister(running.shutdown)
+        return running.shutdown(timeout_s)
+
+
+LEAN_EXPORT = LeanExport()
+"""The process's."""
+
+
+def _encoded(spans: Sequence[FinishedSpan]) -> bytes:
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+    return bytes(encode_spans(cast("Sequence[ReadableSpan]", spans)).SerializePartialToString())
+
+
+def _spool(options: TracingOptions) -> Spool | None:
+    if options.spool is None:
+        return None
+    spool = Spool(options.spool, options.spool_bytes)
+    try:
+        spool.open()
+    except OSError as error:
+        problem = Problem("PAVANE_TRACE_SPOOL", "tracing.spool", f"{options.spool} cannot be used: {error}")
+        raise ConfigurationError("tracing cannot be set up", [problem]) from None
+    return spool

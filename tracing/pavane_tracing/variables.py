@@ -1,0 +1,54 @@
+"""OpenTelemetry's standard variables, as far as they decide what is set up at all."""
+
+from collections.abc import Mapping
+from typing import Literal, cast
+
+from pavane_events.errors import ConfigurationError, Problem
+
+TRACES_PROTOCOL = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+METRICS_PROTOCOL = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+def is_disabled(variables: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry is switched off altogether, or no exporter of traces is wanted."""
+    return (
+        variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+        or variables.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
+    )
+
+
+def is_exporting(variables: Mapping[str, str]) -> bool:
+    """Whether spans are sent to an OTLP endpoint. Raises :class:`ConfigurationError`."""
+    wanted = variables.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if wanted not in ("", "otlp"):
+        raise ConfigurationError(
+            "tracing cannot be set up",
+            [Problem("OTEL_TRACES_EXPORTER", "tracing.exporter", "use otlp, or none to switch tracing off")],
+        )
+    return wanted == "otlp" or any(variables.get(name, "").strip() for name in _ENDPOINTS)
+
+
+def wants_metrics(variables: Mapping[str, str]) -> bool:
+    """Whether metrics are sent to an OTLP endpoint. Raises :class:`ConfigurationError`."""
+    if variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    wanted = variables.get("OTEL_METRICS_EXPORTER", "").strip().lower()
+    if wanted not in ("", "otlp", "none"):
+        raise ConfigurationError(
+            "metrics cannot be set up",
+            [Problem("OTEL_METRICS_EXPORTER", "metrics.exporter", "use otlp, or none to switch metrics off")],
+        )
+    return wanted == "otlp" or (wanted == "" and bool(variables.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "").strip()))
+
+
+def protocol_of(variables: Mapping[str, str], own: str) -> Literal["grpc", "http/protobuf"]:
+    """By which protocol: what the signal's own variable says, else the common one. Raises :class:`ConfigurationError`."""
+    names = (own, "OTEL_EXPORTER_OTLP_PROTOCOL")
+    protocol = next((variables[name].strip() for name in names if variables.get(name, "").strip()), "http/protobuf")
+    if protocol not in ("grpc", "http/protobuf"):
+        raise ConfigurationError(
+            "telemetry cannot be set up",
+            [Problem("OTEL_EXPORTER_OTLP_PROTOCOL", "tracing.protocol", "use http/protobuf or grpc")],
+        )
+    return cast("Literal['grpc', 'http/protobuf']", protocol)
