@@ -1,7 +1,7 @@
 """OpenTelemetry's standard variables, as far as they decide what is set up at all."""
 
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Literal
 
 from pavane_events.errors import ConfigurationError, Problem
 
@@ -51,4 +51,4 @@ def protocol_of(variables: Mapping[str, str], own: str) -> Literal["grpc", "http
             "telemetry cannot be set up",
             [Problem("OTEL_EXPORTER_OTLP_PROTOCOL", "tracing.protocol", "use http/protobuf or grpc")],
         )
-    return cast("Literal['grpc', 'http/protobuf']", protocol)
+    return "grpc" if protocol == "grpc" else "http/protobuf"
