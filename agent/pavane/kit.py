@@ -30,7 +30,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """One agent's process: its plan and its surroundings. ``clock`` gives seconds since the epoch, ``chance`` [0, 1)."""
+    """One agent's process: its plan and its surroundings. ``clock`` gives seconds since the epoch, ``chance`` [0, 1).
+
+    ``look_s``: how often a lane that hears nothing looks at the clock; None: as often as suits what it waits for.
+    """
 
     plan: AgentPlan
     deployment: str
@@ -40,3 +43,4 @@ class Kit:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random
+    look_s: float | None = None

@@ -52,6 +52,7 @@ class LaneAtWork:
             kit, state, self._index, self._progress, self._marks, self._commits, self._workers, answers
         )
         self._releases = Releases(kit, lane, self._reception, self._commits, self._workers)
+        self._most_s = _RECEIVE_S if kit.look_s is None else kit.look_s
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set (running work may then finish, for ``drain_s``) or the lane is lost.
@@ -86,7 +87,7 @@ class LaneAtWork:
         while True:
             await self._commits.room()
             self._releases.release()
-            records = await self._lane.receive(self._kit.limits.batch, self._releases.wait_s(_RECEIVE_S))
+            records = await self._lane.receive(self._kit.limits.batch, self._releases.wait_s(self._most_s))
             if not records:
                 continue
             if not self._marks.cover(records):

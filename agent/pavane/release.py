@@ -46,6 +46,7 @@ class Releases:
         self._commits = commits
         self._workers = workers
         self._heads: Mapping[str, _Head] = {topic: _Head(tier) for topic, tier in kit.plan.tiers.items()}
+        self._look_s = LOOK_AGAIN_S if kit.look_s is None else kit.look_s
         self._held = 0
         self._soon: list[tuple[float, int, Unit | UndoUnit]] = []
         self._numbers = count()
@@ -81,7 +82,7 @@ class Releases:
         if not self._held:
             return most_s
         first_s = min(self._wait_s(head) for head in self._heads.values() if head.records)
-        return max(0.0, min(most_s, first_s, LOOK_AGAIN_S))
+        return max(0.0, min(most_s, first_s, self._look_s))
 
     def close(self) -> None:
         """Begin nothing more."""

@@ -31,7 +31,11 @@ log = logging.getLogger("pavane.runner")
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What everything that runs in a process shares. ``clock``: seconds since the epoch; ``chance``: [0, 1)."""
+    """What everything that runs in a process shares. ``clock``: seconds since the epoch; ``chance``: [0, 1).
+
+    ``look_s``: how often those who hear nothing look at the clock, and at who is there; None: every second or so. On a
+    clock that nobody sets forward, and that wakes them when something is due, it may be infinite.
+    """
 
     deployment: str = "pavane"
     limits: Limits = field(default_factory=Limits)
@@ -39,6 +43,7 @@ class Surroundings:
     tracing_options: TracingOptions = field(default_factory=TracingOptions)
     clock: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random
+    look_s: float | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> "Surroundings":
@@ -78,8 +83,8 @@ async def run(
             group.create_task(run_agent(agent, bus, stop, chosen), name=agent.name)
         if sagas:
             tracing = chosen.tracing(COORDINATOR_SERVICE, bus)
-            coordinator = run_coordinator(sagas, _measured(bus), stop, tracing=tracing, clock=chosen.clock)
-            group.create_task(coordinator, name="coordinator")
+            working = run_coordinator(sagas, _measured(bus), stop, tracing=tracing, clock=chosen.clock, look_s=chosen.look_s)
+            group.create_task(working, name="coordinator")
 
 
 async def run_agent(agent: Agent, bus: Bus, stop: asyncio.Event, surroundings: Surroundings) -> None:
@@ -96,6 +101,7 @@ async def run_agent(agent: Agent, bus: Bus, stop: asyncio.Event, surroundings: S
         limits=surroundings.limits,
         clock=surroundings.clock,
         chance=surroundings.chance,
+        look_s=surroundings.look_s,
     )
     try:
         async with agent.alive():

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pavane_events.bus import Bus, Lane, Lanes, TopicSpec
 from pavane_events.dead_letter import dead_letters_topic
@@ -22,6 +22,7 @@ from pavane_tracing.work import FLUSH_S, Tracing
 log = logging.getLogger("pavane.coordinator")
 
 _BATCH = 500
+_MOST_PATIENCE_S = 1.0
 _LOOK_S = 0.1
 _LOOK_LATER_S = 2.0
 _REMIND_S = 10.0
@@ -36,6 +37,9 @@ class Office:
     tracing: Tracing
     clock: Callable[[], float]
     directory: Directory
+    look_s: float | None = None
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when somebody declares himself who was not known."""
 
     @property
     def intakes(self) -> Mapping[str, Saga]:
@@ -50,13 +54,15 @@ async def run_coordinator(
     *,
     tracing: Tracing,
     clock: Callable[[], float] = time.time,
+    look_s: float | None = None,
 ) -> None:
     """Coordinate sagas until ``stop`` is set. Several processes may: their lanes are shared out between them.
 
     It reads every topic of its sagas from the earliest record, learns who owes what from the agents' declarations, and
-    opens the intake of a lane when every agent that leads to ``completes`` has declared it.
+    opens the intake of a lane when every agent that leads to ``completes`` has declared it. ``look_s``: how often it looks
+    at the clock, and at who is there, while it hears nothing; None: every second or two.
     """
-    office = Office({saga.name: saga for saga in sagas}, bus, tracing, clock, Directory({}, {}))
+    office = Office({saga.name: saga for saga in sagas}, bus, tracing, clock, Directory({}, {}), look_s)
     try:
         await _prepare(office)
         await _run_lanes(office, stop)
@@ -114,17 +120,20 @@ def _topics(office: Office) -> Collection[str]:
 
 async def _look_around(office: Office, lanes: Lanes, desks: "list[CoordinatorLane]") -> None:
     """Notice new agents, read their topics too, and open the intake when the lanes are ready for it."""
+    later_s = _LOOK_LATER_S if office.look_s is None else office.look_s
     subscribed = set(_topics(office))
     intakes: set[str] = set()
     remind = time.monotonic() + _REMIND_S
     while True:
         try:
-            office.directory = await read_directory(office.bus)
+            found = await read_directory(office.bus)
             existing = set(await office.bus.topics())
         except BusUnavailable as error:
             log.warning("the coordinator cannot look who is there, it tries again: %s", error)
             await asyncio.sleep(_LOOK_LATER_S)
             continue
+        if found != office.directory:
+            office.directory = found
         new = (set(_topics(office)) & existing) - subscribed
         if new:
             await lanes.subscribe(new)
@@ -138,7 +147,17 @@ async def _look_around(office: Office, lanes: Lanes, desks: "list[CoordinatorLan
             elif time.monotonic() > remind:
                 log.warning("the intake stays closed, it waits for %s", "; ".join(waiting))
                 remind = time.monotonic() + _REMIND_S
-        await asyncio.sleep(_LOOK_LATER_S if intakes else _LOOK_S)
+        await _pause(office, later_s if intakes else _LOOK_S)
+
+
+async def _pause(office: Office, seconds: float) -> None:
+    """Until the time is up, or somebody new declares himself."""
+    try:
+        async with asyncio.timeout(seconds):
+            await office.stirred.wait()
+    except TimeoutError:
+        return
+    office.stirred.clear()
 
 
 class CoordinatorLane:
@@ -148,6 +167,8 @@ class CoordinatorLane:
         self._office = office
         self._lane = lane
         self._desk = Desk(lane, office.sagas, office.tracing, office.clock, office.bus.partitions)
+        self._most_s = _MOST_PATIENCE_S if office.look_s is None else office.look_s
+        self._ready_under: Directory | None = None
         self._receiving = False
         self._stopping = False
 
@@ -158,11 +179,16 @@ class CoordinatorLane:
 
     def waiting_for(self) -> list[str]:
         """What must come before sagas may start in this lane: agents that lead to ``completes`` and their declarations."""
+        directory = self._office.directory
+        if self._ready_under is directory:  # what was declared stays declared
+            return []
         missing: list[str] = []
         for saga in self._office.sagas.values():
-            agents, orphans = self._office.directory.leading_to(saga.completes.event_type, SagaPlan.of(saga))
+            agents, orphans = directory.leading_to(saga.completes.event_type, SagaPlan.of(saga))
             missing += [f"somebody who gives {event_type}" for event_type in orphans]
             missing += [f"agent {agent} in lane {self._lane.partition}" for agent in agents - self._desk.declared]
+        if not missing:
+            self._ready_under = directory
         return missing
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -190,14 +216,17 @@ class CoordinatorLane:
     async def _work(self) -> None:
         while not self._stopping:
             self._receiving = True
-            records = await self._lane.receive(_BATCH, self._desk.patience_s())
+            records = await self._lane.receive(_BATCH, self._desk.patience_s(self._most_s))
             self._receiving = False
             await self._turn(records)
 
     async def _turn(self, records: Sequence[Record]) -> None:
         """One batch, and what the clock says, in one commit."""
         desk = self._desk
+        known = len(desk.versions)
         desk.take(records, is_open=not self.waiting_for())
+        if len(desk.versions) > known:
+            self._office.stirred.set()
         if desk.deadlines.must_ask():
             desk.deadlines.asked(await self._lane.high_watermarks())
         desk.fire(desk.deadlines.take(self._lane.positions))

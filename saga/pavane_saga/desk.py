@@ -1,7 +1,7 @@
 """The desk: where one lane's records become facts, facts become decisions, and decisions become messages. No I/O."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from pavane_events.bus import Lane
@@ -40,7 +40,6 @@ log = logging.getLogger("pavane.coordinator")
 
 UNKNOWN_AFTER_S = 30.0
 """How long events of a saga may come before its start event: topics have no order between them."""
-_MOST_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +114,16 @@ class Desk:
         """The agents that have declared this lane."""
         return set(self._declared)
 
-    def patience_s(self) -> float:
-        """How long the lane may wait for records."""
+    @property
+    def versions(self) -> Set[str]:
+        """Every version of an agent that was ever declared in this lane."""
+        return self._versions
+
+    def patience_s(self, most_s: float) -> float:
+        """How long the lane may wait for records, and at most that long."""
         if self._held:
             return 0.05
-        return self.deadlines.patience_s(_MOST_PATIENCE_S)
+        return self.deadlines.patience_s(most_s)
 
     # --- records -------------------------------------------------------------------------------------------------
 
@@ -488,6 +492,7 @@ class Desk:
             at_ms = int(self._clock() * 1000)
             dossier.history = dossier.history.with_facts([Ended(clerk.verdict, at_ms)])
             self._dossiers.end(dossier, clerk.verdict, at_ms)
+            self.deadlines.forget(dossier.saga)
         self._close(work, dossier.saga)
 
     # --- time and trace ------------------------------------------------------------------------------------------

@@ -54,3 +54,15 @@ def test_patience_ends_when_the_next_time_comes_and_is_short_while_marks_are_wai
     assert world.deadlines.patience_s(1.0) == 0.001
     world.fired({"t": 5}, {"t": 0})
     assert world.deadlines.patience_s(1.0) == 0.01
+
+
+def test_a_saga_that_is_over_wakes_nobody() -> None:
+    world = World()
+    world.deadlines.forget("never heard of")
+    world.deadlines.add("over", 100_100)
+    world.deadlines.add("over", 100_200)
+    world.deadlines.add("open", 100_500)
+    world.deadlines.forget("over")
+    assert world.deadlines.patience_s(1.0) == 0.5
+    world.deadlines.add("over", 100_250)
+    assert world.deadlines.patience_s(1.0) == 0.25, "what was forgotten was forgotten once"

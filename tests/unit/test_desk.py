@@ -204,7 +204,7 @@ def test_while_the_lane_is_not_open_admissions_wait_and_all_else_goes_on() -> No
         intake = Message("k.intake", b'{"n":1}', b"any")
         assert await office.take(intake, is_open=False) == []
         office.desk.take([], is_open=False)
-        assert office.desk.patience_s() < 1
+        assert office.desk.patience_s(1.0) < 1
         outputs = await office.take(asked(saga).to_message(), answered(saga).to_message(), is_open=False)
         assert SagaEnded.event_type in topics(outputs)
         assert topics(await office.take(intake, is_open=True)) == ["k.asked", "k.asked"]

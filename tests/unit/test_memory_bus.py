@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 
 import pytest
 
@@ -163,3 +164,18 @@ async def test_a_lane_taken_away_with_notice_wakes_its_receiver_and_goes_to_anot
     with pytest.raises(LaneLost):
         await receiving
     assert (await lane_of(second, 0)).partition == 0
+
+
+def test_whoever_waits_can_be_made_to_look_and_gets_nothing() -> None:
+    async def scene() -> None:
+        bus = await bus_with()
+        lane = await lane_of(await bus.lanes("g", ["one"]), 0)
+        waiting = asyncio.create_task(lane.receive(1, math.inf))
+        await asyncio.sleep(0)
+        bus.look()
+        assert await waiting == ()
+        bus.look()
+        await bus.publish(numbered("one", 1, 0))
+        assert len(await lane.receive(1, math.inf)) == 1, "nobody waited: nobody was told to look"
+
+    asyncio.run(scene())

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pavane_events.errors import ConfigurationError, Problem
 
@@ -36,8 +37,7 @@ NEUTRAL = frozenset({"crash-before", "crash-after", "taken", "zombie", "twice", 
 _FAULT = re.compile(r"(?P<what>[a-z]+):(?P<where>[^#=,;]+)#(?P<number>\d+)=(?P<action>[a-z-]+)")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Point:
+class Point(NamedTuple):
     """The ``number``-th time, from 1, that this happened there: ``commit`` of a lane, ``do`` of a step."""
 
     what: str

@@ -35,7 +35,7 @@ class Script:
     upgrade: Callable[[str], None] | None = None
     struck: list[Fault] = field(default_factory=list[Fault])
     held: Counter[str] = field(default_factory=Counter[str])
-    _counts: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    _counts: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
 
     def begin(self, choice: Choice, look: Callable[[Point], None] | None = None) -> None:
         """Another history begins."""
@@ -46,8 +46,8 @@ class Script:
 
     def at(self, what: str, where: str) -> str | None:
         """A point comes by. What goes wrong at it, if anything."""
-        self._counts[what, where] += 1
-        point = Point(what, where, self._counts[what, where])
+        number = self._counts[what, where] = self._counts.get((what, where), 0) + 1
+        point = Point(what, where, number)
         if self.look is not None:
             self.look(point)
         action = self.choice(point)

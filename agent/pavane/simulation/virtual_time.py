@@ -1,12 +1,9 @@
 """Virtual time: an event loop on which nothing waits. When nothing is ready, the clock jumps to the next timer."""
 
 import asyncio
-import contextvars
-import heapq
 import selectors
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 if TYPE_CHECKING:
@@ -14,9 +11,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-LONG_S = 6.0
-"""Longer than anybody waits who only looks whether there is something."""
 
 _TICK_S = 1e-6
 
@@ -79,8 +73,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._silent = _Selector()
-        self._long: list[tuple[float, int, asyncio.TimerHandle]] = []
-        self._numbers = count()
         super().__init__(self._silent)
 
     def time(self) -> float:
@@ -103,29 +95,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._silent.quiet = self.create_future()
         return await self._silent.quiet
 
-    def call_at(
-        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
-        """Also note what is a long time away: who only looks now and then whether there is something does not wait so long."""
-        handle = super().call_at(when, callback, *args, context=context)
-        if when - self.time() > LONG_S:
-            heapq.heappush(self._long, (when, next(self._numbers), handle))
-        return handle
-
     async def advance(self) -> None:
         """Let time pass until the next timer is due, and what it sets off has happened as far as it can."""
         wait_s = await self.quiet()
         if wait_s is not None:
             await asyncio.sleep(wait_s)
-
-    async def leap(self, seconds: float) -> None:
-        """Let so much time pass at once, but not past a timer that was set a long time ahead: what is due before is late.
-
-        For when nothing has happened for long: those who look every other second would look a hundred thousand times a day.
-        """
-        await self.quiet()
-        while self._long and (self._long[0][2].cancelled() or self._long[0][0] <= self.time()):
-            heapq.heappop(self._long)
-        target = self.time() + seconds
-        self._silent.now_s = min(target, self._long[0][0]) if self._long else target
-        await self.quiet()

@@ -1,6 +1,7 @@
 """World: a whole deployment in one thread: bus, agents, coordinator, on virtual time. Histories are played in it, in turn."""
 
 import asyncio
+import math
 import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -39,8 +40,8 @@ PARKED_AFTER_S = 5.0
 MOST_PARKED = 50
 """How often somebody asks again for what failed for good: its reason is gone, so it should not fail any more."""
 
-IDLE_S = 300.0
-"""When nothing has happened for so long, time goes by faster and faster: somebody may be waited for, for days."""
+LOOK_S = 0.5
+"""When nothing happens for so long, everybody who waits looks once whether there is something: there a lane may be lost."""
 
 Stuck = UndoFailed | Settled
 
@@ -89,7 +90,9 @@ class World:
         self.worn_out = False
         """Whether no further history should be played in it: something of the last is left."""
 
-        self._surroundings = Surroundings(deployment=DEPLOYMENT, limits=_LIMITS, trace=trace, clock=clock, chance=lambda: 0.5)
+        self._surroundings = Surroundings(
+            deployment=DEPLOYMENT, limits=_LIMITS, trace=trace, clock=clock, chance=lambda: 0.5, look_s=math.inf
+        )
         self._agents = {agent.name: watched(agent, lambda: self.calls) for agent in verification.agents}
         self._next = {agent.name: watched(agent, lambda: self.calls) for agent in verification.next_versions}
         self._stops: dict[str, asyncio.Event] = {}
@@ -182,42 +185,44 @@ class World:
 
     async def _to_the_end(self, sagas: dict[str, Event], parked: list[Stuck]) -> str | None:
         """Let everything happen that can; then what was held back; then let time pass. Why it did not end, if so."""
-        began_s = last_s = self.loop.time()
-        count = -1
+        began_s = self.loop.time()
+        looked: object = None
+        judged = -1
         while True:
-            await self.loop.quiet()
+            wait_s = await self.loop.quiet() or 0.0
             died = self._failures()
             if died:
                 self.worn_out = True
                 return died
             if await self._answer(sagas) or self.bus.release() or self.calls.wake_zombies():
                 continue
-            written = self.bus.arrivals
-            if written != count:
-                count, last_s = written, self.loop.time()
             ended = self._ended(sagas)
             if self._too_late and (ended or self.loop.time() - began_s > self.verification.patience_s):
                 await self.bus.publish([self._too_late.pop()])
                 continue
             if ended and not any(call.how == "under way" for call in self.calls.made) and not any(self.bus.unsettled()):
                 return None
-            if self.loop.time() - last_s > PARKED_AFTER_S and not ended:
+            if self.loop.time() - began_s > 2 * self.verification.patience_s:
+                self.worn_out = True
+                return self._why(ended=ended)
+            if wait_s > LOOK_S and looked != (looked := self._moment()):
+                self.bus.look()
+                continue
+            if wait_s > PARKED_AFTER_S and not ended and judged != self.bus.arrivals:
+                judged = self.bus.arrivals
                 failed = self._park(sagas, parked)
                 if len(parked) > MOST_PARKED:
                     self.worn_out = True
                     return f"{parked[-1].step} failed for good, and again however often it was asked for"
                 if failed:
-                    last_s = self.loop.time()
+                    await asyncio.sleep(PARKED_AFTER_S)
                     await self._retry(failed)
                     continue
-            if self.loop.time() - began_s > 2 * self.verification.patience_s:
-                self.worn_out = True
-                return self._why(ended=ended)
-            idle_s = self.loop.time() - last_s
-            if idle_s > IDLE_S:
-                await self.loop.leap(idle_s - IDLE_S + 1)
-            else:
-                await self.loop.advance()
+            await self.loop.advance()
+
+    def _moment(self) -> object:
+        """As long as it is the same, nothing has happened."""
+        return self.bus.arrivals, self.calls.places, [*self.bus.readers()]
 
     async def _answer(self, sagas: Mapping[str, Event]) -> bool:
         """Somebody outside is asked, and answers; whether anybody was."""

@@ -157,7 +157,10 @@ class MemoryLane:
         self._next: dict[str, int] = {}
         self._held: dict[str, int] = {}
         self._paused: set[str] = set()
+        self._fresh: set[str] = set()
+        self._ahead: set[str] = set()
         self._lost = False
+        self._looks = False
         self._committing = False
         self._bell = Bell()
         self._name = f"{group.name}/{row.partition}"
@@ -213,10 +216,19 @@ class MemoryLane:
             self._committed = {**self._committed, topic: start}
             self._positions[topic] = start
             self._next[topic] = log.index(start)
+        self._fresh.update(topics)
         self._bell.ring()
 
-    def wake(self) -> None:
-        """Something was published to this partition."""
+    def wake(self, topics: Set[str]) -> None:
+        """Something was published to these topics in this partition."""
+        fresh = [topic for topic in topics if topic in self._logs]
+        if fresh:
+            self._fresh.update(fresh)
+            self._bell.ring()
+
+    def look(self) -> None:
+        """Whoever waits for records gets none, as if the time was up."""
+        self._looks = self._bell.awaited
         self._bell.ring()
 
     def lose(self) -> None:
@@ -240,6 +252,9 @@ class MemoryLane:
             records, held_back = self._take(maximum)
             if records:
                 return records
+            if self._looks:
+                self._looks = False
+                return ()
             remaining = deadline - loop.time()
             if held_back or remaining <= 0:
                 await asyncio.sleep(0)
@@ -286,6 +301,8 @@ class MemoryLane:
 
     def release(self) -> bool:
         """Hand out what is held back until now; whether there was anything."""
+        if not self._held:
+            return False
         held = [topic for topic, receives in self._held.items() if receives == UNTIL_RELEASED]
         for topic in held:
             self._held[topic] = 0
@@ -319,8 +336,11 @@ class MemoryLane:
         """The next records, and whether there are some that a fault holds back."""
         ready: list[tuple[Log, str]] = []
         held_back = False
-        for topic, log in self._logs.items():
-            if self._next[topic] < len(log.records) and topic not in self._paused:
+        for topic in self._in_order(self._fresh):
+            log = self._logs[topic]
+            if self._next[topic] == len(log.records):
+                self._fresh.discard(topic)
+            elif topic not in self._paused:
                 if self._is_held(topic):
                     held_back = held_back or self._held[topic] != UNTIL_RELEASED
                 else:
@@ -332,10 +352,15 @@ class MemoryLane:
             record = log.records[self._next[topic]]
             self._next[topic] += 1
             self._positions[topic] = max(self._positions[topic], record.offset + 1)
+            self._ahead.add(topic)
             records.append(record)
             if self._next[topic] == len(log.records):
                 del ready[place]
         return records, held_back
+
+    def _in_order(self, topics: Set[str]) -> Collection[str]:
+        """These topics, as the lane reads them: faults are drawn in the same order in every run."""
+        return [topic for topic in self._logs if topic in topics] if topics else ()
 
     def _choose(self, ready: Sequence[tuple[Log, str]]) -> int:
         if len(ready) == 1:
@@ -366,8 +391,11 @@ class MemoryLane:
 
     def _wind_back(self) -> None:
         if self._group.faults:
-            for topic, log in self._logs.items():
-                floor = log.index(self._committed[topic])
+            for topic in self._in_order(self._ahead):
+                floor = self._logs[topic].index(self._committed[topic])
                 if self._next[topic] > floor:
                     back = self._group.faults.rewind(self._name, topic)
                     self._next[topic] = max(floor, self._next[topic] - back)
+                    self._fresh.add(topic)
+                else:
+                    self._ahead.discard(topic)

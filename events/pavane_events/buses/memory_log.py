@@ -1,7 +1,7 @@
 """What lies in memory: topics with their partitions, and the keyed state of lanes."""
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -12,7 +12,7 @@ from pavane_events.record import Message, Record
 Placed = tuple[Message, int]
 """A message that passed every check, and its partition."""
 
-Written = Mapping[int, Collection[str]]
+Written = Mapping[int, Set[str]]
 """By partition, the topics that were written."""
 
 

@@ -1,6 +1,7 @@
 """Waiting for something to happen within one event loop, without a task or a lock per wait."""
 
 import asyncio
+import math
 
 
 class Bell:
@@ -11,6 +12,11 @@ class Bell:
     def __init__(self) -> None:
         self._waiters: list[asyncio.Future[None]] = []
 
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._waiters)
+
     def ring(self) -> None:
         """Wake every waiter. Costs next to nothing where nobody waits."""
         if self._waiters:
@@ -19,11 +25,14 @@ class Bell:
                 _wake(waiter)
 
     async def wait(self, timeout_s: float | None = None) -> None:
-        """Return at the next ring, or when the time is up; the caller looks which. Cancelling is safe."""
+        """Return at the next ring, or when the time is up; the caller looks which. Cancelling is safe.
+
+        Without a time, or with an infinite one, it is the ring alone, and no timer is set.
+        """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.append(waiter)
-        timer = None if timeout_s is None else loop.call_later(timeout_s, _wake, waiter)
+        timer = None if timeout_s is None or timeout_s == math.inf else loop.call_later(timeout_s, _wake, waiter)
         try:
             await waiter
         finally:
