@@ -65,7 +65,8 @@ def lines_of_a_run(folder: Path, *, traced: bool) -> Sequence[Mapping[str, objec
     try:
         wait_for("ready:", log)
         published = [*pavane, "publish", "l.intake", "--data", '{"question": "why"}']
-        subprocess.run(published, cwd=TESTS, env=variables, capture_output=True, timeout=PATIENCE_S, check=True)
+        begins = {**variables, "PAVANE_TRACE": "true"}
+        subprocess.run(published, cwd=TESTS, env=begins, capture_output=True, timeout=PATIENCE_S, check=True)
         wait_for("is parked", log)
     finally:
         running.send_signal(signal.SIGTERM)
