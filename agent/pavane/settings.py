@@ -5,11 +5,12 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from pavane.kafka_settings import KafkaSettings
 from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing.edges import edges_of
 from pavane_tracing.options import TracingOptions
 
 _PREFIX = "PAVANE_"
@@ -39,6 +40,10 @@ class Settings(KafkaSettings):
         default="lean",
         description="lean, or sdk: OpenTelemetry's stock SDK makes our own spans, too, at several times the cost",
     )
+    trace_edges: str = Field(
+        default="",
+        description="where a trace goes on and where a new, linked one begins: EDGE=continue or EDGE=new_linked, with commas",
+    )
     trace_spool: str | None = Field(
         default=None,
         min_length=1,
@@ -59,10 +64,17 @@ class Settings(KafkaSettings):
         default="warning", description="the least severe lines to be logged"
     )
 
+    @field_validator("trace_edges")
+    @classmethod
+    def _are_edges(cls, text: str) -> str:
+        edges_of(text)
+        return text
+
     def tracing_options(self) -> TracingOptions:
         """How this process traces."""
         spool = Path(self.trace_spool) if self.trace_spool is not None else None
-        return TracingOptions(tracer=self.tracer, spool=spool, spool_bytes=self.trace_spool_mb * 1024 * 1024)
+        spool_bytes = self.trace_spool_mb * 1024 * 1024
+        return TracingOptions(tracer=self.tracer, spool=spool, spool_bytes=spool_bytes, new_linked=edges_of(self.trace_edges))
 
 
 def load_settings(**overrides: object) -> Settings:

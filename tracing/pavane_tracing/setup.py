@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.conventions import OPT_IN, Naming, naming_for
+from pavane_tracing.edges import Edge
 from pavane_tracing.genai import CAPTURE, captures_content
 from pavane_tracing.lean_work import LeanTracing
 from pavane_tracing.losses import Losses
@@ -60,8 +61,9 @@ def make_tracing(
     exporting = _is_exporting(environ)
     if not (exporting or keep):
         return Tracing.off()
-    words = _Words(system, baggage, naming_for(environ.get(OPT_IN, "")), captures_content(environ.get(CAPTURE, "")))
     chosen = options or TracingOptions()
+    naming, content = naming_for(environ.get(OPT_IN, "")), captures_content(environ.get(CAPTURE, ""))
+    words = _Words(system, baggage, naming, content, chosen.new_linked)
     sampler = sampler_of(environ) if chosen.tracer == "lean" else None
     if sampler is None or (exporting and _protocol(environ, _TRACES_PROTOCOL) == "grpc"):
         return _with_sdk(service, words, exporting=exporting)
@@ -69,12 +71,13 @@ def make_tracing(
 
 
 class _Words(NamedTuple):
-    """What spans say, and under which names."""
+    """What spans say, under which names, and where their traces end."""
 
     system: str
     baggage: Collection[str]
     naming: Naming
     content: bool
+    new_linked: Collection[Edge]
 
 
 def _lean(service: str, words: _Words, options: TracingOptions, sampler: SagaSampler, *, exporting: bool) -> Tracing:
