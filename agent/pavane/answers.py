@@ -87,6 +87,8 @@ class Answers:
         name = step.wire_name
         owes_undo = step.owes_undo
         parts = len(events)
+        if parts > 1:
+            work.split(parts)
         messages: list[Message] = []
         together = inputs.size if owes_undo else 0
         for part, event in enumerate(events, 1):
@@ -155,12 +157,22 @@ class Answers:
     def fact(self, fact: Fact, saga: str, work: Work) -> Message:
         """A fact on the topic of facts."""
         envelope = fact_envelope(fact, saga=saga, source=self._source, time_s=self._kit.clock())
-        trace = work.send("pavane.facts", envelope.id, envelope.type, saga=saga, size=len(envelope.data))
+        trace = work.send("pavane.facts", envelope.id, envelope.type, saga=saga, size=len(envelope.data), edge="answer")
         return fact_message(envelope, trace)
 
-    def dead(self, record: Record, step: str, code: str, *, attempt: int = 0, problems: Sequence[Problem] = ()) -> Message:
-        """A record for the agent's dead letters."""
-        reason = Reason(code=code, step=step, attempt=attempt, version=self._version, problems=tuple(problems))
+    def dead(
+        self,
+        record: Record,
+        step: str,
+        code: str,
+        *,
+        attempt: int = 0,
+        problems: Sequence[Problem] = (),
+        work: Work | None = None,
+    ) -> Message:
+        """A record for the agent's dead letters, with the span that gave it up: a redrive is linked to it."""
+        given_up = work.trace.traceparent if work is not None else None
+        reason = Reason(code, step, attempt, self._version, tuple(problems), given_up)
         return dead_letter(record, self._kit.plan.agent.name, reason)
 
     def with_spans(self, done: Done, work: Work, saga: str | None, partition: int) -> Done:

@@ -126,7 +126,7 @@ class Calls:
                     retry=unit.retry,
                 )
             )
-        messages.append(self._answers.dead(unit.record, step.wire_name, code, problems=problems))
+        messages.append(self._answers.dead(unit.record, step.wire_name, code, problems=problems, work=work))
         return self.finished(unit, work, Done(messages))
 
     def given_up(self, unit: Unit, waiting: Waiting, failure: Failure, changes: Changes | None = None) -> Done:
@@ -140,20 +140,20 @@ class Calls:
         return self._delayed(unit, inputs, Delay(unit.attempts, pause_s, "order.behind"), self.begin(unit), {})
 
     def begin(self, unit: Unit, inputs: Inputs | None = None) -> Work:
-        """Begin a unit's span. A delayed one's is the root of a new trace, linked to its input and its last attempt."""
-        record = unit.record
+        """Begin a unit's span: child of its input's sender, or (a delayed one's) of what its last attempt has stamped."""
+        record, way = unit.record, unit.came_from
         others: tuple[Trace, ...] = ()
         if inputs is not None and len(inputs.envelopes) > 1:
             others = tuple(each.trace for each in inputs.envelopes.values() if each is not unit.envelope)
         return self._kit.tracing.process(
-            unit.envelope,
+            way.envelope,
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
             group=self._kit.plan.agent.name,
             step=unit.step.wire_name,
-            links=(*others, *unit.came_from),
-            root=unit.delayed is not None,
+            links=(*others, *way.links),
+            root=way.begins,
         )
 
     def finished(self, unit: Unit, work: Work, done: Done) -> Done:
@@ -182,15 +182,16 @@ class Calls:
             )
         if failure.dead:
             problem = Problem("", failure.code, failure.reason)
-            messages.append(
-                self._answers.dead(unit.record, step.wire_name, failure.code, attempt=failure.attempt, problems=[problem])
+            dead = self._answers.dead(
+                unit.record, step.wire_name, failure.code, attempt=failure.attempt, problems=[problem], work=work
             )
+            messages.append(dead)
         return self.finished(unit, work, Done(messages, changes))
 
     def _delayed(self, unit: Unit, inputs: Inputs, delay: Delay, work: Work, changes: Changes) -> Done:
         """To a delay tier, and into the index: one commit with the settlement of the input, or of where it waited last."""
         step = unit.step.wire_name
-        message = to_tier(unit.record, self._kit.plan.agent.name, step, delay, work.trace)
+        message = to_tier(unit.record, self._kit.plan.agent.name, step, delay, work.carry("delayed_retry"))
         work.event("delayed", {"attempts": delay.attempts, "pause_s": delay.pause_s, MESSAGING.destination: message.topic})
         place = unit.place
         if place is not None:

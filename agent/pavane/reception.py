@@ -107,7 +107,8 @@ class Reception:
                 self.answers.settled(waiting.step, envelope.saga, waiting.causes, work, how="failed", code=code, reason=reason)
             )
         problems = [Problem("", code, reason)]
-        messages.append(self.answers.dead(delayed.original, delayed.step, code, attempt=delayed.attempts, problems=problems))
+        dead = self.answers.dead(delayed.original, delayed.step, code, attempt=delayed.attempts, problems=problems, work=work)
+        messages.append(dead)
         work.end()
         done = Done(messages, {place: None} if place is not None else {})
         return self.answers.with_spans(done, work, envelope.saga, delayed.original.partition)
@@ -197,14 +198,15 @@ class Reception:
                     let_go[step] = {name: held.id for name, held in arms.items()}
         changes[tombstone_key(saga)] = encode_tombstone(let_go)
         work = self._begin(record, envelope)
+        waiting = [each for each in self.index.of_saga(saga) if self._is_let_go(*each, running)]
+        work.split(len(let_go) + len(waiting))
         messages: list[Message] = [
             self.answers.settled(step, saga, list(arms.values()), work, how="skipped", began=False, code="saga.ended")
             for step, arms in let_go.items()
         ]
-        for place, waiting in self.index.of_saga(saga):
-            if not self._is_observer(waiting.step) and (running is None or place != _place_of(running)):
-                changes[place] = None
-                messages.append(self._given_up(waiting, saga, work))
+        for place, each in waiting:
+            changes[place] = None
+            messages.append(self._given_up(each, saga, work))
         work.end()
         done = self.answers.with_spans(Done(messages, changes), work, saga, record.partition)
         self.commits.settle(record, CONTROL_UNIT, done)
@@ -213,6 +215,10 @@ class Reception:
         """A step was called, and waits to be tried again: it fails, so that whatever it did is undone."""
         code, reason = ENDED_WAITING.code, ENDED_WAITING.reason
         return self.answers.settled(waiting.step, saga, waiting.causes, work, how="failed", code=code, reason=reason)
+
+    def _is_let_go(self, place: bytes, waiting: Waiting, running: Unit | UndoUnit | None) -> bool:
+        """Whether what waits for its next attempt is given up at the end of its saga: all but what is just being tried."""
+        return not self._is_observer(waiting.step) and (running is None or place != _place_of(running))
 
     def _is_observer(self, name: str) -> bool:
         """Whether that step is outside the saga's bookkeeping: then its arms are, too, and wait on."""

@@ -5,11 +5,12 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from pavane.kafka_settings import KafkaSettings
 from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing.edges import edges_of
 from pavane_tracing.options import TracingOptions
 
 _PREFIX = "PAVANE_"
@@ -42,6 +43,10 @@ class Settings(KafkaSettings):
     trace_keep: Literal["sampled", "failed"] = Field(
         default="sampled", description="failed: a saga that a sampler left out is exported after all where it fails"
     )
+    trace_edges: str = Field(
+        default="",
+        description="where a trace goes on and where a new, linked one begins: EDGE=continue or EDGE=new_linked, with commas",
+    )
     trace_spool: str | None = Field(
         default=None,
         min_length=1,
@@ -62,6 +67,12 @@ class Settings(KafkaSettings):
         default="warning", description="the least severe lines to be logged"
     )
 
+    @field_validator("trace_edges")
+    @classmethod
+    def _are_edges(cls, text: str) -> str:
+        edges_of(text)
+        return text
+
     def tracing_options(self) -> TracingOptions:
         """How this process traces."""
         spool = Path(self.trace_spool) if self.trace_spool is not None else None
@@ -70,6 +81,7 @@ class Settings(KafkaSettings):
             unsampled="held" if self.trace_keep == "failed" else "dropped",
             spool=spool,
             spool_bytes=self.trace_spool_mb * 1024 * 1024,
+            new_linked=edges_of(self.trace_edges),
         )
 
 

@@ -33,16 +33,16 @@ class Undoer:
 
     async def undo(self, unit: UndoUnit) -> Done:
         """Undo one step, or send it to a delay tier to be tried again. Raises :class:`Abandoned` where the lane stops."""
-        record, request = unit.record, unit.request
+        record, request, way = unit.record, unit.request, unit.came_from
         work = self._kit.tracing.process(
-            unit.envelope,
+            way.envelope,
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
             group=self._kit.plan.agent.name,
             step=request.step,
-            links=(*(each.trace for each in request.outputs), *unit.came_from),
-            root=unit.delayed is not None,
+            links=(*(each.trace for each in request.outputs or request.inputs), *way.links),
+            root=way.begins,
             undo=True,
         )
         work.attach()
@@ -88,7 +88,7 @@ class Undoer:
         )
 
     def _delayed(self, unit: UndoUnit, delay: Delay, work: Work) -> Done:
-        message = to_tier(unit.record, self._kit.plan.agent.name, UNDO_UNIT, delay, work.trace)
+        message = to_tier(unit.record, self._kit.plan.agent.name, UNDO_UNIT, delay, work.carry("delayed_retry"))
         work.end()
         return self._answers.with_spans(Done([message]), work, unit.envelope.saga, unit.record.partition)
 
@@ -104,7 +104,9 @@ class Undoer:
             problem = Problem("", failure.code, failure.reason)
             messages = [
                 self._answers.fact(fact, saga, work),
-                self._answers.dead(unit.record, request.step, failure.code, attempt=failure.attempt, problems=[problem]),
+                self._answers.dead(
+                    unit.record, request.step, failure.code, attempt=failure.attempt, problems=[problem], work=work
+                ),
             ]
         work.end()
         return self._answers.with_spans(Done(messages), work, saga, unit.record.partition)

@@ -12,6 +12,19 @@ from pavane.waiting import place_of
 from pavane_events.envelope import Envelope, Trace
 from pavane_events.record import Message, Record
 from pavane_saga.wire import GrantRead, UndoRequest
+from pavane_tracing.propagation import is_continued
+
+
+class Way(NamedTuple):
+    """By which way a span was come to: the event under the trace that it is a child of, what else it is linked to.
+
+    ``begins``: it is the root of a new trace, linked to the event's, too.
+    """
+
+    envelope: Envelope
+    links: tuple[Trace, ...] = ()
+    begins: bool = False
+
 
 Interruption = Literal["ended", "stopping"]
 
@@ -43,9 +56,14 @@ class Pausing:
         return 0 if self.delayed is None else self.delayed.attempts
 
     @property
-    def came_from(self) -> tuple[Trace, ...]:
-        """What a delayed attempt's span, the root of a trace of its own, is linked to beside its input: the attempt before."""
-        return () if self.delayed is None else (self.delayed.trace,)
+    def came_from(self) -> "Way":
+        """What its span goes on from. A delayed attempt's: as the one before it stamped; one without a stamp is older."""
+        delayed = self.delayed
+        if delayed is None:
+            return Way(self.envelope)
+        if is_continued(delayed.trace):
+            return Way(self.envelope.with_trace(delayed.trace), (self.envelope.trace,))
+        return Way(self.envelope, (delayed.trace,), begins=True)
 
     def interrupt(self, why: Interruption) -> None:
         """End a pause, now or as soon as one begins."""

@@ -22,13 +22,17 @@ def dead_letters_topic(agent: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a record was given up: a stable code, who gave it up after how many attempts, and every problem found."""
+    """Why a record was given up: a stable code, who gave it up after how many attempts, and every problem found.
+
+    ``traceparent``: of the span that gave it up, where there was one.
+    """
 
     code: str
     step: str
     attempt: int = 0
     version: str = ""
     problems: tuple[Problem, ...] = ()
+    traceparent: str | None = None
 
 
 def dead_letter(record: Record, agent: str, reason: Reason) -> Message:
@@ -47,6 +51,7 @@ def dead_letter(record: Record, agent: str, reason: Reason) -> Message:
         "error_attempt": str(reason.attempt),
         "error_version": reason.version,
         "error_problems": json.dumps(problems, ensure_ascii=False),
+        **({"error_traceparent": reason.traceparent} if reason.traceparent is not None else {}),
         "source_topic": record.topic,
         "source_partition": str(record.partition),
         "source_offset": str(record.offset),

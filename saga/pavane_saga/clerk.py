@@ -1,7 +1,7 @@
 """The clerk: writes the engine's commands as messages, under the trace of the event that led to them."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -27,10 +27,14 @@ from pavane_saga.wire import (
     under,
 )
 from pavane_tracing.conventions import SAGA_VERDICT
+from pavane_tracing.edges import Edge
 from pavane_tracing.metrics import count_ended, count_parked
 from pavane_tracing.work import Work
 
 log = logging.getLogger("pavane.coordinator")
+
+_TOLD_SPANS = 32
+"""Of a trace's budget, what is kept for what is told beside a command: that it was granted, which locks are free."""
 
 Verdict = Literal["completed", "compensated", "abandoned"]
 
@@ -48,8 +52,9 @@ class Clerk:
         self.verdict: Verdict | None = None
         self.stated: list[Fact] = []
 
-    def write(self, commands: Iterable[Command]) -> list[Message]:
-        """The messages that the commands become, in their order."""
+    def write(self, commands: Sequence[Command], *, beside: int = 0) -> list[Message]:
+        """The messages that the commands become, in their order. ``beside``: so many more are sent under the same work."""
+        self._share_out(commands, beside)
         messages: list[Message] = []
         for command in commands:
             if isinstance(command, Halt):
@@ -76,9 +81,16 @@ class Clerk:
                 messages.extend(self._end(command))
         return messages
 
+    def _share_out(self, commands: Sequence[Command], beside: int) -> None:
+        """What is left of the trace goes to the commands alike; what is only told beside them leads to little."""
+        spoken = [each for each in commands if not isinstance(each, Park)]
+        told = beside + sum(isinstance(each, Grant | End) for each in spoken)
+        if len(spoken) > 1 or told:
+            self._work.split(len(spoken), _TOLD_SPANS * told)
+
     def _tell_agents(self, *, failed: bool, code: str, reason: str) -> Message:
         envelope = end_envelope(self._id, failed=failed, code=code, reason=reason, time_s=self._now_s)
-        return self._sent(envelope, ENDS)
+        return self._sent(envelope, ENDS, "end")
 
     def _undo(self, command: Undo) -> Message:
         corrected = self._corrected(command)
@@ -91,7 +103,7 @@ class Clerk:
             outcome=command.outcome,
             retry=command.retry,
         )
-        message = self._sent(order.envelope(self._now_s), commands_topic(command.step.partition("/")[0]))
+        message = self._sent(order.envelope(self._now_s), commands_topic(command.step.partition("/")[0]), "undo")
         if message.size() <= MAX_RECORD_BYTES:
             return message
         reason = f"its inputs and outputs take {message.size()} bytes: no command carries them"
@@ -102,7 +114,7 @@ class Clerk:
         self.stated.append(granted)
         inputs = self._events(command.causes, self._corrected(command))
         order = GrantCommand(self._id, command.step, command.causes, inputs, command.retry)
-        message = self._sent(order.envelope(self._now_s), commands_topic(command.step.partition("/")[0]))
+        message = self._sent(order.envelope(self._now_s), commands_topic(command.step.partition("/")[0]), "grant")
         if message.size() > MAX_RECORD_BYTES:
             reason = f"its inputs take {message.size()} bytes: no command carries them"
             message = self._fact(
@@ -119,7 +131,7 @@ class Clerk:
         return dict(decided.corrected) if decided is not None else {}
 
     def _fact(self, fact: Fact) -> Message:
-        return self._sent(fact_envelope(fact, saga=self._id, source=f"/{COORDINATOR}", time_s=self._now_s), FACTS)
+        return self._sent(fact_envelope(fact, saga=self._id, source=f"/{COORDINATOR}", time_s=self._now_s), FACTS, "answer")
 
     def _events(self, ids: Iterable[str], corrected: Mapping[str, str]) -> tuple[bytes, ...]:
         """Events in structured mode, as they were read, or with the data that an operator gave for their type."""
@@ -145,7 +157,7 @@ class Clerk:
             dataschema=SagaEnded.dataschema(),
             saga=self._id,
         )
-        messages = [self._sent(envelope, SagaEnded.event_type)]
+        messages = [self._sent(envelope, SagaEnded.event_type, "event")]
         locks = sorted({request.lock for request in self._history.requests.values()})
         messages += [self._order(LockOrder("release", lock, self._id)) for lock in locks]
         if command.let_go:
@@ -153,6 +165,6 @@ class Clerk:
             messages.append(self._tell_agents(failed=False, code=f"saga.{command.verdict}", reason=reason))
         return messages
 
-    def _sent(self, envelope: Envelope, topic: str) -> Message:
-        trace = self._work.send(topic, envelope.id, envelope.type, saga=self._id, size=len(envelope.data))
+    def _sent(self, envelope: Envelope, topic: str, edge: Edge) -> Message:
+        trace = self._work.send(topic, envelope.id, envelope.type, saga=self._id, size=len(envelope.data), edge=edge)
         return under(envelope, trace).to_message(topic)

@@ -187,7 +187,8 @@ class Desk:
                 known = set(due(before[dossier.name], dossier.history))
                 commands = tuple(each for each in due(self._plans[dossier.name], dossier.history) if each not in known)
                 if commands:
-                    self._issue(dossier, commands, news, root=True)
+                    declared = replace(news, envelope=news.envelope.with_trace(_began_under(dossier.history)))
+                    self._issue(dossier, commands, declared, root="declaration" in self._tracing.new_linked)
 
     def _learn(self) -> None:
         self._plans = {
@@ -237,7 +238,7 @@ class Desk:
         name = self._starts[event.type].name if not admission.is_answer else ""
         work = self._process(admission.origin, record, saga_id, name)
         if not is_here:
-            trace = work.send(ADMISSIONS, event.id, event.type, size=len(event.data))
+            trace = work.send(ADMISSIONS, event.id, event.type, size=len(event.data), edge="admission")
             self._batch.outputs.append(event.with_trace(trace).to_message(ADMISSIONS))
         elif before:
             work.event("admitted before")
@@ -302,7 +303,7 @@ class Desk:
             if saga != order.saga:  # it goes on in its own trace, where it asked
                 trace = Trace(self._locks.trace_of(order.key, saga), None, None)
             else:
-                trace = work.send(FACTS, stated.id, stated.type, saga=saga, size=len(stated.data))
+                trace = work.send(FACTS, stated.id, stated.type, saga=saga, size=len(stated.data), edge="answer")
             self._batch.outputs.append(fact_message(stated, trace))
         self._close(work, order.saga)
 
@@ -336,6 +337,7 @@ class Desk:
         if not orders:
             return
         work = self._process(news.envelope, news.record, saga, "")
+        work.split(len(orders))
         self._batch.outputs.extend(order_message(order, work, self._clock()) for order in orders)
         self._close(work, saga)
 
@@ -359,10 +361,8 @@ class Desk:
             self._let_fire(dossier, self._fired(dossier))
 
     def _let_fire(self, dossier: Dossier, fact: Fired) -> None:
-        start = next((each for each in dossier.history.events.values() if not each.causes), None)
         envelope = fact_envelope(fact, saga=dossier.saga, source=f"/{COORDINATOR}", time_s=self._clock())
-        if start is not None:
-            envelope = envelope.with_trace(parse_structured(start.event).trace)
+        envelope = envelope.with_trace(_began_under(dossier.history))
         record = Record(FACTS, self._lane.partition, 0, dossier.saga.encode(), None, (), 0)
         base = dossier.history
         if dossier.name is None:
@@ -471,7 +471,7 @@ class Desk:
         if not commands and not unheard and not timer:
             return
         last = (unheard or news)[-1] if not commands else news[-1]
-        self._issue(dossier, commands, last, root=timer)
+        self._issue(dossier, commands, last, root=timer and "timer" in self._tracing.new_linked)
 
     def _issue(self, dossier: Dossier, commands: Sequence[Command], last: News, *, root: bool = False) -> None:
         """Write commands, under the trace of the news that led to them; ``root``: under a new one, linked to it."""
@@ -481,10 +481,12 @@ class Desk:
         work = self._process(last.envelope, last.record, dossier.saga, name, root=root)
         started_s = dossier.started_ms / 1000
         clerk = Clerk(self._sagas[name], dossier.saga, dossier.history, work, self._clock(), started_s)
-        if isinstance(last.fact, Fired):
-            trace = work.send(FACTS, last.envelope.id, last.envelope.type, saga=dossier.saga)
+        fired = isinstance(last.fact, Fired)
+        written = clerk.write(commands, beside=int(fired))
+        if fired:
+            trace = work.send(FACTS, last.envelope.id, last.envelope.type, saga=dossier.saga, edge="answer")
             self._batch.outputs.append(fact_message(last.envelope, trace))
-        self._batch.outputs.extend(clerk.write(commands))
+        self._batch.outputs.extend(written)
         if clerk.stated:
             self._dossiers.add(dossier, clerk.stated)
             dossier.history = dossier.history.with_facts(clerk.stated)
@@ -525,3 +527,9 @@ class Desk:
         spans = work.spans
         if spans:
             self._batch.outputs.append(encode(spans, saga, partition=self._lane.partition))
+
+
+def _began_under(history: History) -> Trace:
+    """The trace of a saga's start event; where that never came, of some event of it: what nobody sent is linked to it."""
+    events = sorted(history.events.values(), key=lambda each: bool(each.causes))
+    return parse_structured(events[0].event).trace if events else NO_TRACE

@@ -48,7 +48,7 @@ class LockOrder:
 def order_message(order: LockOrder, work: Work, time_s: float) -> Message:
     """The order for the key's lane, under the trace of that work."""
     envelope = order.envelope(time_s)
-    trace = work.send(LOCKS, envelope.id, envelope.type, size=len(envelope.data))
+    trace = work.send(LOCKS, envelope.id, envelope.type, size=len(envelope.data), edge="lock")
     return under(envelope, trace).to_message(LOCKS, key=order.key)
 
 

@@ -14,7 +14,7 @@ from pavane_saga.wire import COORDINATOR, GRANT, GrantCommand, commands_topic, r
 class Redrive:
     """A dead letter that may be tried again: by its agent, or (``step`` is empty) by the intake that refused it.
 
-    ``event``: what it carries, where it is one; ``trace``: under which trace it came.
+    ``event``: what it carries, where it is one; ``traces``: the span that gave it up, where it says so, and who sent it.
     """
 
     letter: str
@@ -24,7 +24,7 @@ class Redrive:
     saga: str | None
     event: Envelope | None
     record: Record
-    trace: Trace
+    traces: tuple[Trace, ...]
 
     def message(self, number: int, trace: Trace, time_s: float) -> Message:
         """What is published, under that trace: to the intake as it came, to the agent as a command with the event."""
@@ -53,11 +53,12 @@ def redrive_of(letter: Record, agent: str, directory: Directory, untouched: Reco
     record = untouched or _untouched(letter)
     source, step = reason.get("source_topic", ""), reason.get("error_step", "")
     headers = {name.lower(): value.decode(errors="replace") for name, value in record.headers}
-    trace = carried_trace(headers)
+    given_up = reason.get("error_traceparent")
+    traces = (*((Trace(given_up),) if given_up is not None else ()), carried_trace(headers))
     if agent == COORDINATOR:
         if source not in {saga.intake for saga in directory.sagas.values()}:
             raise _refused(place, "redrive.inside", f"it came from {source}, where nothing from outside may be published")
-        return Redrive(place, "", source, letter.partition, None, None, record, trace)
+        return Redrive(place, "", source, letter.partition, None, None, record, traces)
     event = _event(record, place)
     known = {each.name: each for each in directory.steps()}
     if step not in known:
@@ -69,7 +70,7 @@ def redrive_of(letter: Record, agent: str, directory: Directory, untouched: Reco
             " pavane sagas retry; else start it anew"
         )
         raise _refused(place, "redrive.decided", message)
-    return Redrive(place, step, commands_topic(agent), letter.partition, event.saga, event, record, trace)
+    return Redrive(place, step, commands_topic(agent), letter.partition, event.saga, event, record, traces)
 
 
 def _untouched(letter: Record) -> Record:

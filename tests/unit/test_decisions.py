@@ -13,6 +13,10 @@ from pavane_events.errors import ConfigurationError
 from pavane_saga.facts import Decided, Fact, UndoFailed, Verb, fact_from_json
 from pavane_saga.operator import consequences, decisions
 from pavane_saga.story import Story, read_story
+from pavane_tracing.continuity import check_continuity
+from pavane_tracing.finding import assert_continuous
+from pavane_tracing.span import SpanRow
+from pavane_tracing.store import all_spans
 from unit import cli_toy
 from unit.cli_shell import Shell
 from unit.test_engine_rules import ASKED, BOOKED, COMPENSATED, PAID, REFUSED, ROOMED, TRIP, Saga, undone
@@ -243,3 +247,20 @@ def test_what_is_not_clear_is_not_decided(pavane: Shell, arguments: tuple[str, .
     said = pavane("sagas", *arguments)
     assert said.code == 2
     assert error in said.err
+
+
+def test_a_decision_is_a_trace_of_its_own_that_is_linked_to_where_its_saga_began(pavane: Shell, url: str) -> None:
+    pavane("sagas", "done", ORDER, "--by-hand", "--why", "cut it open")
+    go_on(url, ended)
+
+    async def kept() -> list[SpanRow]:
+        async with await open_bus(url) as bus:
+            return await all_spans(bus)
+
+    rows = asyncio.run(kept())
+    assert_continuous(check_continuity(rows))
+    (said,) = [row for row in rows if row.service == "operator"]
+    (start,) = [row for row in rows if row.name == f"send {cli_toy.OrderPlaced.event_type}"]
+    assert (said.parent_span_id, [link.span_id for link in said.links]) == (None, [start.span_id])
+    (acted,) = [row for row in rows if row.parent_span_id == said.span_id]
+    assert (acted.service, acted.trace_id) == ("coordinator", said.trace_id)

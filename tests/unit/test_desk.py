@@ -13,7 +13,7 @@ from pavane.plan import plan_of
 from pavane_events.bus import MAX_RECORD_BYTES, Lane, TopicSpec
 from pavane_events.buses.memory import MemoryBus
 from pavane_events.dead_letter import reason_headers
-from pavane_events.envelope import Envelope, parse
+from pavane_events.envelope import Envelope, Trace, parse
 from pavane_events.ids import uuid7
 from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
@@ -50,7 +50,14 @@ def take_back(asked: Asked, done: Answered | Refused | None) -> None: ...
 
 SAGA = Saga("k", starts=Asked, completes=Answered, fails=Refused, intake="k.intake", deadline=timedelta(minutes=5))
 TOPICS = ["k.asked", "k.answered", "k.refused", "k.intake", FACTS, ADMISSIONS]
-OUT = ["clerk.commands", "pavane.ends", SagaEnded.event_type, "pavane.coordinator.dead-letters", "pavane.spans"]
+OUT = [
+    "clerk.commands",
+    "late.commands",
+    "pavane.ends",
+    SagaEnded.event_type,
+    "pavane.coordinator.dead-letters",
+    "pavane.spans",
+]
 MANIFEST = plan_of(agent).manifest
 
 
@@ -478,5 +485,29 @@ def test_events_outside_sagas_are_nobodys_business() -> None:
     async def scenario(office: Office) -> None:
         assert await office.take(Envelope(id="1", source="/x", type="k.asked", data=b"{}").to_message()) == []
         assert list(office.lane.state.scan(b"o/")) == []
+
+    at_the_desk(scenario)
+
+
+def test_what_a_late_declaration_makes_due_is_traced_back_to_where_the_saga_began() -> None:
+    began = Trace("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+
+    async def scenario(office: Office) -> None:
+        saga, late = office.saga_here(), Agent("late")
+
+        @late.step
+        def listen(asked: Asked) -> Answered:
+            return Answered()
+
+        @listen.compensate
+        def unheard(asked: Asked, done: Answered | None) -> None: ...
+
+        manifest = plan_of(late).manifest
+        said = replace(answered(saga), id="late", source="/agents/late", step="late/listen", declaration=manifest.version)
+        await office.take(asked(saga).with_trace(began).to_message(), said.to_message())
+        await office.take(answered(saga, "k.refused").to_message())
+        (undo,) = await office.take(fact_of(manifest.declared(()), None))
+        assert undo.topic == "late.commands"
+        assert parse(office.record(undo)).trace == began
 
     at_the_desk(scenario)

@@ -15,6 +15,10 @@ from pavane_events.envelope import Envelope
 from pavane_events.record import Message
 from pavane_saga.intake import saga_id_of
 from pavane_saga.saga import SagaEnded
+from pavane_tracing.continuity import check_continuity
+from pavane_tracing.finding import assert_continuous
+from pavane_tracing.span import SpanRow
+from pavane_tracing.store import all_spans
 from unit.cli_shell import Shell
 
 ONCE = Retry(attempts=1)
@@ -192,3 +196,35 @@ def test_a_letter_that_is_not_there_is_named(pavane: Shell, deployment: Deployme
     assert "0@99999: there is none" in said.err
     assert pavane("dead-letters", "redrive", "nobody", "0@1", "--why", "so").code == 2
     assert pavane("dead-letters", "redrive", "postman", "0@1").code == 2
+
+
+@pytest.mark.parametrize("policy", ["new_linked", "continue"])
+def test_a_redrive_is_traced_back_to_the_span_that_gave_its_letter_up(
+    pavane: Shell, deployment: Deployment, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    monkeypatch.setenv("PAVANE_TRACE_EDGES", f"redrive={policy}")
+    pavane("dead-letters", "redrive", "postman", *places(pavane, "postman"), "--why", "it is open")
+    found: list[SpanRow] = []
+
+    async def delivered(bus: Bus) -> None:
+        await deployment.post.delivered(2)
+
+        async def all_kept() -> bool:
+            found[:] = await all_spans(bus)
+            return len([row for row in found if row.text("saga.step") == "postman/deliver" and row.kind == "CONSUMER"]) == 2
+
+        await eventually(all_kept)
+
+    deployment.run(delivered)
+    steps = [row for row in found if row.text("saga.step") == "postman/deliver" and row.kind == "CONSUMER"]
+    failed, again = sorted(steps, key=lambda row: row.start_ns)
+    by_id = {row.span_id: row for row in found}
+    sent = by_id[again.parent_span_id or ""]
+    assert (sent.name, sent.service) == ("send postman.commands", "operator")
+    told = {failed.span_id, failed.parent_span_id}
+    if policy == "new_linked":
+        assert (sent.parent_span_id, {link.span_id for link in sent.links}) == (None, told)
+    else:
+        assert (sent.parent_span_id, sent.trace_id) == (failed.span_id, failed.trace_id)
+        assert {link.span_id for link in sent.links} == told - {failed.span_id}
+    assert_continuous(check_continuity(found))

@@ -106,6 +106,7 @@ def test_a_saga_with_a_join_an_undo_and_a_late_retry_has_no_gap(stage: Stage) ->
     stage.commit(assessing)
 
     deciding = stage.begin("coordinator", failed)
+    deciding.split(2)
     commands = [stage.send(deciding, f"{name}.commands") for name in ("score", "income")]
     stage.commit(deciding)
     for name, step, command, done in zip(

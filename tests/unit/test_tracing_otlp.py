@@ -224,7 +224,13 @@ def _fields(span: Span, own: Mapping[bytes, int], roots: Mapping[bytes, int]) ->
         "dropped": (span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count),
         "status": span.status.SerializeToString(),
         "links": [
-            (each.trace_id, each.span_id, each.flags, pairs(each.attributes), each.dropped_attributes_count)
+            (
+                roots.get(each.trace_id, each.trace_id),
+                own.get(each.span_id, each.span_id),
+                each.flags,
+                pairs(each.attributes),
+                each.dropped_attributes_count,
+            )
             for each in span.links
         ],
         "events": [

@@ -11,7 +11,9 @@ from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.attributes import Attributes, Scalar, common_attributes
+from pavane_tracing.budget import FRESH, Budget, stamped
 from pavane_tracing.conventions import MESSAGING, SAGA_ID, SAGA_NAME, SAGA_STEP, SAGA_UNDO, SPANS_DROPPED, Naming
+from pavane_tracing.edges import NEW_LINKED, Edge
 from pavane_tracing.genai import INVOKE_AGENT, Invocation
 from pavane_tracing.held import HeldSpans
 from pavane_tracing.lean import Layout, LeanSpan, Limits, PassingSpan, short
@@ -21,7 +23,7 @@ from pavane_tracing.propagation import SPAN_KEY, UNSAMPLED, Origin, allowed_bagg
 from pavane_tracing.sampling import SagaSampler
 from pavane_tracing.span import SpanLink, SpanRow
 from pavane_tracing.unit import UNIT_KEY, Service, Unit
-from pavane_tracing.work import Point, Tracing, Work
+from pavane_tracing.work import Point, Tracing, Work, entered, state_after
 
 _MOST_LAYOUTS = 4096
 
@@ -57,10 +59,13 @@ class LeanWork(Work):
         baggage: str | None,
         take: Take | None,
         processing: Processing | None,
+        budget: Budget,
         *,
         sampled: bool,
     ) -> None:
         self._tracing = tracing
+        self._budget = budget
+        self._new_linked = tracing.new_linked
         self._span: LeanSpan = span
         self._layout: ProcessLayout | None = layout
         self._unit = unit
@@ -85,19 +90,33 @@ class LeanWork(Work):
         if token is not None:
             detach(token)
 
-    def send(self, topic: str, event_id: str, event_type: str, *, saga: str | None = None, size: int | None = None) -> Trace:
-        """The context for a message that this work sends: that of a span ``send <topic>``, begun and ended here."""
+    def send(
+        self,
+        topic: str,
+        event_id: str,
+        event_type: str,
+        *,
+        saga: str | None = None,
+        size: int | None = None,
+        edge: Edge = "event",
+    ) -> Trace:
+        """As :meth:`Work.send` says."""
         within, tracing = self._layout, self._tracing
         if within is None:
             values = tracing.messaging.send(topic, event_id, event_type, self._unit.common, saga, size)
-            return self._make(tracing.other_layout(f"send {topic}", SpanKind.PRODUCER), values)
-        layout = within.sends.get((topic, event_type)) or tracing.send_layout(within, topic, event_type)
-        return self._make(layout, tracing.messaging.send_values(self._known, event_id, saga, size))
+            layout = tracing.other_layout(f"send {topic}", SpanKind.PRODUCER)
+        else:
+            layout = within.sends.get((topic, event_type)) or tracing.send_layout(within, topic, event_type)
+            values = tracing.messaging.send_values(self._known, event_id, saga, size)
+        state = self._budget.take()
+        if state is None:
+            return self._begin(layout, values, edge)
+        return self._make(layout, values, self._budget.none() if edge in self._new_linked else state)
 
     def point(self, name: str, *, links: Iterable[Trace] = (), attributes: Attributes | None = None) -> Trace:
         """A short INTERNAL span within this work, such as ``saga credit-decision start``."""
         merged: dict[str, Scalar] = {**self._unit.common, **(attributes or {})}
-        return self._make(self._tracing.other_layout(name, SpanKind.INTERNAL), merged, _links(links))
+        return self._make(self._tracing.other_layout(name, SpanKind.INTERNAL), merged, self._span.state, _links(links))
 
     def invoke(self, agent: str, attributes: Attributes) -> Invocation:
         """As :meth:`Work.invoke` says. The span is the SDK's: what it tells of takes seconds."""
@@ -158,23 +177,35 @@ class LeanWork(Work):
     @property
     def trace(self) -> Trace:
         """The context of the span itself: what a timer, a delayed retry or a dead letter carries on."""
-        return self._trace(self._span.span_id)
+        return self._trace(self._span.span_id, self._span.state)
 
-    def _make(self, layout: Layout, values: dict[str, Scalar], links: Sequence[SpanLink] = ()) -> Trace:
+    def _make(self, layout: Layout, values: dict[str, Scalar], state: str | None, links: Sequence[SpanLink] = ()) -> Trace:
         parent, take, span_id = self._span, self._take, new_span_id()
         if take is not None and not links and not layout.tight:
             take(short(layout, parent.trace_id, span_id, parent.span_id, parent.state, values))
-            return self._trace(span_id)
-        span = LeanSpan(layout, parent.trace_id, span_id, None, values, links, parent_id=parent.span_id, state=parent.state)
+            return self._trace(span_id, state)
+        self._end_at_once(
+            LeanSpan(layout, parent.trace_id, span_id, None, values, links, parent_id=parent.span_id, state=parent.state)
+        )
+        return self._trace(span_id, state)
+
+    def _begin(self, layout: Layout, values: dict[str, Scalar], edge: Edge) -> Trace:
+        """A ``send`` span for which the trace has no room begins another one, linked to this work."""
+        span = LeanSpan(layout, new_trace_id(), new_span_id(), None, values)
+        span.add_link(self._span.get_span_context())
+        self._end_at_once(span)
+        state = stamped(0 if edge in self._new_linked else FRESH - 1)
+        return Trace(f"00-{span.trace_id}-{span.span_id}{self._tail}", state, self._baggage)
+
+    def _end_at_once(self, span: LeanSpan) -> None:
         span.end_ns = span.start_ns
-        if take is None:
+        if self._take is None:
             self._kept.append(span)
         else:
-            take(span.encoded())
-        return self._trace(span_id)
+            self._take(span.encoded())
 
-    def _trace(self, span_id: str) -> Trace:
-        return Trace(traceparent=f"{self._head}{span_id}{self._tail}", tracestate=self._span.state, baggage=self._baggage)
+    def _trace(self, span_id: str, state: str | None) -> Trace:
+        return Trace(f"{self._head}{span_id}{self._tail}", state, self._baggage)
 
 
 class LeanTracing(Tracing):
@@ -196,6 +227,7 @@ class LeanTracing(Tracing):
         held: HeldSpans | None = None,
         naming: Naming | None = None,
         content: bool = False,
+        new_linked: Collection[Edge] = NEW_LINKED,
     ) -> None:
         super().__init__(
             service,
@@ -205,6 +237,7 @@ class LeanTracing(Tracing):
             shutdown=shutdown,
             naming=naming,
             content=content,
+            new_linked=new_linked,
         )
         self.messaging = self._messaging
         self.own_tracer = self._tracer
@@ -234,6 +267,7 @@ class LeanTracing(Tracing):
         incoming, saga = envelope.trace, envelope.saga
         origin = origin_of(incoming)
         baggage = allowed_baggage(incoming.baggage, self._baggage) if incoming.baggage is not None else None
+        root = root or origin is None or origin.left == 0
         trace_id = new_trace_id() if root or origin is None else origin.trace_id
         sampled = origin.sampled if origin is not None and self._follow else self._sampler.samples_id(saga, trace_id)
         if not sampled and self._held is not None and saga is not None:
@@ -252,7 +286,8 @@ class LeanTracing(Tracing):
         if undo:
             unit.common[SAGA_UNDO] = True
         processing = None if self._metrics is None else self._metrics.processing(topic, group)
-        return LeanWork(self, span, layout, unit, known, baggage, take, processing, sampled=sampled)
+        budget = Budget(None, None) if root or origin is None else Budget(origin.left, origin.state)
+        return LeanWork(self, span, layout, unit, known, baggage, take, processing, budget, sampled=sampled)
 
     def failed(self, saga: str) -> None:
         """As :meth:`Tracing.failed` says."""
@@ -300,8 +335,8 @@ class LeanTracing(Tracing):
         return layout
 
     def _point(self, name: str, kind: SpanKind, parent: Trace | None, attributes: Attributes, links: Iterable[Trace]) -> Point:
-        origin = origin_of(parent) if parent is not None else None
-        led = [found for each in links if (found := origin_of(each)) is not None]
+        origin, linked = entered(parent, links)
+        led = [found for each in linked if (found := origin_of(each)) is not None]
         baggage = allowed_baggage(parent.baggage, self._baggage) if parent is not None else None
         trace_id = new_trace_id() if origin is None else origin.trace_id
         saga = attributes.get(SAGA_ID)
@@ -317,9 +352,8 @@ class LeanTracing(Tracing):
                 take(span.encoded())
             else:
                 rows.append(span.to_row())
-        state = origin.state if origin is not None else None
         flags = "01" if sampled else "00"
-        return Point(Trace(f"00-{trace_id}-{span_id}-{flags}", state, baggage), rows)
+        return Point(Trace(f"00-{trace_id}-{span_id}-{flags}", state_after(origin), baggage), rows)
 
 
 class PassingWork(MeasuredOffWork):

@@ -8,8 +8,10 @@ from opentelemetry.trace import INVALID_SPAN, NoOpTracerProvider
 
 from pavane_events.envelope import NO_TRACE, Envelope, Trace
 from pavane_tracing.attributes import Attributes
+from pavane_tracing.edges import NEW_LINKED, Edge
 from pavane_tracing.genai import Invocation
 from pavane_tracing.messaging_metrics import MessagingMetrics, Processing
+from pavane_tracing.propagation import begun_anew, origin_of
 from pavane_tracing.span import SpanRow
 from pavane_tracing.unit import Service
 from pavane_tracing.work import Point, Tracing, Work
@@ -36,9 +38,25 @@ class OffWork(Work):
         if last is not None:
             _HERE.reset(last)
 
-    def send(self, topic: str, event_id: str, event_type: str, *, saga: str | None = None, size: int | None = None) -> Trace:
+    def split(self, count: int, spare: int = 0) -> None:
+        """Nothing: what makes no spans uses nothing up."""
+
+    def send(
+        self,
+        topic: str,
+        event_id: str,
+        event_type: str,
+        *,
+        saga: str | None = None,
+        size: int | None = None,
+        edge: Edge = "event",
+    ) -> Trace:
         """The context that came in."""
         return self._incoming
+
+    def carry(self, edge: Edge) -> Trace:
+        """The context that came in, by the default policy: whoever goes on from it may be traced."""
+        return begun_anew(self._incoming) if edge in NEW_LINKED else self._incoming
 
     def point(self, name: str, *, links: Iterable[Trace] = (), attributes: Attributes | None = None) -> Trace:
         """The context that came in."""
@@ -161,8 +179,9 @@ class OffTracing(Tracing):
         parent: Trace | None = None,
         links: Iterable[Trace] = (),
     ) -> Point:
-        """The parent's context, if there is one."""
-        return Point(_without_baggage(parent or NO_TRACE), [])
+        """The parent's context, if there is one; else that of the first link, stamped so that a new trace begins at it."""
+        first = next((each for each in links if origin_of(each) is not None), NO_TRACE)
+        return Point(_without_baggage(parent if parent is not None else begun_anew(first)), [])
 
 
 def _without_baggage(trace: Trace) -> Trace:

@@ -21,6 +21,7 @@ from opentelemetry.trace import (
 )
 
 from pavane_events.envelope import NO_TRACE, Trace
+from pavane_tracing.budget import split_state, stamped
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII | re.DOTALL)
 _STATE_MEMBER = re.compile(
@@ -39,7 +40,11 @@ SPAN_KEY = next(iter(set_span_in_context(NonRecordingSpan(INVALID_SPAN_CONTEXT),
 
 
 class Origin(NamedTuple):
-    """The remote span that a record names as its own, in the words of its header: ids in hex, ``state`` where it is valid."""
+    """The remote span that a record names as its own, in the words of its header: ids in hex.
+
+    ``state`` is what other vendors say, where it is valid; ``left`` our own budget, where there is one: 0 where the sender
+    has stamped that a new trace begins here.
+    """
 
     trace_id: str
     span_id: str
@@ -47,6 +52,12 @@ class Origin(NamedTuple):
     state: str | None
     sampled: bool
     """Whether its sender recorded it, by its flags."""
+    left: int | None = None
+
+    @property
+    def begins(self) -> bool:
+        """Whether what it led to begins a new trace, linked to it."""
+        return self.left == 0
 
 
 def origin_of(trace: Trace) -> Origin | None:
@@ -60,11 +71,13 @@ def origin_of(trace: Trace) -> Origin | None:
     version, trace_id, span_id, flags, more = match.groups()
     if version == "ff" or (more is not None and version == "00") or trace_id == _NO_TRACE_ID or span_id == _NO_SPAN_ID:
         return None
-    state = trace.tracestate
     kept, sampled = _FLAGS[flags]
     if version != "00":
         kept = SAMPLED if sampled else UNSAMPLED
-    return Origin(trace_id, span_id, kept, state if state and trace_state(state) else None, sampled)
+    if not trace.tracestate:
+        return Origin(trace_id, span_id, kept, None, sampled)
+    state, left = split_state(trace.tracestate)
+    return Origin(trace_id, span_id, kept, state if state and trace_state(state) else None, sampled, left)
 
 
 def span_context(trace: Trace) -> SpanContext | None:
@@ -85,6 +98,20 @@ def trace_of(context: SpanContext, kept_baggage: str | None = None) -> Trace:
         tracestate=state.to_header() if state else None,
         baggage=kept_baggage,
     )
+
+
+def is_continued(trace: Trace) -> bool:
+    """Whether a context says that its trace goes on: it hands on a budget. One from an older version says nothing."""
+    origin = origin_of(trace)
+    return origin is not None and bool(origin.left)
+
+
+def begun_anew(trace: Trace) -> Trace:
+    """The same context, stamped so that whoever goes on from it begins a new trace, linked to it."""
+    if trace.traceparent is None:
+        return trace
+    others = split_state(trace.tracestate)[0] if trace.tracestate else None
+    return trace._replace(tracestate=stamped(0, others))
 
 
 def allowed_baggage(header: str | None, allowed: Collection[str]) -> str | None:

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRat
 
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.conventions import OPT_IN, Naming, naming_for
+from pavane_tracing.edges import Edge
 from pavane_tracing.genai import CAPTURE, captures_content
 from pavane_tracing.handing import LEAN_EXPORT, Handing, RecordOnly
 from pavane_tracing.lean_work import LeanTracing
@@ -45,8 +46,9 @@ def make_tracing(
     exporting = is_exporting(environ)
     if not (exporting or keep):
         return Tracing.off()
-    words = _Words(system, baggage, naming_for(environ.get(OPT_IN, "")), captures_content(environ.get(CAPTURE, "")))
     chosen = options or TracingOptions()
+    naming, content = naming_for(environ.get(OPT_IN, "")), captures_content(environ.get(CAPTURE, ""))
+    words = _Words(system, baggage, naming, content, chosen.new_linked)
     stock = chosen.tracer == "sdk" or (exporting and protocol_of(environ, TRACES_PROTOCOL) == "grpc")
     if exporting and stock and chosen.unsampled != "dropped":
         message = "the stock SDK's spans cannot be held: leave PAVANE_TRACER alone, and export by http/protobuf"
@@ -58,12 +60,13 @@ def make_tracing(
 
 
 class _Words(NamedTuple):
-    """What spans say, and under which names."""
+    """What spans say, under which names, and where their traces end."""
 
     system: str
     baggage: Collection[str]
     naming: Naming
     content: bool
+    new_linked: Collection[Edge]
 
 
 def _lean(service: str, words: _Words, options: TracingOptions, sampler: SagaSampler, *, exporting: bool) -> Tracing:

@@ -22,10 +22,12 @@ from opentelemetry.trace import (
 
 from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.attributes import Attributes, MessagingAttributes, common_attributes
+from pavane_tracing.budget import FRESH, Budget, stamped
 from pavane_tracing.conventions import MESSAGING, SAGA_UNDO, SPANS_DROPPED, Naming
+from pavane_tracing.edges import NEW_LINKED, Edge
 from pavane_tracing.genai import INVOKE_AGENT, Invocation
 from pavane_tracing.messaging_metrics import MessagingMetrics, Processing
-from pavane_tracing.propagation import allowed_baggage, context_of, span_context, trace_of
+from pavane_tracing.propagation import Origin, allowed_baggage, context_of, origin_of, span_context, trace_of
 from pavane_tracing.span import SpanRow, row_of
 from pavane_tracing.unit import Service, Unit
 
@@ -52,10 +54,12 @@ class Work:
 
     __slots__ = (
         "_baggage",
+        "_budget",
         "_common",
         "_context",
         "_ended",
         "_messaging",
+        "_new_linked",
         "_processing",
         "_span",
         "_token",
@@ -73,6 +77,8 @@ class Work:
         messaging: MessagingAttributes,
         baggage: str | None,
         processing: Processing | None = None,
+        budget: Budget,
+        new_linked: Collection[Edge],
     ) -> None:
         self._span = span
         self._context = set_span_in_context(span, context)
@@ -82,6 +88,8 @@ class Work:
         self._common = unit.common
         self._baggage = baggage
         self._processing = processing
+        self._budget = budget
+        self._new_linked = new_linked
         self._token: Token[Context] | None = None
         self._ended = False
 
@@ -103,13 +111,41 @@ class Work:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.detach()
 
-    def send(self, topic: str, event_id: str, event_type: str, *, saga: str | None = None, size: int | None = None) -> Trace:
+    def split(self, count: int, spare: int = 0) -> None:
+        """So many messages will be sent: what is left of the trace's budget is shared out among them. Unsaid it is one.
+
+        Before the first one. ``spare``: spans kept back for messages beyond these that lead to little. What is sent beyond
+        both begins a trace of its own.
+        """
+        self._budget.split(count, spare)
+
+    def send(
+        self,
+        topic: str,
+        event_id: str,
+        event_type: str,
+        *,
+        saga: str | None = None,
+        size: int | None = None,
+        edge: Edge = "event",
+    ) -> Trace:
         """The context for a message that this work sends: that of a span ``send <topic>``, begun and ended here.
 
-        ``saga`` where the message belongs to another saga than this work does; ``size`` is its body's, in bytes.
+        ``saga`` where the message belongs to another saga than this work does; ``size`` is its body's, in bytes. It is
+        stamped by the policy of its ``edge`` and by the budget. Where not even that span has room, it begins a new trace.
         """
         attributes = self._messaging.send(topic, event_id, event_type, self._common, saga, size)
-        return self._short(f"send {topic}", SpanKind.PRODUCER, attributes, None)
+        state = self._budget.take()
+        if state is None:
+            span = self._tracer.start_span(
+                f"send {topic}", self._unit.context(), SpanKind.PRODUCER, attributes, [Link(self._span.get_span_context())]
+            )
+            span.end()
+            state = stamped(FRESH - 1)
+            sent = trace_of(span.get_span_context(), self._baggage)
+        else:
+            sent = self._short(f"send {topic}", SpanKind.PRODUCER, attributes, None)
+        return sent._replace(tracestate=self._budget.none() if edge in self._new_linked else state)
 
     def point(self, name: str, *, links: Iterable[Trace] = (), attributes: Attributes | None = None) -> Trace:
         """A short INTERNAL span within this work, such as ``saga credit-decision start``."""
@@ -162,8 +198,13 @@ class Work:
 
     @property
     def trace(self) -> Trace:
-        """The context of the span itself: what a timer, a delayed retry or a dead letter carries on."""
+        """The context of the span itself: what is told of it elsewhere, as in a dead letter."""
         return trace_of(self._span.get_span_context(), self._baggage)
+
+    def carry(self, edge: Edge) -> Trace:
+        """The context of the span itself, stamped: for what goes on from it later without a message, a delayed retry."""
+        state = self._budget.none() if edge in self._new_linked else self._budget.take() or self._budget.none()
+        return self.trace._replace(tracestate=state)
 
     def _short(self, name: str, kind: SpanKind, attributes: Attributes, links: list[Link] | None) -> Trace:
         span = self._tracer.start_span(name, self._context, kind, attributes, links)
@@ -177,7 +218,8 @@ class Tracing:
     ``keep``: finished spans are collected for the local store. ``system`` is what messages travel on (``kafka``, else
     ``pavane``). ``baggage`` names the members of incoming baggage that are handed on; no other ever is.
     ``naming``: if not the default one.
-    ``content``: what a step that works with a model was given and gave is told on its span.
+    ``content``: what a step that works with a model was given and gave is told on its span. ``new_linked``: the edges at
+    which a new trace begins.
     """
 
     def __init__(
@@ -190,8 +232,10 @@ class Tracing:
         shutdown: Callable[[float], bool] | None = None,
         naming: Naming | None = None,
         content: bool = False,
+        new_linked: Collection[Edge] = NEW_LINKED,
     ) -> None:
         self.service = service.name
+        self.new_linked = frozenset(new_linked)
         self.keep = keep
         self.content = content
         self._service = service
@@ -229,10 +273,12 @@ class Tracing:
     ) -> Work:
         """Begin the span ``process <topic>``: child of the span that sent the event, and linked to it.
 
-        ``links``: the other inputs of a join; for an ``undo``, the outputs of the step that it undoes. ``root`` begins
-        a new trace that is only linked: a delayed retry, a timeout, a replay.
+        ``links``: the other inputs of a join; for an ``undo``, what the step said that it undoes. It is the root of a new
+        trace, and only linked, where the event is stamped so, or the receiver says ``root``: nobody sent a timer.
         """
         incoming = envelope.trace
+        named = origin_of(incoming)
+        root = root or (named is not None and named.begins)
         origin = span_context(incoming)
         baggage = allowed_baggage(incoming.baggage, self._baggage) if incoming.baggage is not None else None
         common = common_attributes(envelope.saga, saga_name, step, envelope.id)
@@ -250,6 +296,8 @@ class Tracing:
             messaging=self._messaging,
             baggage=baggage,
             processing=None if self._metrics is None else self._metrics.processing(topic, group),
+            budget=Budget(None, None) if root or named is None else Budget(named.left, named.state),
+            new_linked=self.new_linked,
         )
 
     def point(
@@ -279,7 +327,7 @@ class Tracing:
     ) -> Point:
         """The context for a message sent from outside any work: that of a span ``send <topic>``.
 
-        It begins a trace of its own, unless ``parent`` is a context that the caller was given from outside.
+        It begins a trace of its own, unless ``parent`` is a context that the caller was given from outside, and that goes on.
         """
         attributes = self._messaging.send(topic, event_id, event_type, {}, saga, size)
         return self._point(f"send {topic}", SpanKind.PRODUCER, parent, attributes, links)
@@ -299,11 +347,29 @@ class Tracing:
     def _point(self, name: str, kind: SpanKind, parent: Trace | None, attributes: Attributes, links: Iterable[Trace]) -> Point:
         unit = Unit(self._service, {})
         baggage = allowed_baggage(parent.baggage, self._baggage) if parent is not None else None
-        context = context_of(span_context(parent) if parent is not None else None, baggage, unit.context())
-        span = self._tracer.start_span(name, context, kind, attributes, _links(links))
+        origin, led = entered(parent, links)
+        context = context_of(
+            span_context(parent) if origin is not None and parent is not None else None, baggage, unit.context()
+        )
+        span = self._tracer.start_span(name, context, kind, attributes, _links(led))
         span.end()
         unit.close()
-        return Point(trace_of(span.get_span_context(), baggage), unit.rows())
+        return Point(trace_of(span.get_span_context(), baggage)._replace(tracestate=state_after(origin)), unit.rows())
+
+
+def entered(parent: Trace | None, links: Iterable[Trace]) -> tuple[Origin | None, tuple[Trace, ...]]:
+    """What a span outside any work is a child of, and linked to: to its parent only, where that says that a trace begins."""
+    origin = origin_of(parent) if parent is not None else None
+    if parent is not None and origin is not None and origin.begins:
+        return None, (parent, *links)
+    return origin, tuple(links)
+
+
+def state_after(origin: Origin | None) -> str | None:
+    """What a single span hands on of what its parent says; nothing where it begins a trace: then nothing is used up yet."""
+    if origin is None:
+        return None
+    return origin.state if origin.left is None else stamped(origin.left - 1, origin.state)
 
 
 def _links(traces: Iterable[Trace], origin: SpanContext | None = None) -> list[Link]:

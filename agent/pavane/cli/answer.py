@@ -145,9 +145,9 @@ async def _send(bus: Bus, reply: Reply) -> tuple["Awaited", Envelope]:
         saga=saga,
     )
     if not reply.dry_run:
-        links = [event.trace for event in story.events[:1]]
+        after = [event.trace for event in story.events[:1]]
         async with speaking(bus, "cli") as outbox:
-            trace = outbox.begin(found.intake, envelope.id, kind, saga=saga, size=len(reply.data), links=links)
+            trace = outbox.begin(found.intake, envelope.id, kind, saga=saga, size=len(reply.data), after=after)
             outbox.messages.append(envelope.with_trace(trace).to_message(found.intake, key=saga))
     return found, envelope
 

@@ -213,12 +213,12 @@ async def _state(bus: Bus, story: "Story", decided: "Sequence[Decided]") -> None
     from pavane_saga.wire import FACTS, fact_envelope, fact_message
 
     saga = story.summary.saga
-    links = [event.trace for event in story.events[:1]]
+    after = [event.trace for event in story.events[:1]]
     async with speaking(bus, "operator") as outbox:
         for fact in decided:
             envelope = fact_envelope(fact, saga=saga, source=f"/operators/{quote(fact.who)}", time_s=fact.at_ms / 1000)
             size = len(envelope.data)
-            trace = outbox.begin(FACTS, envelope.id, envelope.type, saga=saga, size=size, links=links)
+            trace = outbox.begin(FACTS, envelope.id, envelope.type, saga=saga, size=size, after=after)
             outbox.messages.append(fact_message(envelope, trace))
 
 

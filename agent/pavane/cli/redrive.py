@@ -100,7 +100,7 @@ async def _publish(bus: Bus, errand: Errand, redrives: "Sequence[Redrive]", coun
             fact = Redriven(errand.agent, each.letter, each.step, number, errand.who, errand.why, int(now_s * 1000))
             envelope = fact_envelope(fact, saga=each.saga, source=f"/operators/{quote(errand.who)}", time_s=now_s)
             event_id = each.event.id if each.event is not None else envelope.id
-            trace = outbox.begin(each.topic, event_id, GRANT, saga=each.saga, size=0, links=[each.trace])
+            trace = outbox.begin(each.topic, event_id, GRANT, saga=each.saga, size=0, after=each.traces, edge="redrive")
             stated = fact_message(envelope, trace, partition=None if each.saga else each.partition)
             outbox.messages += [each.message(number, trace, now_s), stated]
 
