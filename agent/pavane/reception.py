@@ -16,7 +16,7 @@ from pavane.units import CONTROL_UNIT, UNDO_UNIT, Done, UndoUnit, Unit
 from pavane.waiting import Index, Waiting, place_of
 from pavane.workers import Workers
 from pavane_events.bus import MAX_RECORD_BYTES
-from pavane_events.envelope import Envelope, parse
+from pavane_events.envelope import Envelope, parse, unread
 from pavane_events.errors import Problem, UndecodableRecord
 from pavane_events.record import Message, Record
 from pavane_saga.facts import Settled, UndoFailed
@@ -240,7 +240,12 @@ class Reception:
             return
         self.progress.admit(record.topic, record.offset, 1)
         code = problems[0].code if len(problems) == 1 else UndecodableRecord.code
-        self.commits.settle(record, CONTROL_UNIT, Done([*said, self.answers.dead(record, "", code, problems=problems)]))
+        envelope = unread(record)
+        work = self._begin(record, envelope)
+        work.fail(code, "; ".join(f"{each.where} {each.code}" for each in problems))
+        work.end()
+        done = Done([*said, self.answers.dead(record, "", code, problems=problems, work=work)])
+        self.commits.settle(record, CONTROL_UNIT, self.answers.with_spans(done, work, envelope.saga, record.partition))
 
     def _was_finished(self, record: Record, name: str) -> bool:
         """Whether an earlier holder of the lane finished that unit, behind one that it did not; then it is passed over."""

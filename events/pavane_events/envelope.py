@@ -192,6 +192,21 @@ def carried_trace(headers: Mapping[str, str]) -> Trace:
     return Trace(**carried)
 
 
+def unread(record: Record) -> Envelope:
+    """What stands for a record in its trace: itself where it is an event, else its place, under the context that it carries.
+
+    Of headers that are there twice the first counts. Nothing but a trace is made of it.
+    """
+    if isinstance(record.parsed, Envelope):
+        return record.parsed
+    headers: dict[str, str] = {}
+    for name, value in record.headers[:_MOST_HEADERS]:
+        headers.setdefault(name.lower(), value.decode(errors="replace"))
+    place = f"{record.topic}/{record.partition}/{record.offset}"
+    trace = carried_trace(headers)._replace(baggage=None)
+    return Envelope(id=place, source=f"/{record.topic}", type=record.topic, data=record.value or b"", trace=trace)
+
+
 def parse(record: Record) -> Envelope:
     """The event that a record carries, whichever mode it is in. Parsed once per record, failures too.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from pavane_events.bus import Lane
 from pavane_events.dead_letter import Reason, dead_letter
-from pavane_events.envelope import NO_TRACE, Envelope, Trace, parse, parse_structured
+from pavane_events.envelope import NO_TRACE, Envelope, Trace, parse, parse_structured, unread
 from pavane_events.errors import ContractViolation, Problem, ProblemsError, UndecodableRecord
 from pavane_events.ids import uuid7
 from pavane_events.partition import partition_of
@@ -206,8 +206,13 @@ class Desk:
 
     def _dead(self, record: Record, error: ProblemsError) -> None:
         code = error.problems[0].code if len(error.problems) == 1 else error.code
-        reason = Reason(code=code, step=COORDINATOR, problems=error.problems)
+        envelope = unread(record)
+        work = self._process(envelope, record, envelope.saga, "")
+        work.fail(code, "; ".join(f"{each.where} {each.code}" for each in error.problems))
+        traceparent = work.trace.traceparent
+        reason = Reason(code=code, step=COORDINATOR, problems=error.problems, traceparent=traceparent)
         self._batch.outputs.append(dead_letter(record, COORDINATOR, reason))
+        self._close(work, envelope.saga)
 
     # --- admissions ----------------------------------------------------------------------------------------------
 
@@ -295,13 +300,13 @@ class Desk:
             self._dead(record, error)
             return
         work = self._process(envelope, record, order.saga, "")
-        for saga, fact in self._locks.follow(order, envelope.trace.traceparent):
+        for saga, fact in self._locks.follow(order, envelope.trace):
             stated = fact_envelope(fact, saga=saga, source=f"/{COORDINATOR}", time_s=self._clock())
             if isinstance(fact, Blocked):  # the same may be told again; it is nobody's trace
                 self._batch.outputs.append(fact_message(replace(stated, id=uuid7()), NO_TRACE))
                 continue
             if saga != order.saga:  # it goes on in its own trace, where it asked
-                trace = Trace(self._locks.trace_of(order.key, saga), None, None)
+                trace = self._locks.trace_of(order.key, saga)
             else:
                 trace = work.send(FACTS, stated.id, stated.type, saga=saga, size=len(stated.data), edge="answer")
             self._batch.outputs.append(fact_message(stated, trace))
@@ -509,8 +514,8 @@ class Desk:
         saga = self._sagas.get(name) if name is not None else None
         return int((saga.deadline.total_seconds() if saga is not None else UNKNOWN_AFTER_S) * 1000)
 
-    def _process(self, envelope: Envelope, record: Record, saga: str, name: str, *, root: bool = False) -> Work:
-        if envelope.saga != saga:
+    def _process(self, envelope: Envelope, record: Record, saga: str | None, name: str, *, root: bool = False) -> Work:
+        if saga is not None and envelope.saga != saga:
             envelope = envelope.of_saga(saga)
         return self._tracing.process(
             envelope,
@@ -518,11 +523,11 @@ class Desk:
             partition=record.partition,
             offset=record.offset,
             group=COORDINATOR,
-            saga_name=name,
+            saga_name=name or None,
             root=root,
         )
 
-    def _close(self, work: Work, saga: str) -> None:
+    def _close(self, work: Work, saga: str | None) -> None:
         work.end()
         spans = work.spans
         if spans:

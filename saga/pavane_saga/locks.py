@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 from pavane_events.bus import Bus
 from pavane_events.compact import read_json, write_json
-from pavane_events.envelope import Envelope, parse
+from pavane_events.envelope import NO_TRACE, Envelope, Trace, parse
 from pavane_events.errors import Problem, UndecodableRecord
 from pavane_events.ids import uuid7
 from pavane_events.record import Message
@@ -80,14 +80,14 @@ class LockBook:
         self._read = read
         self._write = write
 
-    def follow(self, order: LockOrder, traceparent: str | None = None) -> Iterator[tuple[str, Fact]]:
-        """Do it; what is to be told to whom: a saga's id and a fact. ``traceparent``: under which trace the order came."""
+    def follow(self, order: LockOrder, trace: Trace = NO_TRACE) -> Iterator[tuple[str, Fact]]:
+        """Do it; what is to be told to whom: a saga's id and a fact. ``trace``: under which the order came."""
         rows = self._rows(order.key)
         queue = [saga for saga, _ in rows]
         holder = queue[0] if queue else None
         if order.verb == "acquire":
             if order.saga not in queue and not (order.refuse and queue):
-                self._keep(order.key, [*rows, (order.saga, traceparent)])
+                self._keep(order.key, [*rows, (order.saga, _written(trace))])
             if holder in (None, order.saga):
                 yield order.saga, Locked(order.key)
             elif order.refuse:
@@ -109,14 +109,15 @@ class LockBook:
         """The saga that holds a key, then those that wait for it."""
         return [saga for saga, _ in self._rows(key)]
 
-    def trace_of(self, key: str, saga: str) -> str | None:
-        """Under which trace that saga asked for the key."""
-        return dict(self._rows(key)).get(saga)
+    def trace_of(self, key: str, saga: str) -> Trace:
+        """Under which trace that saga asked for the key, and what is left of that trace's budget."""
+        traceparent, _, tracestate = (dict(self._rows(key)).get(saga) or "").partition(" ")
+        return Trace(traceparent or None, tracestate or None)
 
     def _rows(self, key: str) -> list[tuple[str, str | None]]:
         row = self._read(_row(key))
         stored = cast("list[list[str | None]]", read_json(row)) if row is not None else []
-        return [(saga or "", traceparent) for saga, traceparent in stored]
+        return [(saga or "", trace) for saga, trace in stored]
 
     def _keep(self, key: str, rows: list[tuple[str, str | None]]) -> None:
         self._write(_row(key), write_json(rows) if rows else None)
@@ -174,6 +175,10 @@ def told(path: Path) -> str:
     others = [*(saga for saga, _ in path[1:]), path[0][0]]
     waits = (f"{saga} waits for {key!r}, held by {other}" for (saga, key), other in zip(path, others, strict=True))
     return "; ".join(waits)[:2000]
+
+
+def _written(trace: Trace) -> str | None:
+    return f"{trace.traceparent} {trace.tracestate}" if trace.traceparent and trace.tracestate else trace.traceparent
 
 
 def _row(key: str) -> bytes:

@@ -157,6 +157,10 @@ async def _sqlite(path: Path, clock: Callable[[], float]) -> Bus:
     return await SqliteBus.open(path / "bus.db", 2, clock=clock)
 
 
+async def is_there(running: Stage, topic: str) -> bool:
+    return topic in await running.bus.topics()
+
+
 def walker() -> Agent:
     """One step from start to end."""
     agent = Agent("walker")
@@ -217,13 +221,13 @@ def test_without_a_context_that_can_be_read_a_trace_begins_at_the_coordinator(
 
 
 def test_of_doubled_headers_the_first_counts_and_an_event_with_them_is_refused(play: Callable[[Scenario], None]) -> None:
-    other = f"00-{'1' * 32}-{'2' * 16}-01".encode()
+    mine, other = (OUTSIDE.traceparent or "").encode(), f"00-{'1' * 32}-{'2' * 16}-01".encode()
 
     async def scenario(world: World) -> None:
-        world.outside.add(OUTSIDE_SPAN)
+        world.outside |= {OUTSIDE_SPAN, "2" * 16}
         async with world.stage([walker()]) as running:
-            doubled = (("traceparent", (OUTSIDE.traceparent or "").encode()), ("traceparent", other))
-            await running.send(Message("edge.intake", b'{"n":1}', b"k", doubled))
+            await running.send(Message("edge.intake", b'{"n":1}', b"k", (("traceparent", mine), ("traceparent", other))))
+            doubled = (("traceparent", other), ("traceparent", mine))
             event = Envelope(id="1", source="/s", type="edge.asked", data=b"{}").to_message("edge.intake", key="k")
             await running.send(Message(event.topic, event.value, event.key, (*event.headers, *doubled)))
 
@@ -234,8 +238,32 @@ def test_of_doubled_headers_the_first_counts_and_an_event_with_them_is_refused(p
                 return await running.dead("pavane.coordinator")
 
             await until(ended)
-            assert [each["error_code"] for each in await until(refused)] == ["header.doubled"]
-        assert set((await world.seen()).traces) == {OUTSIDE_TRACE}
+            (letter,) = await until(refused)
+        seen = await world.seen()
+        assert set(seen.traces) == {OUTSIDE_TRACE, "1" * 32}
+        (failed,) = [row for row in seen.coordinator("edge.intake") if row.status == "ERROR"]
+        assert (letter["error_code"], failed.text("error.type")) == ("header.doubled", "header.doubled")
+        assert letter["error_traceparent"] == f"00-{'1' * 32}-{failed.span_id}-01"
+
+    play(scenario)
+
+
+def test_what_is_no_event_has_a_span_that_says_why_it_went_to_the_dead_letters(play: Callable[[Scenario], None]) -> None:
+    async def scenario(world: World) -> None:
+        world.outside.add(OUTSIDE_SPAN)
+        async with world.stage([walker()]) as running:
+            await until(lambda: is_there(running, "edge.asked"))
+            carried = (("traceparent", (OUTSIDE.traceparent or "").encode()),)
+            await running.send(Message("edge.asked", b"junk", b"k", carried))
+
+            async def both() -> bool:
+                return len(await running.dead("walker")) + len(await running.dead("pavane.coordinator")) == 2
+
+            await until(both)
+        rows = await all_spans(world.bus)
+        assert {(row.service, row.trace_id, row.parent_span_id, row.status) for row in rows if row.links} == {
+            (service, OUTSIDE_TRACE, OUTSIDE_SPAN, "ERROR") for service in ("walker", "coordinator")
+        }
 
     play(scenario)
 

@@ -16,6 +16,7 @@ from pavane_credit.ledger import Ledger
 from pavane_credit.verification import credit
 from pavane_events.bus import Lane
 from pavane_events.buses.memory_lanes import MemoryLane
+from pavane_events.envelope import NO_TRACE, Trace
 from pavane_events.ids import uuid7
 from pavane_events.patience import commit_patiently
 from pavane_events.record import Message, Record
@@ -220,8 +221,8 @@ def begins_at_once(performer: Performer, *_: object) -> None:
     return None
 
 
-def never_given_back(book: LockBook, order: LockOrder, traceparent: str | None = None) -> Iterator[tuple[str, Fact]]:
-    return iter(()) if order.verb == "release" else _follow(book, order, traceparent)
+def never_given_back(book: LockBook, order: LockOrder, trace: Trace = NO_TRACE) -> Iterator[tuple[str, Fact]]:
+    return iter(()) if order.verb == "release" else _follow(book, order, trace)
 
 
 def skipped_is_skipped(view: View, unit: Unit) -> bool:
