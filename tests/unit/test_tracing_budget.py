@@ -51,6 +51,8 @@ class Hops:
     rows: list[SpanRow] = field(default_factory=list[SpanRow])
     events: list[Envelope] = field(default_factory=list[Envelope])
     pending: list[Envelope] = field(default_factory=list[Envelope])
+    works: Counter[str] = field(default_factory=Counter[str])
+    """How many have worked on each event, each a step of its own."""
 
     def begin(self) -> None:
         sent = self.tracing.send_root("start", "e0", "start", saga=SAGA)
@@ -64,7 +66,7 @@ class Hops:
             partition=0,
             offset=len(self.rows),
             group="agent",
-            step="agent/step",
+            step=f"agent/step-{self.works[completing.id]}",
             links=[arm.trace for arm in arms],
         )
         if outputs != 1:
@@ -75,6 +77,7 @@ class Hops:
             if goes_on:
                 self._sent(event_id, trace)
         work.end()
+        self.works[completing.id] += 1
         self.rows += work.spans
 
     def drain(self) -> None:
@@ -91,7 +94,9 @@ class Hops:
         """No break, every new trace is linked to the one before, every span names the saga; the sizes of the traces."""
         log = [Sent(each.type, each.id, each.type, SAGA, span_of(each)[0], kind="event") for each in self.events]
         report = check_continuity(self.rows, log)
-        assert {each.id for each in self.events} <= {row.text("event.id") for row in self.rows if row.kind == "CONSUMER"}
+        works = [row for row in self.rows if row.kind == "CONSUMER"]
+        reached = {(link.trace_id, link.span_id) for row in works for link in row.links}
+        assert {span_of(each)[0] for each in self.events} <= reached
         assert_continuous(report)
         known = {(row.trace_id, row.span_id) for row in self.rows}
         roots = [row for row in self.rows if row.parent_span_id is None]

@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 COORDINATOR_SERVICE = "coordinator"
 """The service whose spans every saga has. Agents are services by their own names."""
+OPERATOR_SERVICE = "operator"
+"""The service that people's decisions are of."""
 SAGA_ID = "saga.id"
 SAGA_NAME = "saga.name"
 SAGA_STEP = "saga.step"

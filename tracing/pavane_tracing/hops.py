@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
-from pavane_tracing.conventions import EVENT_ID, SAGA_ID, SAGA_STEP, SAGA_UNDO
+from pavane_tracing.conventions import EVENT_ID, OPERATOR_SERVICE, SAGA_ID, SAGA_STEP, SAGA_UNDO
 from pavane_tracing.finding import Code, Finding, Tally
 from pavane_tracing.naming import Record, is_linked, is_send, is_work, links_of, name_of, record_of, worker
 from pavane_tracing.sent import Key, Sent
@@ -150,7 +150,7 @@ class SagaSeen:
                 yield self._finding("hop.flattened", name_of(row), wrong, row.trace_id)
             return
         parent = row.trace_id, row.parent_span_id
-        if expected and parent not in expected:
+        if expected and parent not in expected and not self._is_attempt_before(parent, row):
             wrong = f"the process span hangs under {self._called(parent)}, not under the send span"
             yield self._finding("hop.flattened", name_of(row), wrong, row.trace_id)
         elif parent not in links:
@@ -165,6 +165,8 @@ class SagaSeen:
         said, causes = self._sent_by.get((row.trace_id, row.span_id), ("", ()))
         if inside and step is not None and said == step and causes:
             inside = self._undoes(parent) or parent.text(EVENT_ID) in causes
+        if row.service == OPERATOR_SERVICE and not is_send(parent):
+            return  # somebody's decision that goes on in the trace of what it is about
         if not inside and (step is not None or is_work(parent) or is_send(parent)):
             wrong = f"the send span hangs under {name_of(parent)}, not under the work that sent it"
             yield self._finding("hop.flattened", name_of(row), wrong, row.trace_id)
@@ -260,6 +262,11 @@ class SagaSeen:
             (sent := self.spans.get(send)) is not None and (sent.trace_id, sent.parent_span_id) == (row.trace_id, row.span_id)
             for send in sends
         )
+
+    def _is_attempt_before(self, key: Key, row: SpanRow) -> bool:
+        """Whether a span is an earlier attempt at the same work, whose sender had the trace go on."""
+        before = self.spans.get(key)
+        return before is not None and is_work(before) and (record_of(before), worker(before)) == (record_of(row), worker(row))
 
     def _undoes(self, row: SpanRow) -> bool:
         return SAGA_UNDO in row.attributes

@@ -211,10 +211,11 @@ async def _state(bus: Bus, story: "Story", decided: "Sequence[Decided]") -> None
     """Publish the facts, under a trace of their own that is linked to where the saga began."""
     from pavane.cli.speaking import speaking
     from pavane_saga.wire import FACTS, fact_envelope, fact_message
+    from pavane_tracing.conventions import OPERATOR_SERVICE
 
     saga = story.summary.saga
     after = [event.trace for event in story.events[:1]]
-    async with speaking(bus, "operator") as outbox:
+    async with speaking(bus, OPERATOR_SERVICE) as outbox:
         for fact in decided:
             envelope = fact_envelope(fact, saga=saga, source=f"/operators/{quote(fact.who)}", time_s=fact.at_ms / 1000)
             size = len(envelope.data)

@@ -92,9 +92,10 @@ async def _publish(bus: Bus, errand: Errand, redrives: "Sequence[Redrive]", coun
     from pavane.cli.speaking import speaking
     from pavane_saga.facts import Redriven
     from pavane_saga.wire import GRANT, fact_envelope, fact_message
+    from pavane_tracing.conventions import OPERATOR_SERVICE
 
     now_s = time.time()
-    async with speaking(bus, "operator") as outbox:
+    async with speaking(bus, OPERATOR_SERVICE) as outbox:
         for each in redrives:
             number = counts.get(each.letter, 0) + 1
             fact = Redriven(errand.agent, each.letter, each.step, number, errand.who, errand.why, int(now_s * 1000))
