@@ -104,3 +104,7 @@ def test_an_ended_span_records_nothing_more() -> None:
         assert before.status == "OK"
 
     asyncio.run(scenario())
+
+
+def test_no_span_ends_when_it_begins_for_jaeger_warns_of_those() -> None:
+    assert all(row.start_ns < row.end_ns for row in rows_of(SENT, "lean"))

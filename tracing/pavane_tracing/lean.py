@@ -150,9 +150,9 @@ class LeanSpan(Span):
         return self.end_ns is None
 
     def end(self, end_time: int | None = None) -> None:
-        """The first call counts."""
+        """The first call counts. It never ends before it began, whatever the clock says."""
         if self.end_ns is None:
-            self.end_ns = end_time if end_time is not None else time_ns()
+            self.end_ns = end_time if end_time is not None else max(time_ns(), self.start_ns + 1)
 
     def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
         """Add attributes, while it records."""
@@ -349,7 +349,7 @@ def short(
 ) -> bytes:
     """A span that is begun and ended at once, within the same work, encoded: for a layout whose limits are not tight."""
     now = time_ns()
-    parts = [otlp.identity(trace_id, span_id, parent_id), otlp.times(now, now, remote=False), layout.encoded]
+    parts = [otlp.identity(trace_id, span_id, parent_id), otlp.times(now, now + 1, remote=False), layout.encoded]
     if state is not None:
         parts.append(otlp.state(state))
     otlp.append_values(parts, values)

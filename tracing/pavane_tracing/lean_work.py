@@ -198,7 +198,7 @@ class LeanWork(Work):
         return Trace(f"00-{span.trace_id}-{span.span_id}{self._tail}", state, self._baggage)
 
     def _end_at_once(self, span: LeanSpan) -> None:
-        span.end_ns = span.start_ns
+        span.end_ns = span.start_ns + 1
         if self._take is None:
             self._kept.append(span)
         else:
@@ -347,7 +347,7 @@ class LeanTracing(Tracing):
         rows: list[SpanRow] = []
         if take is not None or (sampled and self.keep):
             span = LeanSpan(self.other_layout(name, kind), trace_id, span_id, origin, attributes, _links_to(led))
-            span.end_ns = span.start_ns
+            span.end_ns = span.start_ns + 1
             if take is not None:
                 take(span.encoded())
             else:
