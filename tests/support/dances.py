@@ -86,24 +86,33 @@ class Invariant:
             assert standing == expected, f"{saga.verdict}, and {standing} stand where {expected} should"
 
 
-def fork_and_join(*, next_version: bool = False) -> Verification:
-    """Two branches side by side, a join that needs both, an end that may be a refusal, an observer that hears of it.
+DANCE = Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")
+MAY_BE_REFUSED = Saga("dance", starts=Asked, completes=Done, fails=Refused, deadline=DEADLINE, intake="dance.intake")
 
-    ``next_version``: the right branch's agent and the join's are upgraded in mid-saga, to such as have another step.
-    """
-    store = Store()
-    left, right, join = Agent("left"), Agent("right"), Agent("join")
+
+def _left_branch(store: Store) -> Agent:
+    """One step that can be undone, and says no where it is asked to."""
+    left = Agent("left")
 
     @left.step(retry=TWICE)
     async def go_left(asked: Asked, ctx: Context) -> Left:
         store.do(ctx, "left")
+        if asked.refuse == "left":
+            raise Rejected("not to the left")
         return Left(refuse=asked.refuse)
 
     @go_left.compensate(retry=PATIENT)
     async def back_left(asked: Asked, done: Left | None, ctx: Context) -> None:
         store.undo(ctx, "left")
 
-    @right.step(retry=TWICE)
+    return left
+
+
+def _right_branch(store: Store, retry: Retry = TWICE) -> Agent:
+    """The same to the right."""
+    right = Agent("right")
+
+    @right.step(retry=retry)
     async def go_right(asked: Asked, ctx: Context) -> Right:
         store.do(ctx, "right")
         if asked.refuse == "right":
@@ -113,6 +122,17 @@ def fork_and_join(*, next_version: bool = False) -> Verification:
     @go_right.compensate(retry=PATIENT)
     async def back_right(asked: Asked, done: Right | None, ctx: Context) -> None:
         store.undo(ctx, "right")
+
+    return right
+
+
+def fork_and_join(*, next_version: bool = False) -> Verification:
+    """Two branches side by side, a join that needs both, an end that may be a refusal, an observer that hears of it.
+
+    ``next_version``: the right branch's agent and the join's are upgraded in mid-saga, to such as have another step.
+    """
+    store = Store()
+    left, right, join = _left_branch(store), _right_branch(store), Agent("join")
 
     @join.step(retry=TWICE, within=timedelta(seconds=20))
     async def meet(a: Left, b: Right, ctx: Context) -> Done | Refused:
@@ -136,11 +156,11 @@ def fork_and_join(*, next_version: bool = False) -> Verification:
     starts = {"to the end": Asked(), "refused": Asked(refuse="join"), "no": Asked(refuse="right")}
     return Verification(
         agents=[left, right, join],
-        sagas=[Saga("dance", starts=Asked, completes=Done, fails=Refused, deadline=DEADLINE, intake="dance.intake")],
+        sagas=[MAY_BE_REFUSED],
         starts=starts,
         invariant=_unless_added(store) if next_version else all_or_none(store, "join", "left", "right"),
         reset=store.clear,
-        next_versions=[_next_right(store, go_right), _next_join(store, meet)] if next_version else (),
+        next_versions=[_next_right(store, right.steps["go_right"]), _next_join(store, meet)] if next_version else (),
     )
 
 
@@ -148,25 +168,7 @@ def one_goes_one_is_renamed() -> Verification:
     """Two branches and a side step. In the next version the side step retires, one branch has another name, and the saga
     has an end of its own making: what was begun under the old version is answered and undone by the new one."""
     store = Store()
-    left, right, join = Agent("left"), Agent("right"), Agent("join")
-
-    @left.step(retry=TWICE)
-    async def go_left(asked: Asked, ctx: Context) -> Left:
-        store.do(ctx, "left")
-        return Left(refuse=asked.refuse)
-
-    @go_left.compensate(retry=PATIENT)
-    async def back_left(asked: Asked, done: Left | None, ctx: Context) -> None:
-        store.undo(ctx, "left")
-
-    @right.step(retry=TWICE)
-    async def go_right(asked: Asked, ctx: Context) -> Right:
-        store.do(ctx, "right")
-        return Right(refuse=asked.refuse)
-
-    @go_right.compensate(retry=PATIENT)
-    async def back_right(asked: Asked, done: Right | None, ctx: Context) -> None:
-        store.undo(ctx, "right")
+    left, right, join = _left_branch(store), _right_branch(store), Agent("join")
 
     async def _glance(asked: Asked, ctx: Context) -> None:
         store.do(ctx, "also")
@@ -194,13 +196,13 @@ def one_goes_one_is_renamed() -> Verification:
     async def turn_back(asked: Asked, done: Left | None, ctx: Context) -> None:
         store.undo(ctx, "left")
 
-    next_right.steps["go_right"] = go_right
+    next_right.steps["go_right"] = right.steps["go_right"]
     retired = next_right.step(name="glance", retry=TWICE, retiring=True)(_glance)
     retired.compensate(retry=PATIENT)(_look_away)
 
     return Verification(
         agents=[left, right, join],
-        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")],
+        sagas=[DANCE],
         starts={"to the end": Asked(), "no": Asked(refuse="join")},
         invariant=_WithAdded(store, ["left", "right"]),
         reset=store.clear,
@@ -293,7 +295,7 @@ def alternative_branch() -> Verification:
 
     return Verification(
         agents=[fork, way, join],
-        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")],
+        sagas=[DANCE],
         starts={"straight": Asked(), "detour": Asked(refuse="detour")},
         invariant=all_or_none(store, "choose", "walk"),
         reset=store.clear,
@@ -334,7 +336,7 @@ def crossed_joins() -> Verification:
 
     return Verification(
         agents=[one, other],
-        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")],
+        sagas=[DANCE],
         starts={"waits for ever": Asked()},
         invariant=all_or_none(store),
         reset=store.clear,
@@ -376,25 +378,8 @@ def slow_and_late(overdue: Literal["fail", "report"] = "fail") -> Verification:
 def long_pauses() -> Verification:
     """A step that waits long between its attempts, beside one that may refuse; its agent may be upgraded meanwhile."""
     store = Store()
-    left, right, join = Agent("left"), Agent("right"), Agent("join")
-
-    @left.step(retry=TWICE)
-    async def go_left(asked: Asked, ctx: Context) -> Left:
-        store.do(ctx, "left")
-        return Left()
-
-    @go_left.compensate(retry=PATIENT)
-    async def back_left(asked: Asked, done: Left | None, ctx: Context) -> None:
-        store.undo(ctx, "left")
-
-    @right.step(retry=Retry(attempts=2, first_s=10, jitter=0))
-    async def go_right(asked: Asked, ctx: Context) -> Right:
-        store.do(ctx, "right")
-        return Right()
-
-    @go_right.compensate(retry=PATIENT)
-    async def back_right(asked: Asked, done: Right | None, ctx: Context) -> None:
-        store.undo(ctx, "right")
+    seldom = Retry(attempts=2, first_s=10, jitter=0)
+    left, right, join = _left_branch(store), _right_branch(store, seldom), Agent("join")
 
     @join.step(effects=False)
     async def meet(a: Left, b: Right) -> Done:
@@ -402,29 +387,18 @@ def long_pauses() -> Verification:
 
     return Verification(
         agents=[left, right, join],
-        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")],
+        sagas=[DANCE],
         starts={"to the end": Asked()},
         invariant=_WithAdded(store, ["left", "right"]),
         reset=store.clear,
-        next_versions=[_next_right(store, go_right)],
+        next_versions=[_next_right(store, right.steps["go_right"])],
     )
 
 
 def point_of_no_return() -> Verification:
     """A branch that can be undone beside a payment that is the pivot, and an end that can only be brought about."""
     store = Store()
-    left, right, join = Agent("left"), Agent("right"), Agent("join")
-
-    @left.step(retry=TWICE)
-    async def go_left(asked: Asked, ctx: Context) -> Left:
-        store.do(ctx, "left")
-        if asked.refuse == "left":
-            raise Rejected("not to the left")
-        return Left(refuse=asked.refuse)
-
-    @go_left.compensate(retry=PATIENT)
-    async def back_left(asked: Asked, done: Left | None, ctx: Context) -> None:
-        store.undo(ctx, "left")
+    left, right, join = _left_branch(store), Agent("right"), Agent("join")
 
     @right.step(pivot=True, retry=TWICE, within=timedelta(seconds=40))
     async def pay(asked: Asked, ctx: Context) -> Right | Refused:
@@ -448,7 +422,7 @@ def point_of_no_return() -> Verification:
 
     return Verification(
         agents=[left, right, join],
-        sagas=[Saga("dance", starts=Asked, completes=Done, fails=Refused, deadline=DEADLINE, intake="dance.intake")],
+        sagas=[MAY_BE_REFUSED],
         starts={"to the end": Asked(), "no": Asked(refuse="left"), "not paid": Asked(refuse="pay")},
         invariant=all_or_none(store, "finished", "left", "paid", "thanked"),
         reset=store.clear,
@@ -564,16 +538,7 @@ class Reviewed(Event, type="dance.reviewed"):
 def asks_a_person(overdue: Literal["fail", "report"] = "fail") -> Verification:
     """A step that takes an event of its saga and a person's answer to it, beside a branch that goes its way."""
     store = Store()
-    left, right, join = Agent("left"), Agent("right"), Agent("join")
-
-    @left.step(retry=TWICE)
-    async def go_left(asked: Asked, ctx: Context) -> Left:
-        store.do(ctx, "left")
-        return Left(refuse=asked.refuse)
-
-    @go_left.compensate(retry=PATIENT)
-    async def back_left(asked: Asked, done: Left | None, ctx: Context) -> None:
-        store.undo(ctx, "left")
+    left, right, join = _left_branch(store), Agent("right"), Agent("join")
 
     @right.step(external=True, within=timedelta(seconds=20), retry=TWICE)
     async def judge(left: Left, answer: Reviewed, ctx: Context) -> Right:
@@ -682,7 +647,7 @@ def asked_whether() -> Verification:
 
     return Verification(
         agents=[payment, other],
-        sagas=[Saga("dance", starts=Asked, completes=Done, deadline=DEADLINE, intake="dance.intake")],
+        sagas=[DANCE],
         starts={"to the end": Asked(), "no": Asked(refuse="other")},
         invariant=books_agree,
         reset=bank.clear,

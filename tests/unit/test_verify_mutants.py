@@ -11,7 +11,7 @@ from pavane.context import Outcome
 from pavane.marks import Marks
 from pavane.overlay import Overlay
 from pavane.perform import Performer
-from pavane.testing import VerificationFailed, verify
+from pavane.testing import Verification, VerificationFailed, verify
 from pavane_credit.ledger import Ledger
 from pavane_credit.verification import credit
 from pavane_events.bus import Lane
@@ -208,15 +208,6 @@ UPGRADE_MUTANTS: Mapping[str, tuple[object, str, object]] = {
 }
 
 
-@pytest.mark.parametrize("mutant", UPGRADE_MUTANTS)
-def test_a_mutant_of_an_upgrade_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    owner, name, function = UPGRADE_MUTANTS[mutant]
-    monkeypatch.setattr(owner, name, function)
-    with pytest.raises(VerificationFailed) as caught:
-        verify(dances.one_goes_one_is_renamed(), histories=ENOUGH)
-    assert caught.value.report.findings[0].story
-
-
 def begins_at_once(performer: Performer, *_: object) -> None:
     return None
 
@@ -237,15 +228,6 @@ LOCK_MUTANTS: Mapping[str, tuple[object, str, object]] = {
 }
 
 
-@pytest.mark.parametrize("mutant", LOCK_MUTANTS)
-def test_a_mutant_of_the_lock_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    owner, name, function = LOCK_MUTANTS[mutant]
-    monkeypatch.setattr(owner, name, function)
-    with pytest.raises(VerificationFailed) as caught:
-        verify(dances.one_at_a_time(), histories=ENOUGH)
-    assert caught.value.report.findings[0].story
-
-
 def never_held_up(plan: Plan, history: History) -> bool:
     return False
 
@@ -258,19 +240,24 @@ PIVOT_MUTANTS: Mapping[str, tuple[object, str, object]] = {
 }
 
 
-@pytest.mark.parametrize("mutant", PIVOT_MUTANTS)
-def test_a_mutant_of_the_pivot_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    owner, name, function = PIVOT_MUTANTS[mutant]
-    monkeypatch.setattr(owner, name, function)
-    with pytest.raises(VerificationFailed) as caught:
-        verify(dances.point_of_no_return(), histories=ENOUGH)
-    assert caught.value.report.findings[0].story
+VERIFIED: Sequence[tuple[Callable[[], Verification], Mapping[str, tuple[object, str, object]]]] = (
+    (lambda: credit, MUTANTS),
+    (dances.one_goes_one_is_renamed, UPGRADE_MUTANTS),
+    (dances.one_at_a_time, LOCK_MUTANTS),
+    (dances.point_of_no_return, PIVOT_MUTANTS),
+)
+"""Each mutant with a choreography that it breaks."""
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_mutant_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    owner, name, function = MUTANTS[mutant]
+@pytest.mark.parametrize(
+    ("made", "mutant"),
+    [pytest.param(made, mutant, id=name) for made, mutants in VERIFIED for name, mutant in mutants.items()],
+)
+def test_a_mutant_is_caught(
+    made: Callable[[], Verification], mutant: tuple[object, str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name, function = mutant
     monkeypatch.setattr(owner, name, function)
     with pytest.raises(VerificationFailed) as caught:
-        verify(credit, histories=ENOUGH)
+        verify(made(), histories=ENOUGH)
     assert caught.value.report.findings[0].story

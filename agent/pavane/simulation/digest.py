@@ -12,6 +12,9 @@ from pavane_tracing.store import SPANS_TOPIC
 
 State = int
 
+_OF_NONE = -1
+"""In the place of a saga for what is of none: the hash of None is another in every process, and states are compared."""
+
 
 class Digest:
     """The state of a world, relative to where its history began: the same in every history that comes to it.
@@ -38,7 +41,10 @@ class Digest:
             self._hear()
         sagas = world.ordinals
         calls = tuple(
-            [(each.kind, sagas.get(each.saga), each.step, each.attempt, each.how, each.error) for each in world.calls.made]
+            [
+                (each.kind, sagas.get(each.saga, _OF_NONE), each.step, each.attempt, each.how, each.error)
+                for each in world.calls.made
+            ]
         )
         sticky = tuple([f"{kind}{action}" for (kind, _), action in world.calls.sticky.items()])
         frozen = sum([not each.done() for each in world.calls.zombies])
@@ -49,12 +55,12 @@ class Digest:
         """Take in what was written since."""
         for record in self._bus.written_since(self._ends):
             if record.topic != SPANS_TOPIC:
-                self._said[record.topic] = hash((self._said.get(record.topic), self._saga(record), *_words(record)))
+                self._said[record.topic] = hash((self._said.get(record.topic, 0), self._saga(record), *_words(record)))
         self._ends = self._bus.ends()
         self._arrivals = self._bus.arrivals
 
-    def _saga(self, record: Record) -> int | None:
-        return self._world.ordinals.get((record.key or b"").decode(errors="replace"))
+    def _saga(self, record: Record) -> int:
+        return self._world.ordinals.get((record.key or b"").decode(errors="replace"), _OF_NONE)
 
     def _place(self, lane: MemoryLane) -> Iterator[tuple[str, int, int]]:
         """How far a lane has read and committed, in records of this history."""

@@ -1,5 +1,6 @@
 """Player: plays histories one after another, each judged, in worlds that are made anew now and then."""
 
+import gc
 import logging
 import random
 from collections.abc import Callable, Generator, Sequence
@@ -19,7 +20,7 @@ from pavane.simulation.world import Played, World
 from pavane_events.event import Event
 
 WORLD_LASTS = 200
-"""Histories played in one world, one after another: a new one costs about ten."""
+"""Histories played in one world, one after another: a new one costs about as much as one."""
 
 Look = Callable[[Point], None] | None
 """What is to be called at each point of a history."""
@@ -116,6 +117,8 @@ class Player:
         """A world in which one may play."""
         if self._world is not None and (self._world.worn_out or self._played >= WORLD_LASTS):
             self.close()
+            if self._played >= WORLD_LASTS:
+                gc.collect()  # a world is one large circle: left to Python, dozens of them lie about
         if self._world is None:
             trace = self.trace_every > 0 and self._worlds % self.trace_every == self.trace_every - 1
             self._worlds += 1
