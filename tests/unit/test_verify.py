@@ -2,6 +2,8 @@
 
 import asyncio
 import importlib.util
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +107,22 @@ def test_a_history_is_a_function_of_its_name() -> None:
     finally:
         first.close()
         second.close()
+
+
+STATES = """
+from pavane.simulation.player import Job, Player
+from pavane_credit.verification import credit
+player = Player(credit, trace_every=0)
+print(*(state for _, state in player.play(Job("approved", look=True)).ahead))
+player.close()
+"""
+
+
+def test_a_state_is_the_same_in_every_process() -> None:
+    seeded = {**os.environ, "PYTHONHASHSEED": "0"}
+    said = [subprocess.check_output([sys.executable, "-c", STATES], env=seeded) for _ in range(2)]
+    assert len(said[0].split()) > 50
+    assert said[0] == said[1]
 
 
 def test_what_is_written_down_is_read_again() -> None:
