@@ -7,7 +7,6 @@ from typing import Protocol, cast
 import pytest
 
 from pavane import Context, Fence, commits
-from pavane.context import Outcome
 from pavane.marks import Marks
 from pavane.overlay import Overlay
 from pavane.perform import Performer
@@ -109,23 +108,13 @@ def unfenced(lane: MemoryLane) -> None:
     return None
 
 
-def by_attempt(
-    context: Context,
-    *,
-    saga: str | None,
-    step: str,
-    key: str | Callable[[], str],
-    breakers: object,
-    attempt: int = 1,
-    deadline: object = None,
-    outcome: Outcome = "done",
-) -> None:
+def by_attempt(context: Context, *, key: str | Callable[[], str], attempt: int = 1, **others: object) -> None:
     """The attempt's number leaks into the key, and so into what the undo takes back."""
     found = key if isinstance(key, str) else key()
-    context.saga, context.step, context.attempt, context.outcome = saga, step, attempt, outcome
-    context.deadline = None
-    vars(Context)["_key"].__set__(context, f"{found}/{attempt}")
-    vars(Context)["_breakers"].__set__(context, breakers)
+    _AS_IT_IS(context, key=f"{found}#{attempt}", attempt=attempt, **others)
+
+
+_AS_IT_IS: Callable[..., None] = Context.__init__
 
 
 # --- the credit agents --------------------------------------------------------------------------------------------
