@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -96,7 +97,7 @@ class Tally:
 
 def _transactions(lanes: KafkaLanes) -> int:
     """The adapter counts them, and shows nobody."""
-    parts = vars(lanes)["_parts"]
+    parts = attrgetter("_parts")(lanes)
     return int(parts.committer.transactions) if parts is not None else 0
 
 

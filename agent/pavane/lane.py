@@ -77,8 +77,12 @@ class LaneAtWork:
                 self._commits.finish(drained=drained)
                 await committing
                 self._workers.cancel()
-        except* LaneLost:
-            log.info("lane %d of %s is lost: its next holder goes on", self._lane.partition, self._lane.group)
+        except BaseExceptionGroup as problems:
+            lost, others = problems.split(LaneLost)
+            if lost is not None:
+                log.info("lane %d of %s is lost: its next holder goes on", self._lane.partition, self._lane.group)
+            if others is not None:
+                raise others from None
         finally:
             self._releases.close()
             listeners.discard(self._commits.nudge)

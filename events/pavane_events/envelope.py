@@ -32,7 +32,7 @@ _REQUIRED = ("id", "source", "type")
 _READ = (*_REQUIRED, "time", "subject", "dataschema", "sagaid", "causationid", "step", "declaration")
 _MEMBERS = frozenset((*_READ, "specversion", "causes", "depth", "part", "datacontenttype", "traceparent", "tracestate"))
 _CAUSES = re.compile(r'\["[^"\\]+"(?:,"[^"\\]+")*\]')
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONTENT_TYPE = ("content-type", JSON.encode())
 _SPECVERSION = ("ce_specversion", b"1.0")
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode

@@ -20,7 +20,7 @@ class Message:
     key: bytes | None = None
     headers: Headers = ()
     partition: int | None = None
-    parsed: object = field(default=None, compare=False, repr=False)
+    parsed: object | None = field(default=None, compare=False, repr=False)
     _size: int = field(default=-1, init=False, compare=False, repr=False)
 
     def size(self) -> int:
@@ -59,4 +59,4 @@ class Record:
     value: bytes | None
     headers: Headers
     timestamp_ms: int
-    parsed: object = field(default=None, compare=False, repr=False)
+    parsed: object | None = field(default=None, compare=False, repr=False)

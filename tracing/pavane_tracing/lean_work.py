@@ -47,7 +47,7 @@ class ProcessLayout(Layout):
 class LeanWork(Work):
     """One unit of work. ``kept`` collects its spans where they are kept, ``take`` has them where they are exported."""
 
-    __slots__ = ("_head", "_kept", "_known", "_layout", "_tail", "_take", "_tracing")
+    __slots__ = ("_head", "_kept", "_known", "_layout", "_lean", "_tail", "_take", "_tracing")
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class LeanWork(Work):
         self._tracing = tracing
         self._budget = budget
         self._new_linked = tracing.new_linked
-        self._span: LeanSpan = span
+        self._span = self._lean = span
         self._layout: ProcessLayout | None = layout
         self._unit = unit
         self._known = known
@@ -116,11 +116,11 @@ class LeanWork(Work):
     def point(self, name: str, *, links: Iterable[Trace] = (), attributes: Attributes | None = None) -> Trace:
         """A short INTERNAL span within this work, such as ``saga credit-decision start``."""
         merged: dict[str, Scalar] = {**self._unit.common, **(attributes or {})}
-        return self._make(self._tracing.other_layout(name, SpanKind.INTERNAL), merged, self._span.state, _links(links))
+        return self._make(self._tracing.other_layout(name, SpanKind.INTERNAL), merged, self._lean.state, _links(links))
 
     def invoke(self, agent: str, attributes: Attributes) -> Invocation:
         """As :meth:`Work.invoke` says. The span is the SDK's: what it tells of takes seconds."""
-        context = set_span_in_context(self._span, self._unit.context())
+        context = set_span_in_context(self._lean, self._unit.context())
         merged = {**self._unit.common, **attributes}
         span = self._tracing.own_tracer.start_span(f"{INVOKE_AGENT} {agent}", context, SpanKind.INTERNAL, merged)
         return Invocation(span, set_span_in_context(span, context))
@@ -130,18 +130,18 @@ class LeanWork(Work):
         found = common_attributes(saga, saga_name, None)
         self._unit.common.update(found)
         self._layout = None  # which knew another saga, or none
-        if self._take is not None and not self._span.sampled:
+        if self._take is not None and not self._lean.sampled:
             self._take = self._tracing.held(saga)
-        self._span.set_attributes(found)
+        self._lean.set_attributes(found)
 
     def event(self, name: str, attributes: Attributes | None = None) -> None:
         """Something that happened within this work: the attempts of an in-lane retry are events of one span."""
-        self._span.add_event(name, attributes)
+        self._lean.add_event(name, attributes)
 
     def fail(self, code: str, message: str) -> None:
         """The work failed: status ERROR, and the error's stable code. The last call counts."""
-        self._span.set_attribute(MESSAGING.error_type, code)
-        self._span.set_status(StatusCode.ERROR, message)
+        self._lean.set_attribute(MESSAGING.error_type, code)
+        self._lean.set_status(StatusCode.ERROR, message)
         if self._processing is not None:
             self._processing.failed = code
 
@@ -149,7 +149,7 @@ class LeanWork(Work):
         """The work is done. Idempotent. A user's span still open in it will turn up in :meth:`Tracing.late`."""
         if not self._ended:
             self._ended = True
-            span, unit = self._span, self._unit
+            span, unit = self._lean, self._unit
             if unit.dropped:
                 span.set_attribute(SPANS_DROPPED, unit.dropped)
             span.end()
@@ -162,7 +162,7 @@ class LeanWork(Work):
     @property
     def context(self) -> Context:
         """In which the span is the current one."""
-        context = Context({UNIT_KEY: self._unit, SPAN_KEY: self._span})
+        context = Context({UNIT_KEY: self._unit, SPAN_KEY: self._lean})
         return context if self._baggage is None else context_of(None, self._baggage, context)
 
     @property
@@ -177,10 +177,10 @@ class LeanWork(Work):
     @property
     def trace(self) -> Trace:
         """The context of the span itself: what a timer, a delayed retry or a dead letter carries on."""
-        return self._trace(self._span.span_id, self._span.state)
+        return self._trace(self._lean.span_id, self._lean.state)
 
     def _make(self, layout: Layout, values: dict[str, Scalar], state: str | None, links: Sequence[SpanLink] = ()) -> Trace:
-        parent, take, span_id = self._span, self._take, new_span_id()
+        parent, take, span_id = self._lean, self._take, new_span_id()
         if take is not None and not links and not layout.tight:
             take(short(layout, parent.trace_id, span_id, parent.span_id, parent.state, values))
             return self._trace(span_id, state)
@@ -192,7 +192,7 @@ class LeanWork(Work):
     def _begin(self, layout: Layout, values: dict[str, Scalar], edge: Edge) -> Trace:
         """A ``send`` span for which the trace has no room begins another one, linked to this work."""
         span = LeanSpan(layout, new_trace_id(), new_span_id(), None, values)
-        span.add_link(self._span.get_span_context())
+        span.add_link(self._lean.get_span_context())
         self._end_at_once(span)
         state = stamped(0 if edge in self._new_linked else FRESH - 1)
         return Trace(f"00-{span.trace_id}-{span.span_id}{self._tail}", state, self._baggage)

@@ -13,11 +13,12 @@ from pavane_events.buses.kafka.admin import Admin
 from pavane_events.buses.kafka.client import check_version
 from pavane_events.buses.kafka.connecting import close, connect
 from pavane_events.buses.kafka.failures import Refused, translated
-from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets, read_to
+from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets
 from pavane_events.buses.kafka.lanes import KafkaLanes, LaneHealth
 from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.kafka.places import Places
 from pavane_events.buses.kafka.publisher import Publisher
+from pavane_events.buses.kafka.reading import read_to
 from pavane_events.buses.placing import check_partition
 from pavane_events.errors import BusUnavailable
 from pavane_events.record import Message, Record

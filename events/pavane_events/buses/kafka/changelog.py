@@ -12,7 +12,8 @@ from typing import cast
 from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import TopicPartition
 
-from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets, read_to
+from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets
+from pavane_events.buses.kafka.reading import read_to
 from pavane_events.buses.kafka.transactions import Row
 from pavane_events.buses.memory_log import KeyedState
 

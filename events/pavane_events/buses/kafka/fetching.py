@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, cast
 
 from aiokafka.client import AIOKafkaClient
@@ -12,7 +12,7 @@ from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
-from pavane_events.buses.kafka.failures import LEADER_MOVED, PASSING, Refused
+from pavane_events.buses.kafka.failures import PASSING, Refused
 from pavane_events.buses.kafka.fetch_protocol import NEW_SESSION, NO_SESSION, Fetch, Fetched, SessionResponse
 from pavane_events.errors import BusUnavailable
 from pavane_events.record import Headers, Record
@@ -31,12 +31,12 @@ FETCH_BYTES = 1024 * 1024
 PORTION_RECORDS = 64
 """What is unpacked in one turn of the event loop, and worked on while the processor still has it at hand: a tenth faster."""
 
-_PAUSE_S = 0.05
+PAUSE_S = 0.05
 _SESSION_ENDED = frozenset({70, 71})
 """FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH: say everything anew."""
 
 _EPOCHS = 2**31 - 1
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
 
 
 Portion = tuple[list[Record], int]
@@ -165,7 +165,7 @@ async def list_offsets(
     """
     found: dict[TopicPartition, int] = {}
     loop = asyncio.get_running_loop()
-    give_up = loop.time() + _PATIENCE_S
+    give_up = loop.time() + PATIENCE_S
     missing = 0
     while len(found) < len(places):
         by_node = by_leader(client, [place for place in places if place not in found])
@@ -189,7 +189,7 @@ async def list_offsets(
         if loop.time() > give_up:
             raise problem or KafkaError("no leader for " + ", ".join(map(str, by_node.get(-1, ()))))
         await client.force_metadata_update()
-        await asyncio.sleep(_PAUSE_S)
+        await asyncio.sleep(PAUSE_S)
     return found
 
 
@@ -216,41 +216,3 @@ async def _list_at(
                 raise Refused(code, "ListOffsets", topic)
             found[TopicPartition(topic, partition)] = offset
     return found
-
-
-async def read_to(
-    client: AIOKafkaClient, place: TopicPartition, start: int, end: int, wait_ms: int = 50
-) -> AsyncIterator[tuple[list[Record], int]]:
-    """Portions of a partition's committed records from ``start`` up to but not ``end``, each with the offset after it.
-
-    Waits where ``end`` lies beyond what is committed, until the transactions that are open there end.
-    """
-    offset = start
-    loop = asyncio.get_running_loop()
-    failing_since: float | None = None
-    while offset < end:
-        try:
-            node = client.cluster.leader_for_partition(place)
-            if node is None or node == -1:
-                raise Refused(next(iter(LEADER_MOVED)), "Fetch", place.topic)
-            _, _, code, portions = await fetch_once(client, node, place, offset, wait_ms)
-            if code == OFFSET_OUT_OF_RANGE:  # retention was faster than we
-                offset = max(offset, (await list_offsets(client, [place], EARLIEST))[place])
-                continue
-            if code:
-                raise Refused(code, "Fetch", place.topic)
-        except (KafkaError, Refused) as error:
-            failing_since = failing_since or loop.time()
-            if loop.time() - failing_since > _PATIENCE_S or (isinstance(error, Refused) and error.code not in PASSING | {3}):
-                raise
-            await client.force_metadata_update()
-            await asyncio.sleep(_PAUSE_S)
-            continue
-        failing_since = None
-        for records, after in portions:
-            offset = after
-            if records and records[-1].offset >= end:
-                records = [record for record in records if record.offset < end]
-            yield records, min(after, end)
-            if after >= end:
-                return

@@ -13,8 +13,8 @@ from aiokafka.structs import TopicPartition
 
 from pavane_events.buses.kafka.connecting import close
 from pavane_events.buses.kafka.failures import TOO_LARGE, UNKNOWN_TOPIC, Refused, translated
-from pavane_events.buses.kafka.fetching import read_to
 from pavane_events.buses.kafka.options import KafkaOptions
+from pavane_events.buses.kafka.reading import read_to
 from pavane_events.buses.kafka.transactions import Payload, Producer
 from pavane_events.errors import BusError, BusUnavailable, ConfigurationError, RecordTooLarge, UnknownTopic
 

@@ -140,7 +140,7 @@ class Producer:
         self.deciding = False
         if outputs:
             await self._add_partitions(outputs)
-        self.written, _ = await _both(self._produce(outputs), self._commit_offsets(offsets))
+        self.written = await _both(self._produce(outputs), self._commit_offsets(offsets))
         self.deciding = True
         await self._end()
         return self.written
@@ -337,13 +337,10 @@ def _portions(wave: Mapping[TopicPartition, bytes]) -> list[dict[TopicPartition,
     return portions
 
 
-async def _both(
-    produce: Awaitable[dict[TopicPartition, int]], offsets: Awaitable[None]
-) -> tuple[dict[TopicPartition, int], None]:
+async def _both(produce: Awaitable[dict[TopicPartition, int]], offsets: Awaitable[None]) -> dict[TopicPartition, int]:
     """Both side by side; the first failure is raised when both have ended, so that nothing is still under way."""
-    first, second = await asyncio.gather(produce, offsets, return_exceptions=True)
-    for each in (second, first):
-        if isinstance(each, BaseException):
-            raise each
-    assert not isinstance(first, BaseException)
-    return first, None
+    producing, committing = asyncio.ensure_future(produce), asyncio.ensure_future(offsets)
+    await asyncio.gather(producing, committing, return_exceptions=True)
+    for each in (committing, producing):
+        each.result()
+    return producing.result()
