@@ -1,7 +1,6 @@
 """Answers: the outcome of a unit of work as messages: output events, settlements, dead letters."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from pavane.kit import Kit
@@ -37,26 +36,22 @@ class UnfitOutput(ValueError):
         super().__init__(message)
 
 
-@dataclass(slots=True)
 class Inputs:
-    """What a step was called with: events' envelopes by parameter name, and the one that completed them."""
+    """What a step was called with: events' envelopes by parameter name, and the one that completed them.
 
-    envelopes: Mapping[str, Envelope]
-    completing: Envelope
+    ``causes``: the ids of all of them, sorted. ``depth``: how deep an answer to them lies.
+    """
 
-    @property
-    def causes(self) -> tuple[str, ...]:
-        """The ids of all inputs, sorted."""
-        if len(self.envelopes) == 1:
-            return (self.completing.id,)
-        return tuple(sorted(envelope.id for envelope in self.envelopes.values()))
+    __slots__ = ("causes", "completing", "depth", "envelopes")
 
-    @property
-    def depth(self) -> int:
-        """How deep an answer to them lies."""
-        if len(self.envelopes) == 1:
-            return 1 + self.completing.depth
-        return 1 + max(envelope.depth for envelope in self.envelopes.values())
+    def __init__(self, envelopes: Mapping[str, Envelope], completing: Envelope) -> None:
+        self.envelopes = envelopes
+        self.completing = completing
+        self.causes: tuple[str, ...] = (completing.id,)
+        self.depth = 1 + completing.depth
+        if len(envelopes) > 1:
+            self.causes = tuple(sorted(envelope.id for envelope in envelopes.values()))
+            self.depth = 1 + max(envelope.depth for envelope in envelopes.values())
 
     @property
     def size(self) -> int:

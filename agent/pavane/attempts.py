@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from pavane.breaker import BreakerOpen
 from pavane.fence import EffectUndone
@@ -43,11 +43,14 @@ ENDED = "saga.ended"
 ENDED_WAITING = Failure(ENDED, "its saga ended while it was waiting to be tried again", 0, dead=False)
 
 
-class Policy(NamedTuple):
+class Policy:
     """How one call is tried: its retries, and its deadline in seconds since the epoch."""
 
-    retry: Retry
-    deadline_s: float | None = None
+    __slots__ = ("deadline_s", "retry")
+
+    def __init__(self, retry: Retry, deadline_s: float | None = None) -> None:
+        self.retry = retry
+        self.deadline_s = deadline_s
 
 
 class DeadlineExpired(Exception):

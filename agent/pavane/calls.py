@@ -24,6 +24,8 @@ from pavane_tracing.work import Work
 
 Changes = dict[bytes, bytes | None]
 
+_NO_LINKS: tuple[Trace, ...] = ()
+
 
 class Calls:
     """Calls an agent's steps under their spans, and says what came of it. Keeps nothing."""
@@ -141,19 +143,21 @@ class Calls:
 
     def begin(self, unit: Unit, inputs: Inputs | None = None) -> Work:
         """Begin a unit's span: child of its input's sender, or (a delayed one's) of what its last attempt has stamped."""
-        record, way = unit.record, unit.came_from
-        others: tuple[Trace, ...] = ()
+        record, envelope, links, root = unit.record, unit.envelope, _NO_LINKS, False
         if inputs is not None and len(inputs.envelopes) > 1:
-            others = tuple(each.trace for each in inputs.envelopes.values() if each is not unit.envelope)
+            links = tuple(each.trace for each in inputs.envelopes.values() if each is not unit.envelope)
+        if unit.delayed is not None:
+            way = unit.came_from
+            envelope, links, root = way.envelope, (*links, *way.links), way.begins
         return self._kit.tracing.process(
-            way.envelope,
+            envelope,
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
             group=self._kit.plan.agent.name,
             step=unit.step.wire_name,
-            links=(*others, *way.links),
-            root=way.begins,
+            links=links,
+            root=root,
         )
 
     def finished(self, unit: Unit, work: Work, done: Done) -> Done:

@@ -6,7 +6,7 @@ they are due, and a lane needs to look at the first of them only. A pause that f
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 from pavane_events.bus import MAX_RECORD_BYTES
@@ -124,13 +124,15 @@ def from_tier(record: Record) -> Delayed:
         name, value = record.headers[-1]
         said = cast("dict[str, object]", json.loads(value)) if name == HEADER else {}
         carried = {field: str(said[field]) for field in Trace._fields if field in said}
-        original = replace(
-            record,
-            topic=_text(said["topic"]),
-            offset=_number(said["offset"]),
-            headers=record.headers[:-1],
-            timestamp_ms=_number(said["appended_ms"]),
-            parsed=record.parsed if isinstance(record.parsed, Envelope) else None,
+        original = Record(
+            _text(said["topic"]),
+            record.partition,
+            _number(said["offset"]),
+            record.key,
+            record.value,
+            record.headers[:-1],
+            _number(said["appended_ms"]),
+            record.parsed if isinstance(record.parsed, Envelope) else None,
         )
         return Delayed(
             record=record,

@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pavane.step import AnyStep
 from pavane.tiers import Delayed
@@ -15,15 +14,18 @@ from pavane_saga.wire import GrantRead, UndoRequest
 from pavane_tracing.propagation import is_continued
 
 
-class Way(NamedTuple):
+class Way:
     """By which way a span was come to: the event under the trace that it is a child of, what else it is linked to.
 
     ``begins``: it is the root of a new trace, linked to the event's, too.
     """
 
-    envelope: Envelope
-    links: tuple[Trace, ...] = ()
-    begins: bool = False
+    __slots__ = ("begins", "envelope", "links")
+
+    def __init__(self, envelope: Envelope, links: tuple[Trace, ...] = (), *, begins: bool = False) -> None:
+        self.envelope = envelope
+        self.links = links
+        self.begins = begins
 
 
 Interruption = Literal["ended", "stopping"]
@@ -32,18 +34,20 @@ UNDO_UNIT = "undo"
 CONTROL_UNIT = "control"
 
 
-@dataclass(slots=True, eq=False)
 class Pausing:
     """Work that pauses between attempts, and what may end the pause early.
 
     ``record`` is the input, as it came; ``delayed`` is there where it waited in a delay tier since, and comes from there.
     """
 
-    record: Record
-    envelope: Envelope
-    delayed: Delayed | None = field(default=None, kw_only=True)
-    pause: "asyncio.Future[Interruption | None] | None" = field(default=None, init=False)
-    interrupted: Interruption | None = field(default=None, init=False)
+    __slots__ = ("delayed", "envelope", "interrupted", "pause", "record")
+
+    def __init__(self, record: Record, envelope: Envelope, *, delayed: Delayed | None = None) -> None:
+        self.record = record
+        self.envelope = envelope
+        self.delayed = delayed
+        self.pause: asyncio.Future[Interruption | None] | None = None
+        self.interrupted: Interruption | None = None
 
     @property
     def settles(self) -> Record:
@@ -72,7 +76,6 @@ class Pausing:
             self.pause.set_result(why)
 
 
-@dataclass(slots=True, eq=False)
 class Unit(Pausing):
     """One input for one step. ``may_have_begun``: an earlier holder of the lane may have called the step on it.
 
@@ -80,19 +83,30 @@ class Unit(Pausing):
     coordinator lets the step begin; then ``record`` is its command, and ``envelope`` the last input that it names.
     """
 
-    step: AnyStep
-    may_have_begun: bool
-    otherwise: bool = field(default=False, kw_only=True)
-    granted: GrantRead | None = field(default=None, kw_only=True)
-    key: tuple[str | bytes | None, str | None] = field(init=False)
-    """What it queues behind: the saga (else the record's key); an observer's queue is its own, it holds up nobody."""
+    __slots__ = ("_place", "granted", "key", "may_have_begun", "otherwise", "step")
 
-    _place: bytes | None = field(default=None, init=False)
+    def __init__(
+        self,
+        record: Record,
+        envelope: Envelope,
+        step: AnyStep,
+        may_have_begun: bool,
+        *,
+        otherwise: bool = False,
+        granted: GrantRead | None = None,
+        delayed: Delayed | None = None,
+    ) -> None:
+        super().__init__(record, envelope, delayed=delayed)
+        self.step = step
+        self.may_have_begun = may_have_begun
+        self.otherwise = otherwise
+        self.granted = granted
+        saga = envelope.saga
+        observer = step.wire_name if step.options.observer else None
+        self.key: tuple[str | bytes | None, str | None] = (saga if saga is not None else record.key, observer)
+        """What it queues behind: the saga (else the record's key); an observer's queue is its own, it holds up nobody."""
 
-    def __post_init__(self) -> None:
-        saga = self.envelope.saga
-        observer = self.step.wire_name if self.step.options.observer else None
-        self.key = (saga if saga is not None else self.record.key, observer)
+        self._place: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -112,11 +126,14 @@ class Unit(Pausing):
         return self._place
 
 
-@dataclass(slots=True, eq=False)
 class UndoUnit(Pausing):
     """One undo that the coordinator asks for. It never queues behind events."""
 
-    request: UndoRequest
+    __slots__ = ("request",)
+
+    def __init__(self, record: Record, envelope: Envelope, request: UndoRequest, *, delayed: Delayed | None = None) -> None:
+        super().__init__(record, envelope, delayed=delayed)
+        self.request = request
 
     @property
     def name(self) -> str:
@@ -132,11 +149,14 @@ class UndoUnit(Pausing):
 _NO_CHANGES: Mapping[bytes, bytes | None] = MappingProxyType({})
 
 
-class Done(NamedTuple):
+class Done:
     """A unit is finished: what is published and what changes in the lane's state, in one commit with its input."""
 
-    messages: Sequence[Message] = ()
-    state: Mapping[bytes, bytes | None] = _NO_CHANGES
+    __slots__ = ("messages", "state")
+
+    def __init__(self, messages: Sequence[Message] = (), state: Mapping[bytes, bytes | None] = _NO_CHANGES) -> None:
+        self.messages = messages
+        self.state = state
 
 
 class Abandoned(Exception):

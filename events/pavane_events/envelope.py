@@ -49,7 +49,7 @@ class Trace(NamedTuple):
 NO_TRACE = Trace()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, init=False)
 class Envelope:
     """An event on its way. Treat as immutable (:func:`dataclasses.replace` makes another).
 
@@ -74,6 +74,43 @@ class Envelope:
     parts: int = 1
     declaration: str | None = None
     trace: Trace = NO_TRACE
+
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002 -- as CloudEvents calls it
+        source: str,
+        type: str,  # noqa: A002
+        data: bytes,
+        time: str | None = None,
+        subject: str | None = None,
+        dataschema: str | None = None,
+        saga: str | None = None,
+        causation: str | None = None,
+        causes: tuple[str, ...] = (),
+        step: str | None = None,
+        depth: int = 0,
+        part: int = 1,
+        parts: int = 1,
+        declaration: str | None = None,
+        trace: Trace = NO_TRACE,
+    ) -> None:
+        self.id = id
+        self.source = source
+        self.type = type
+        self.data = data
+        self.time = time
+        self.subject = subject
+        self.dataschema = dataschema
+        self.saga = saga
+        self.causation = causation
+        self.causes = causes
+        self.step = step
+        self.depth = depth
+        self.part = part
+        self.parts = parts
+        self.declaration = declaration
+        self.trace = trace
 
     def to_message(self, topic: str | None = None, *, key: str | None = None, partition: int | None = None) -> Message:
         """The event as a message in binary mode; topic and key default to type and saga (else subject)."""
@@ -218,7 +255,7 @@ def parse(record: Record) -> Envelope:
         return parsed
     if isinstance(parsed, UndecodableRecord):
         raise parsed
-    found = plain(record.headers)
+    found = plain(*record.columns)
     if found is not None and record.value is not None:
         record.parsed = envelope = _of_plain(found, record.value)
         return envelope

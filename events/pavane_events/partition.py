@@ -3,23 +3,26 @@
 from functools import lru_cache
 from struct import unpack_from
 
-_MASK = 0xFFFFFFFF
-_M = 0x5BD1E995
+from mypy_extensions import i64
+
+_MASK: i64 = 0xFFFFFFFF
+_M: i64 = 0x5BD1E995
+_SEED: i64 = 0x9747B28C
 
 
 def murmur2(data: bytes) -> int:
     """The 32-bit hash of ``org.apache.kafka.common.utils.Utils.murmur2``, as an unsigned number."""
     length = len(data)
-    h = 0x9747B28C ^ length
-    whole = length & ~3
+    mask, m, h = _MASK, _M, _SEED ^ length
+    word: i64 = 0  # 64 bits are enough for each product's lower half, and no number is an object where this is compiled
     for word in unpack_from(f"<{length >> 2}I", data):
-        k = word * _M & _MASK
-        k = (k ^ k >> 24) * _M & _MASK
-        h = h * _M & _MASK ^ k
-    tail = data[whole:]
+        k = word * m & mask
+        k = (k ^ k >> 24) * m & mask
+        h = h * m & mask ^ k
+    tail = data[length & ~3 :]
     if tail:
-        h = (h ^ int.from_bytes(tail, "little")) * _M & _MASK
-    h = (h ^ h >> 13) * _M & _MASK
+        h = (h ^ int.from_bytes(tail, "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
     return h ^ h >> 15
 
 

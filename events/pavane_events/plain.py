@@ -10,8 +10,6 @@ from datetime import datetime
 from operator import itemgetter
 from typing import cast
 
-from pavane_events.record import Headers
-
 _ATTRIBUTES = (
     "id",
     "source",
@@ -50,15 +48,14 @@ _TOGETHER = 2048
 _NUMBERS = {str(number): number for number in range(100)}
 
 
-def plain(headers: Headers) -> Plain | None:
-    """What the headers of an event say; None where anything is unusual.
+def plain(names: tuple[str, ...], values: tuple[bytes, ...]) -> Plain | None:
+    """What the headers of an event say, by their names and as many values; None where anything is unusual.
 
     What is given is sure: known names, each once; ``id``, ``source`` and ``type``; text that can be printed, and not
     too much of it; a time with a zone; a saga id without a slash; ``depth`` a number, one part of one; at most one cause.
     """
-    if not headers:
+    if not names:
         return None
-    names, values = zip(*headers, strict=True)
     sort = _SORTS.get(names) or _sort_of(names)
     if sort is None:
         return None

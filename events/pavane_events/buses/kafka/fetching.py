@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition
 from pavane_events.buses.kafka.failures import PASSING, Refused
 from pavane_events.buses.kafka.fetch_protocol import NEW_SESSION, NO_SESSION, Fetch, Fetched, SessionResponse
 from pavane_events.errors import BusUnavailable
-from pavane_events.record import Headers, Record
+from pavane_events.record import Columns, Record
 
 UNCOMMITTED, COMMITTED = 0, 1
 EARLIEST, LATEST = -2, -1
@@ -38,6 +38,9 @@ _SESSION_ENDED = frozenset({70, 71})
 _EPOCHS = 2**31 - 1
 PATIENCE_S = 30.0
 
+
+_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {}
+_MOST_NAMES = 256
 
 Portion = tuple[list[Record], int]
 """Records, and the offset to go on from."""
@@ -69,7 +72,8 @@ def unpack(
             for each in batch:
                 at = each.offset
                 if at >= offset:
-                    records.append(Record(topic, partition, at, each.key, each.value, _present(each.headers), each.timestamp))
+                    columns = _columns(each.headers)
+                    records.append(Record(topic, partition, at, each.key, each.value, None, each.timestamp, None, columns))
                     if len(records) == PORTION_RECORDS:
                         yield records, at + 1
                         records = []
@@ -77,12 +81,19 @@ def unpack(
     yield records, offset
 
 
-def _present(headers: list[tuple[str, bytes | None]]) -> Headers:
-    """Kafka knows headers without a value; here they are empty."""
-    for _, value in headers:
-        if value is None:
-            return tuple((name, value or b"") for name, value in headers)
-    return tuple(cast("list[tuple[str, bytes]]", headers))
+def _columns(headers: list[tuple[str, bytes | None]]) -> Columns:
+    """Names, of which there are few sets, and values. Kafka knows headers without a value; here they are empty."""
+    if not headers:
+        return (), ()
+    names, values = zip(*headers, strict=True)
+    if None in values:
+        values = tuple(value or b"" for value in values)
+    known = _NAMES.get(names)
+    if known is None:
+        known = names
+        if len(_NAMES) < _MOST_NAMES:
+            _NAMES[names] = names
+    return known, values
 
 
 class Answer(NamedTuple):
