@@ -26,7 +26,7 @@ def murmur2(data: bytes) -> int:
     return h ^ h >> 15
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition of a key among so many: ``toPositive(murmur2(key)) % partitions``, Java's default."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions

@@ -39,9 +39,6 @@ _EPOCHS = 2**31 - 1
 PATIENCE_S = 30.0
 
 
-_NAMES: dict[tuple[str, ...], tuple[str, ...]] = {}
-_MOST_NAMES = 256
-
 Portion = tuple[list[Record], int]
 """Records, and the offset to go on from."""
 
@@ -58,6 +55,7 @@ def unpack(
     batches = MemoryRecords(data)
     waiting = sorted(aborted or (), key=lambda each: each[1])
     gone: set[int] = set()
+    names: tuple[str, ...] = ()
     while batches.has_next():
         batch = batches.next_batch()
         if not batch.validate_crc():
@@ -72,7 +70,8 @@ def unpack(
             for each in batch:
                 at = each.offset
                 if at >= offset:
-                    columns = _columns(each.headers)
+                    columns = _columns(each.headers, names)
+                    names = columns[0]
                     records.append(Record(topic, partition, at, each.key, each.value, None, each.timestamp, None, columns))
                     if len(records) == PORTION_RECORDS:
                         yield records, at + 1
@@ -81,19 +80,14 @@ def unpack(
     yield records, offset
 
 
-def _columns(headers: list[tuple[str, bytes | None]]) -> Columns:
-    """Names, of which there are few sets, and values. Kafka knows headers without a value; here they are empty."""
+def _columns(headers: list[tuple[str, bytes | None]], last: tuple[str, ...]) -> Columns:
+    """Names, mostly those of the record before, and values. Kafka knows headers without a value; here they are empty."""
     if not headers:
         return (), ()
     names, values = zip(*headers, strict=True)
     if None in values:
         values = tuple(value or b"" for value in values)
-    known = _NAMES.get(names)
-    if known is None:
-        known = names
-        if len(_NAMES) < _MOST_NAMES:
-            _NAMES[names] = names
-    return known, values
+    return last if names == last else names, values
 
 
 class Answer(NamedTuple):
