@@ -1,6 +1,7 @@
 """Trace context on its way in and out: what is well formed comes back as it was, what is not is no parent."""
 
 import logging
+import re
 
 import pytest
 from hypothesis import given
@@ -58,6 +59,13 @@ def test_junk_is_no_parent_and_no_error(header: str, state: str) -> None:
 )
 def test_a_malformed_traceparent_is_no_parent(header: str) -> None:
     assert span_context(Trace(traceparent=header)) is None
+
+
+@given(st.integers(0, 54), st.sampled_from("0a-gA \n１"))
+def test_a_traceparent_is_read_as_its_grammar_says_wherever_it_differs(place: int, character: str) -> None:
+    header = TRACEPARENT[:place] + character + TRACEPARENT[place + 1 :]
+    well_formed = re.fullmatch("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", header) is not None
+    assert (span_context(Trace(traceparent=header)) is not None) == well_formed
 
 
 def test_a_later_version_is_read_as_far_as_it_is_known() -> None:

@@ -123,7 +123,7 @@ class SpanExport:
         self._stopping = True
         self._wake.set()
         if flushed:
-            self._thread.join(timeout_s)
+            self._sender.join(timeout_s)
         left = self._encode() + list(self._outbox)
         self._outbox.clear()
         for request in left:
@@ -147,8 +147,8 @@ class SpanExport:
         self._next_try = 0.0
         self._stopping = False
         self._losses = Losses()
-        self._thread = threading.Thread(target=self._run, name="pavane-spans", daemon=True)
-        self._thread.start()
+        self._sender = threading.Thread(target=self._run, name="pavane-spans", daemon=True)
+        self._sender.start()
 
     def _run(self) -> None:
         attach(set_value("suppress_instrumentation", True))  # our requests are no spans

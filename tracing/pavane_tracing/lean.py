@@ -15,6 +15,7 @@ from opentelemetry.util.types import AnyValue, Attributes
 
 from pavane_tracing import otlp
 from pavane_tracing.attributes import Attributes as Fixed
+from pavane_tracing.attributes import Scalar
 from pavane_tracing.propagation import SAMPLED, UNSAMPLED, Origin, trace_state
 from pavane_tracing.span import KINDS, STATUSES, SpanEvent, SpanLink, SpanRow, plain_attributes
 
@@ -99,7 +100,7 @@ class LeanSpan(Span):
         trace_id: str,
         span_id: str,
         origin: Origin | None,
-        values: Mapping[str, AnyValue],
+        values: dict[str, Scalar],
         links: Sequence[SpanLink] = (),
         *,
         parent_id: str | None = None,
@@ -344,9 +345,7 @@ class PassingSpan(NonRecordingSpan):
         return SpanContext(int(origin.trace_id, 16), int(origin.span_id, 16), True, origin.flags, trace_state(origin.state))
 
 
-def short(
-    layout: Layout, trace_id: str, span_id: str, parent_id: str, state: str | None, values: Mapping[str, AnyValue]
-) -> bytes:
+def short(layout: Layout, trace_id: str, span_id: str, parent_id: str, state: str | None, values: dict[str, Scalar]) -> bytes:
     """A span that is begun and ended at once, within the same work, encoded: for a layout whose limits are not tight."""
     now = time_ns()
     parts = [otlp.identity(trace_id, span_id, parent_id), otlp.times(now, now + 1, remote=False), layout.encoded]

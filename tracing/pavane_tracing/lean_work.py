@@ -47,7 +47,7 @@ class ProcessLayout(Layout):
 class LeanWork(Work):
     """One unit of work. ``kept`` collects its spans where they are kept, ``take`` has them where they are exported."""
 
-    __slots__ = ("_head", "_kept", "_known", "_layout", "_lean", "_tail", "_take", "_tracing")
+    __slots__ = ("_kept", "_known", "_layout", "_lean", "_tail", "_take", "_tracing")
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class LeanWork(Work):
         self._baggage = baggage
         self._take = take
         self._processing = processing
-        self._kept: list[LeanSpan] = [span]
-        self._head = f"00-{span.trace_id}-"
+        self._kept: list[LeanSpan] | None = None
+        """Beside the first; None where nothing is kept, and before there is any."""
         self._tail = "-01" if sampled else "-00"
         self._token: Token[Context] | None = None
         self._ended = False
@@ -170,7 +170,7 @@ class LeanWork(Work):
         """The spans of this work that have ended; none where spans are not kept."""
         if self._take is not None:
             return []
-        rows = [span.to_row() for span in self._kept if span.end_ns is not None]
+        rows = [span.to_row() for span in (self._lean, *(self._kept or ())) if span.end_ns is not None]
         users = self._unit.rows()
         return sorted((*rows, *users), key=_started) if users else rows
 
@@ -200,12 +200,14 @@ class LeanWork(Work):
     def _end_at_once(self, span: LeanSpan) -> None:
         span.end_ns = span.start_ns + 1
         if self._take is None:
+            if self._kept is None:
+                self._kept = []
             self._kept.append(span)
         else:
             self._take(span.encoded())
 
     def _trace(self, span_id: str, state: str | None) -> Trace:
-        return Trace(f"{self._head}{span_id}{self._tail}", state, self._baggage)
+        return Trace(f"00-{self._lean.trace_id}-{span_id}{self._tail}", state, self._baggage)
 
 
 class LeanTracing(Tracing):
@@ -282,7 +284,7 @@ class LeanTracing(Tracing):
         values = self._messaging.process_values(known, envelope, offset)
         linked = _links(links, origin) if links else () if origin is None else (SpanLink(origin.trace_id, origin.span_id),)
         span = LeanSpan(layout, trace_id, new_span_id(), None if root else origin, values, linked, sampled=sampled)
-        unit = Unit(self._service, common_attributes(saga, saga_name, step, envelope.id))
+        unit = Unit(self._service, None, (saga, saga_name, step, envelope.id))
         if undo:
             unit.common[SAGA_UNDO] = True
         processing = None if self._metrics is None else self._metrics.processing(topic, group)
@@ -346,7 +348,7 @@ class LeanTracing(Tracing):
         span_id = new_span_id()
         rows: list[SpanRow] = []
         if take is not None or (sampled and self.keep):
-            span = LeanSpan(self.other_layout(name, kind), trace_id, span_id, origin, attributes, _links_to(led))
+            span = LeanSpan(self.other_layout(name, kind), trace_id, span_id, origin, dict(attributes), _links_to(led))
             span.end_ns = span.start_ns + 1
             if take is not None:
                 take(span.encoded())

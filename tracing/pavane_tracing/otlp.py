@@ -11,6 +11,7 @@ from struct import Struct
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util.types import AnyValue
 
+from pavane_tracing.attributes import Scalar
 from pavane_tracing.span import SpanLink
 
 _NAME = b"*"
@@ -69,12 +70,11 @@ def scope(name: str) -> bytes:
     return field(b"\n", _utf8(name))
 
 
-def append_values(parts: list[bytes], values: Mapping[str, AnyValue]) -> None:
+def append_values(parts: list[bytes], values: dict[str, Scalar]) -> None:
     """Attributes that differ from span to span, nearly all of them short texts and numbers.
 
     Of an attribute all but its content depends on its key and the content's length alone, and is kept.
     """
-    append, known = parts.append, _STARTS
     for key, value in values.items():
         if isinstance(value, str):
             try:
@@ -86,15 +86,18 @@ def append_values(parts: list[bytes], values: Mapping[str, AnyValue]) -> None:
             content = _SMALL[value] if value < 0x80 else varint(value)
             length = -len(content)
         else:
-            append(_pairs(_ATTRIBUTE, {key: value}))
+            parts.append(_pairs(_ATTRIBUTE, {key: value}))
             continue
-        start = known.get((key, length))
-        append(_start(key, length) if start is None else start)
-        append(content)
+        starts = _STARTS.get(key)
+        start = None if starts is None else starts.get(length)
+        parts.append(_start(key, length) if start is None else start)
+        parts.append(content)
 
 
-_STARTS: dict[tuple[str, int], bytes] = {}
-_MOST_STARTS = 4096
+_STARTS: dict[str, dict[int, bytes]] = {}
+_MOST_STARTS = 256
+"""Keys, and lengths of each."""
+
 _MOST_NUMBER = 1 << 63
 
 
@@ -102,8 +105,10 @@ def _start(key: str, length: int) -> bytes:
     """Everything of an attribute but its content, which is the last of it: a text, or, below zero, a number's bytes."""
     whole = _pairs(_ATTRIBUTE, {key: "x" * length if length >= 0 else 1 << 7 * (-length - 1)})
     start = whole[: len(whole) - abs(length)]
-    if len(_STARTS) < _MOST_STARTS:
-        _STARTS[key, length] = start
+    if key in _STARTS or len(_STARTS) < _MOST_STARTS:
+        starts = _STARTS.setdefault(key, {})
+        if len(starts) < _MOST_STARTS:
+            starts[length] = start
     return start
 
 
@@ -157,8 +162,14 @@ def dropped_counts(attributes_dropped: int, events_dropped: int, links_dropped: 
 
 def resource_spans(resource: bytes, scope: bytes, spans: Iterable[bytes]) -> bytes:
     """Spans of one service and scope as a field of an export request. ``resource`` and ``scope`` are encoded already."""
-    scoped = field(b"\n", scope) + b"".join([field(b"\x12", span) for span in spans])
-    return field(b"\n", field(b"\n", resource) + field(b"\x12", scoped))
+    parts = [field(b"\n", scope)]
+    length = len(parts[0])
+    for span in spans:
+        size = varint(len(span))
+        length += 1 + len(size) + len(span)
+        parts += (b"\x12", size, span)
+    before = field(b"\n", resource) + b"\x12" + varint(length)
+    return b"".join((b"\n", varint(len(before) + length), before, *parts))
 
 
 class _Unfit(ValueError):

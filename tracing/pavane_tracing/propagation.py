@@ -6,7 +6,7 @@ dropped alone. A context is replaced on its way out, never appended to. https://
 
 import re
 from collections.abc import Collection
-from typing import NamedTuple
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from opentelemetry import baggage
@@ -31,6 +31,7 @@ _STATE_MEMBER = re.compile(
 _MOST_STATE_MEMBERS = 32
 _MOST_STATE_CHARACTERS = 512
 _MOST_BAGGAGE_CHARACTERS = 8192
+_DIGITS = "0123456789abcdef-"
 _FLAGS = {f"{flags:02x}": (TraceFlags(flags), bool(flags & TraceFlags.SAMPLED)) for flags in range(256)}
 _NO_TRACE_ID, _NO_SPAN_ID = "0" * 32, "0" * 16
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -39,8 +40,9 @@ SPAN_KEY = next(iter(set_span_in_context(NonRecordingSpan(INVALID_SPAN_CONTEXT),
 """Under which a context has its current span: one dictionary is made where the API's own functions make three."""
 
 
-class Origin(NamedTuple):
-    """The remote span that a record names as its own, in the words of its header: ids in hex.
+@dataclass(slots=True, init=False)
+class Origin:
+    """The remote span that a record names as its own, in the words of its header: ids in hex. Treat as immutable.
 
     ``state`` is what other vendors say, where it is valid; ``left`` our own budget, where there is one: 0 where the sender
     has stamped that a new trace begins here.
@@ -54,6 +56,16 @@ class Origin(NamedTuple):
     """Whether its sender recorded it, by its flags."""
     left: int | None = None
 
+    def __init__(
+        self, trace_id: str, span_id: str, flags: TraceFlags, state: str | None, sampled: bool, left: int | None = None
+    ) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.flags = flags
+        self.state = state
+        self.sampled = sampled
+        self.left = left
+
     @property
     def begins(self) -> bool:
         """Whether what it led to begins a new trace, linked to it."""
@@ -65,11 +77,18 @@ def origin_of(trace: Trace) -> Origin | None:
     header = trace.traceparent
     if header is None:
         return None
-    match = _TRACEPARENT.fullmatch(header)
-    if match is None:
-        return None
-    version, trace_id, span_id, flags, more = match.groups()
-    if version == "ff" or (more is not None and version == "00") or trace_id == _NO_TRACE_ID or span_id == _NO_SPAN_ID:
+    if header.startswith("00-") and len(header) == 55 and not header.strip(_DIGITS) and header[35] + header[52] == "--":
+        version, trace_id, span_id, flags = "00", header[3:35], header[36:52], header[53:]  # as nearly all of them are
+        if "-" in trace_id or "-" in span_id or "-" in flags:
+            return None
+    else:
+        match = _TRACEPARENT.fullmatch(header)
+        if match is None:
+            return None
+        version, trace_id, span_id, flags, more = match.groups()
+        if version == "ff" or (more is not None and version == "00"):
+            return None
+    if trace_id == _NO_TRACE_ID or span_id == _NO_SPAN_ID:
         return None
     kept, sampled = _FLAGS[flags]
     if version != "00":

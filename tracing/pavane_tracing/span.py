@@ -13,12 +13,16 @@ StatusName = Literal["UNSET", "OK", "ERROR"]
 Value = str | int | float | bool | list["Value"] | dict[str, "Value"] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, init=False, unsafe_hash=True)
 class SpanLink:
-    """Another span that this one has to do with."""
+    """Another span that this one has to do with. Treat as immutable."""
 
     trace_id: str
     span_id: str
+
+    def __init__(self, trace_id: str, span_id: str) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from opentelemetry.context import Context, create_key, get_value
 from opentelemetry.trace import TracerProvider
 
-from pavane_tracing.attributes import Scalar
+from pavane_tracing.attributes import Scalar, common_attributes
 from pavane_tracing.span import FinishedSpan, SpanRow, row_of
 
 MOST_SPANS = 1_000
@@ -18,6 +18,11 @@ MOST_SPANS = 1_000
 MOST_STRAYS = 1_000
 
 UNIT_KEY = create_key("pavane.unit")
+
+About = tuple[str | None, str | None, str | None, str | None]
+"""Saga, its name, step, and the id of the event."""
+
+_NOTHING: About = (None, None, None, None)
 
 
 class Strays:
@@ -58,14 +63,23 @@ class Unit:
     Spans may start and end in any thread.
     """
 
-    __slots__ = ("_spans", "closed", "common", "dropped", "service")
+    __slots__ = ("_about", "_common", "_spans", "closed", "dropped", "service")
 
-    def __init__(self, service: Service, common: dict[str, Scalar]) -> None:
+    def __init__(self, service: Service, common: dict[str, Scalar] | None, about: About = _NOTHING) -> None:
+        """``about``: what the attributes that all share are made of, should anybody ask; else ``common``."""
         self.service = service
-        self.common = common
+        self._common = common
+        self._about = about
         self.closed = False
         self.dropped = 0
         self._spans: dict[int, FinishedSpan] = {}
+
+    @property
+    def common(self) -> dict[str, Scalar]:
+        """What all of them say."""
+        if self._common is None:
+            self._common = common_attributes(*self._about)
+        return self._common
 
     def context(self) -> Context:
         """A context in which nothing is but this unit."""
