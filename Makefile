@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos trace verify check bench bench-tracing schemas format clean
+.PHONY: help install demo test compiled test-compiled chaos trace verify check bench bench-tracing schemas format clean
 
 help: ## these lines
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,11 @@ demo: $(VENV)/.runtime ## five agents decide 1,000 real applications as sagas (A
 
 test: $(VENV)/.dev ## everything the tests need, then all tests (ARGS='-k engine')
 	$(BIN)/python -m pytest $(ARGS)
+
+compiled: build/compiled/.made ## the hot modules as C, in build/compiled, which PYTHONPATH puts first (needs a C compiler)
+
+test-compiled: build/compiled/.made ## tests of the compiled modules (ARGS='tests/unit')
+	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python -m pytest $(ARGS)
 
 chaos: $(VENV)/.dev ## processes and brokers killed for most of an hour, with the story as it goes (ARGS='-k copy'); `make test` has a short form
 	PAVANE_CHAOS=long $(BIN)/python -m pytest tests/chaos -s $(ARGS)
@@ -51,8 +56,14 @@ format: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+build/compiled/.made: $(VENV)/.dev hatch_build.py pyproject.toml $(shell find events tracing saga agent services stubs -name '*.py*' -not -name '*.pyc')
+	@echo "compiling the hot modules, a minute or two ..."
+	@rm -rf build/compiled
+	@HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/compiled .
+	@touch $@
+
 clean: ## the environment and all caches away
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pavane needs Python 3.11 or newer: make PYTHON=python3.12")'

@@ -16,7 +16,7 @@ class Rejected(PavaneError):
     reason: str = ""
 
     def __init__(self, reason: str) -> None:
-        self.reason = reason
+        self.reason = str(reason)  # whatever it is given
         super().__init__(reason)
 
 

@@ -16,6 +16,7 @@ from pavane_saga.engine import Failure
 from pavane_saga.facts import Fact, Happened, Settled, StepPlan, UndoFailed, Undone
 from pavane_saga.history import History, Plan, Unit
 from pavane_saga.view import Debt
+from support.compiled import sources_only
 from unit import test_engine_properties as properties
 from unit import test_engine_rules as rules
 
@@ -132,6 +133,7 @@ IN_RANDOM_WORLDS: Mapping[str, Break] = {
 }
 
 
+@sources_only
 @pytest.mark.parametrize("break_it", IN_RANDOM_WORLDS.values(), ids=IN_RANDOM_WORLDS.keys())
 def test_random_worlds_notice_when(break_it: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     break_it(monkeypatch)
@@ -180,6 +182,7 @@ UNDER_THE_TEST_THAT_NAMES_THEM: Mapping[str, tuple[Break, Callable[[], None]]] =
 }
 
 
+@sources_only
 @pytest.mark.parametrize(
     ("break_it", "notices"), UNDER_THE_TEST_THAT_NAMES_THEM.values(), ids=UNDER_THE_TEST_THAT_NAMES_THEM.keys()
 )

@@ -27,6 +27,7 @@ from pavane_saga.history import History, Plan, Unit
 from pavane_saga.locks import LockBook, LockOrder
 from pavane_saga.view import View
 from support import dances
+from support.compiled import sources_only
 
 ENOUGH = 3_000
 """Histories within which each must be noticed; most are within a hundred."""
@@ -238,6 +239,7 @@ VERIFIED: Sequence[tuple[Callable[[], Verification], Mapping[str, tuple[object, 
 """Each mutant with a choreography that it breaks."""
 
 
+@sources_only
 @pytest.mark.parametrize(
     ("made", "mutant"),
     [pytest.param(made, mutant, id=name) for made, mutants in VERIFIED for name, mutant in mutants.items()],

@@ -30,6 +30,7 @@ from pavane.cli import (
 from pavane.cli.groups import leaves
 from pavane.cli.options import BUS_HELP
 from pavane.cli.output import safe, say
+from pavane_events.compiled import COMPILED
 from pavane_events.errors import (
     BusUnavailable,
     BusVersionMismatch,
@@ -71,7 +72,7 @@ _EPILOG = (
 
 def _print_version(value: bool) -> None:
     if value:
-        print(f"pavane {version('pavane')}")
+        print(f"pavane {version('pavane')}{' (compiled)' if COMPILED else ''}")
         raise typer.Exit
 
 
