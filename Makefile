@@ -29,8 +29,8 @@ chaos: $(VENV)/.dev ## processes and brokers killed for most of an hour, with th
 trace: $(VENV)/.dev ## a thousand sagas in a real Jaeger, each one whole trace; with kill -9, too (needs Docker, or Go and Java)
 	PAVANE_REQUIRE=jaeger $(BIN)/python -m pytest tests/integration/test_jaeger.py tests/integration/test_jaeger_kills.py $(ARGS)
 
-verify: $(VENV)/.dev ## a million histories of the credit decision, every two faults among them (ARGS='--histories 10000')
-	$(BIN)/pavane verify pavane_credit.verification:credit --exhaustive --histories 1000000 $(ARGS)
+verify: build/compiled/.made ## a million histories of the credit decision, every two faults among them (ARGS='--histories 10000')
+	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/pavane verify pavane_credit.verification:credit --exhaustive --histories 1000000 $(ARGS)
 
 check: $(VENV)/.dev ## formatting, lint, both type checkers, import contracts, contracts and declarations
 	$(BIN)/ruff format --check .
@@ -43,11 +43,11 @@ check: $(VENV)/.dev ## formatting, lint, both type checkers, import contracts, c
 	$(BIN)/pavane check examples.trip:AGENTS examples.trip:trip
 	$(BIN)/pavane check examples.checkout:AGENTS examples.checkout:checkout
 
-bench: $(VENV)/.dev ## speed on SQLite and on a real Kafka, beside bare loops (ARGS='--quick --only throughput')
-	$(BIN)/python -m bench.both $(ARGS)
+bench: build/compiled/.made ## speed on SQLite and on a real Kafka, beside bare loops (ARGS='--quick --only throughput')
+	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python -m bench.both $(ARGS)
 
-bench-tracing: $(VENV)/.dev ## what tracing costs on a real Kafka: off, unsampled, lean, the stock SDK (ARGS='--quick')
-	$(BIN)/python -m bench.kafka_run --only tracing $(ARGS)
+bench-tracing: build/compiled/.made ## what tracing costs on a real Kafka: off, unsampled, lean, the stock SDK (ARGS='--quick')
+	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python -m bench.kafka_run --only tracing $(ARGS)
 
 schemas: $(VENV)/.runtime ## write events/schemas from the event classes
 	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.clerk:agent pavane_credit.choreography:SAGAS --schemas events/schemas --write

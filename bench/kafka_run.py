@@ -28,6 +28,7 @@ from bench.kafka_throughput import growth, throughput
 from bench.kafka_tracing import tracing
 from bench.kafka_worker import Figures
 
+from pavane_events.compiled import COMPILED
 from pavane_events.errors import PavaneError
 
 Found = Mapping[str, Figures]
@@ -112,6 +113,8 @@ def measure(options: argparse.Namespace) -> None:
     """What was asked for, table by table."""
     scale = QUICK if options.quick else FULL
     results: dict[str, Found] = {}
+    if not options.json:
+        print("compiled" if COMPILED else "interpreted (`make bench` measures the compiled form)")
     with ExitStack() as stack:
         broker = stack.enter_context(a_broker(options.servers, options.directory))
         endpoint = stack.enter_context(a_collector(options.otlp))

@@ -8,6 +8,10 @@ from bench.kafka_place import PACE, Broker, Place
 from bench.kafka_relay import data_of, hop, message_of, relay
 from bench.kafka_worker import Figures
 
+from pavane_events.compiled import COMPILED
+
+_INTERPRETED = "agent, interpreted"
+
 
 async def drained(
     broker: Broker,
@@ -65,14 +69,19 @@ def medians(rounds: Sequence[Figures]) -> Figures:
 
 
 async def throughput(broker: Broker, *, records: int, rounds: int, pace: float = PACE) -> Mapping[str, Figures]:
-    """The bare loop and the agent take turns."""
+    """The bare loop and the agent take turns, and the interpreted agent where the other is compiled."""
     found: dict[str, list[Figures]] = {"bare loop": [], "agent": []}
+    if COMPILED:
+        found[_INTERPRETED] = []
     for _ in range(rounds):
         for name, runs in found.items():
-            runs.append(await drained(broker, bare=name == "bare loop", records=records, pace=pace))
+            sources = {"PYTHONPATH": ""} if name == _INTERPRETED else None
+            bare = name == "bare loop"
+            runs.append(await drained(broker, bare=bare, records=records, pace=pace, environment=sources))
     result = {name: medians(runs) for name, runs in found.items()}
-    pairs = zip(found["agent"], found["bare loop"], strict=True)
-    result["agent"]["of_bare"] = statistics.median(ours["msg_per_s"] / bare["msg_per_s"] for ours, bare in pairs)
+    for name in [each for each in found if each != "bare loop"]:
+        pairs = zip(found[name], found["bare loop"], strict=True)
+        result[name]["of_bare"] = statistics.median(ours["msg_per_s"] / bare["msg_per_s"] for ours, bare in pairs)
     return result
 
 

@@ -79,6 +79,7 @@ async def attempt(
     number = unit.attempts
     while True:
         number += 1
+        opened: BreakerOpen | None = None
         try:
             try:
                 return await (
@@ -95,21 +96,29 @@ async def attempt(
         except WrongOutput as wrong:
             return Failure("output.wrong-type", str(wrong), number, dead=True)
         except BreakerOpen as breaker:
-            if fallback is not None:
-                return await _fall_back(fallback, number, policy, kit)
-            number -= 1
+            opened = breaker
             name = breaker.code
-            pause_s = max(0.001, breaker.retry_at_s - kit.clock())
         except Exception as error:
             name = _name_of(error)
             log.info("attempt %d of %s failed: %r", number, unit.name, error)
             if number >= policy.retry.attempts:
                 return Failure("attempts.exhausted", name, number, dead=True)
-            pause_s = policy.retry.pause_s(number, kit.chance())
-            work.event("retry", {"attempt": number, "error.type": name, "pause_s": pause_s})
+        if opened is not None and fallback is not None:
+            return await _fall_back(fallback, number, policy, kit)
+        number -= 1 if opened is not None else 0
+        pause_s = (
+            _pause_after(number, name, policy, kit, work) if opened is None else max(0.001, opened.retry_at_s - kit.clock())
+        )
         no_more = await _wait(Delay(number, pause_s, name), policy, unit, kit, aside)
         if no_more is not None:
             return no_more
+
+
+def _pause_after(number: int, name: str, policy: Policy, kit: Kit, work: Work) -> float:
+    """How long the next attempt waits for this one's failure to pass; it is told on the span."""
+    pause_s = policy.retry.pause_s(number, kit.chance())
+    work.event("retry", {"attempt": number, "error.type": name, "pause_s": pause_s})
+    return pause_s
 
 
 async def _wait(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from dataclasses import replace
+from functools import partial
 
 from pavane.answers import Answers
 from pavane.commits import Commits
@@ -16,11 +17,11 @@ from pavane.reception import Reception
 from pavane.release import Releases
 from pavane.undoing import Undoer
 from pavane.units import UndoUnit, Unit
+from pavane.until_lost import until_lost
 from pavane.waiting import Index
 from pavane.workers import Workers
 from pavane_events.bus import Lane
 from pavane_events.envelope import Envelope
-from pavane_events.errors import LaneLost
 from pavane_events.ids import derived, uuid7
 from pavane_events.record import Message
 from pavane_saga.wire import BREAKERS, fact_envelope, fact_message, timestamp
@@ -62,30 +63,27 @@ class LaneAtWork:
         listeners = self._kit.breakers.listeners
         listeners.add(self._commits.nudge)  # what a breaker does is said at once, not when the next step is done
         try:
-            async with asyncio.TaskGroup() as group:
-                self._workers.start(group)
-                if self._marks.new_version:
-                    await self._commits.declare(self._declaration())
-                committing = group.create_task(self._commits.run())
-                receiving = group.create_task(self._receive())
-                await stop.wait()
-                receiving.cancel()
-                self._releases.close()
-                drained = await self._workers.drain(self._kit.limits.drain_s)
-                if not drained:
-                    log.warning("lane %d of %s: work was given up at the end", self._lane.partition, self._lane.group)
-                self._commits.finish(drained=drained)
-                await committing
-                self._workers.cancel()
-        except BaseExceptionGroup as problems:
-            lost, others = problems.split(LaneLost)
-            if lost is not None:
+            if await until_lost(partial(self._work, stop)):
                 log.info("lane %d of %s is lost: its next holder goes on", self._lane.partition, self._lane.group)
-            if others is not None:
-                raise others from None
         finally:
             self._releases.close()
             listeners.discard(self._commits.nudge)
+
+    async def _work(self, stop: asyncio.Event, group: asyncio.TaskGroup) -> None:
+        self._workers.start(group)
+        if self._marks.new_version:
+            await self._commits.declare(self._declaration())
+        committing = group.create_task(self._commits.run())
+        receiving = group.create_task(self._receive())
+        await stop.wait()
+        receiving.cancel()
+        self._releases.close()
+        drained = await self._workers.drain(self._kit.limits.drain_s)
+        if not drained:
+            log.warning("lane %d of %s: work was given up at the end", self._lane.partition, self._lane.group)
+        self._commits.finish(drained=drained)
+        await committing
+        self._workers.cancel()
 
     async def _receive(self) -> None:
         while True:

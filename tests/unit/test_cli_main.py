@@ -45,7 +45,7 @@ def test_help_that_is_piped_has_no_boxes_and_no_colours(pavane: Shell) -> None:
 
 
 def test_the_version_is_the_distributions(pavane: Shell) -> None:
-    assert pavane("--version").out == f"pavane {version('pavane')}\n"
+    assert pavane("--version").out.split()[:2] == ["pavane", version("pavane")]
 
 
 def test_nothing_typed_shows_the_help_and_is_wrong_usage(pavane: Shell) -> None:

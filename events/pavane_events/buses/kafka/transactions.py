@@ -321,8 +321,8 @@ class Producer:
             except KafkaError as error:
                 if not error.retriable or time.monotonic() > self._give_up:
                     raise
-                await self._client.force_metadata_update()
-                await asyncio.sleep(self._backoff_s)
+            await self._client.force_metadata_update()
+            await asyncio.sleep(self._backoff_s)
 
 
 def _portions(wave: Mapping[TopicPartition, bytes]) -> list[dict[TopicPartition, bytes]]:
