@@ -17,6 +17,7 @@ from chaos.kafka_order import Order
 from chaos.kafka_outputs import Reader
 from chaos.kafka_scale import scaled
 from pavane_events.bus import TopicSpec
+from support.compiled import sources_only
 from support.kafka import Kafka
 
 RATE_S = 0.05
@@ -103,6 +104,7 @@ async def _have_shared(*workers: Worker) -> None:
         await asyncio.sleep(0.02)
 
 
+@sources_only  # a worker is patched, so that it dies where a transaction is open
 @pytest.mark.parametrize("in_transaction", scaled([True], [True, False]))
 def test_the_lanes_of_a_killed_worker_go_on_elsewhere_and_readers_do_not_wait_for_what_it_left_open(
     kafka: Kafka, tmp_path: Path, in_transaction: bool
