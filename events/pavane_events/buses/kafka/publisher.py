@@ -71,6 +71,7 @@ class Publisher:
 
     async def _run(self) -> None:
         calls: list[_Call] = []
+        why = "the bus was closed"
         try:
             while self._queue:
                 calls = self._take()
@@ -80,9 +81,13 @@ class Publisher:
                         call.ended(await self._publish([call]))
                 for call in calls:
                     call.ended(error)
+        except Exception as error:
+            log.exception("publishing has failed")
+            why = f"publishing has failed: {error!r}"
         finally:
             for call in [*calls, *self._queue]:
-                call.ended(BusUnavailable("the bus was closed"))
+                call.ended(BusUnavailable(why))
+            self._queue.clear()
 
     def _take(self) -> list[_Call]:
         calls = [self._queue.popleft()]
