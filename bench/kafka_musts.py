@@ -6,6 +6,9 @@ from operator import ge, le
 
 from bench.kafka_worker import Figures
 
+NOT_MEANT = (", traced", ", bare", ", interpreted")
+"""What stands beside a figure to compare it with, and has no bound of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Must:
@@ -19,7 +22,7 @@ class Must:
 
     def verdict(self, variant: str, figures: Figures) -> str | None:
         """What to say of one variant; None where it is not meant."""
-        if not variant.startswith(self.variant) or self.figure not in figures or variant.endswith((", traced", ", bare")):
+        if not variant.startswith(self.variant) or self.figure not in figures or variant.endswith(NOT_MEANT):
             return None
         value = figures[self.figure]
         holds = (ge if self.at_least else le)(value, self.bound)
@@ -38,6 +41,7 @@ MUSTS = (
     Must("credit", "", "p99_ms", 1000.0),
     Must("failing", "100 %", "of_none", 0.5, at_least=True),
     Must("memory", "backlog", "peak_mb", 120.0),
+    Must("growth", "", "peak_mb", 120.0),
     Must("kill", "", "beyond_session_s", 2.0),
     Must("restore", "", "restored_s", 10.0),
 )

@@ -9,6 +9,9 @@ from pavane_events.envelope import Envelope, parse_structured
 
 Held = dict[str, Envelope]
 
+LetGo = dict[str, dict[str, str]]
+"""By step, the arms that were let go: parameter name to event id."""
+
 _FILLED = b"!"
 
 
@@ -30,14 +33,19 @@ def decode_arms(row: bytes | None) -> Held:
     return {name: parse_structured(text.encode()) for name, text in stored.items()}
 
 
-def encode_filled(arms: Held) -> bytes:
+def encode_filled(arms: Held, at_s: float) -> bytes:
     """The row of a join that was called: which event filled which arm, so that a second one is known for what it is."""
-    return _FILLED + write_json({name: envelope.id for name, envelope in arms.items()})
+    return _FILLED + write_json([int(at_s * 1000), {name: envelope.id for name, envelope in arms.items()}])
 
 
 def filled_arms(row: bytes | None) -> dict[str, str]:
     """By parameter, the events that a join was called with; nothing where it still waits."""
-    return cast("dict[str, str]", read_json(row[1:])) if row is not None and row.startswith(_FILLED) else {}
+    return cast("dict[str, str]", _timed(row[1:])[1]) if row is not None and row.startswith(_FILLED) else {}
+
+
+def filled_ms(row: bytes) -> int | None:
+    """When a join was called, in milliseconds since the epoch; None where it waits."""
+    return _timed(row[1:])[0] if row.startswith(_FILLED) else None
 
 
 def arms_of_saga(state: Overlay, saga: str) -> Iterator[tuple[bytes, str, Held]]:
@@ -52,11 +60,25 @@ def tombstone_key(saga: str) -> bytes:
     return f"t/{saga}".encode()
 
 
-def encode_tombstone(let_go: dict[str, dict[str, str]]) -> bytes:
-    """By step, the arms let go: parameter name to event id."""
-    return write_json(let_go)
+def encode_tombstone(let_go: LetGo, at_s: float) -> bytes:
+    """By step, the arms let go."""
+    return write_json([int(at_s * 1000), let_go])
 
 
-def decode_tombstone(row: bytes) -> dict[str, dict[str, str]]:
+def decode_tombstone(row: bytes) -> LetGo:
     """What :func:`encode_tombstone` wrote."""
-    return cast("dict[str, dict[str, str]]", read_json(row))
+    return cast("LetGo", _timed(row)[1])
+
+
+def tombstone_ms(row: bytes) -> int | None:
+    """When it was written, in milliseconds since the epoch."""
+    return _timed(row)[0]
+
+
+def _timed(row: bytes) -> tuple[int | None, object]:
+    """A row with the time at which it was written, which earlier versions left out."""
+    found = read_json(row)
+    if isinstance(found, list):
+        at_ms, said = cast("list[object]", found)
+        return cast("int", at_ms), said
+    return None, found

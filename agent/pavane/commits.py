@@ -9,11 +9,15 @@ from pavane.progress import Progress
 from pavane.units import Done
 from pavane.waiting import Index
 from pavane_events.bus import Lane
+from pavane_events.forgetting import Forgetting
 from pavane_events.patience import commit_patiently
 from pavane_events.record import Message, Record
 
 OUTBOX = 500
 """While so many messages wait for the next commit, the lane takes in no more: it bounds commits and memory."""
+
+OUTBOX_BYTES = 2 * 1024 * 1024
+"""The same, for messages that are large."""
 
 
 class Commits:
@@ -27,6 +31,7 @@ class Commits:
         progress: Progress,
         marks: Marks,
         window: int,
+        forgetting: Forgetting,
         extra: Callable[[], list[Message]],
     ) -> None:
         self._lane = lane
@@ -35,8 +40,10 @@ class Commits:
         self._progress = progress
         self._marks = marks
         self._window = window
+        self._forgetting = forgetting
         self._extra = extra
         self._outbox: list[Message] = []
+        self._outbox_bytes = 0
         self._waiting: list[asyncio.Future[None]] = []
         self._dirty = asyncio.Event()
         self._roomy = asyncio.Event()
@@ -47,6 +54,8 @@ class Commits:
     def settle(self, record: Record, name: str, done: Done) -> None:
         """A unit is finished: input, messages and state go into the next commit together."""
         self._outbox.extend(done.messages)
+        for message in done.messages:
+            self._outbox_bytes += len(message.value or b"")
         if done.state:
             self._index.change(done.state)
         self._progress.finish(record.topic, record.offset, name)
@@ -69,7 +78,8 @@ class Commits:
 
     @property
     def _has_room(self) -> bool:
-        return len(self._outbox) < OUTBOX and self._progress.unsettled < self._window
+        little = len(self._outbox) < OUTBOX and self._outbox_bytes < OUTBOX_BYTES
+        return little and self._progress.unsettled < self._window
 
     async def declare(self, message: Message) -> None:
         """The lane's first commit under a version: the declaration, and the begun mark with it."""
@@ -107,7 +117,8 @@ class Commits:
             self._state.change(remembered)
         if not self._closed_in:
             self._state.change(self._marks.refresh())
-        outputs, self._outbox = self._outbox, []
+        self._state.change(self._forgetting.due())
+        outputs, self._outbox, self._outbox_bytes = self._outbox, [], 0
         if self._has_room:
             self._roomy.set()
         waiting, self._waiting = self._waiting, []

@@ -76,6 +76,9 @@ class KafkaSettings(BaseSettings):
     kafka_pace: float = Field(
         default=_DEFAULT.pace, ge=0, le=100, description="under load, commit no sooner than so many times the last commit took"
     )
+    kafka_state_dir: Path | None = Field(
+        default=None, description="where lane state goes that does not fit into memory; unset: where temporary files go"
+    )
 
     def kafka_options(self) -> KafkaOptions:
         """The options as the adapter takes them. Reads the password's file anew, or leaves the password out."""

@@ -33,6 +33,7 @@ class Kit:
     """One agent's process: its plan and its surroundings. ``clock`` gives seconds since the epoch, ``chance`` [0, 1).
 
     ``look_s``: how often a lane that hears nothing looks at the clock; None: as often as suits what it waits for.
+    ``keeps_s``: how long topics keep records; None: for ever.
     """
 
     plan: AgentPlan
@@ -44,3 +45,4 @@ class Kit:
     clock: Callable[[], float] = time.time
     chance: Callable[[], float] = random.random
     look_s: float | None = None
+    keeps_s: float | None = None

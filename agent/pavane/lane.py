@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from pavane.answers import Answers
+from pavane.arms import filled_ms, tombstone_ms
 from pavane.commits import Commits
 from pavane.kit import Kit
 from pavane.marks import Marks
@@ -22,6 +23,7 @@ from pavane.waiting import Index
 from pavane.workers import Workers
 from pavane_events.bus import Lane
 from pavane_events.envelope import Envelope
+from pavane_events.forgetting import Forgetting
 from pavane_events.ids import derived, uuid7
 from pavane_events.record import Message
 from pavane_saga.wire import BREAKERS, fact_envelope, fact_message, timestamp
@@ -44,7 +46,11 @@ class LaneAtWork:
         with_effects = [topic for topic, steps in plan.listeners.items() if any(step.owes_undo for step in steps)]
         self._marks = Marks(lane, plan.manifest.version, with_effects, limits.mark_window, plan.retiring)
         self._index = Index(state)
-        self._commits = Commits(lane, state, self._index, self._progress, self._marks, limits.window, self._breaker_events)
+        ended = {b"t/": tombstone_ms, b"a/": filled_ms}
+        forgetting = Forgetting(state, ended, kit.keeps_s, kit.clock)
+        self._commits = Commits(
+            lane, state, self._index, self._progress, self._marks, limits.window, forgetting, self._breaker_events
+        )
         self._workers: Workers[Unit | UndoUnit] = Workers(self._perform, limits.concurrency)
         answers = Answers(kit)
         self._performer = Performer(kit, state, self._index, answers, self._workers.step_aside)

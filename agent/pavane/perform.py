@@ -41,6 +41,7 @@ class Performer:
         self._index = index
         self._answers = answers
         self._calls = Calls(kit, answers, aside)
+        self._clock = kit.clock
 
     async def perform(self, unit: Unit) -> Done:
         """The answer to one unit. Raises :class:`Abandoned` where the lane stops meanwhile."""
@@ -123,7 +124,7 @@ class Performer:
         changes: Changes = {}
         if step.holds:
             let_go[step.wire_name] = arms
-            changes[tombstone_key(saga)] = encode_tombstone(let_go)
+            changes[tombstone_key(saga)] = encode_tombstone(let_go, self._clock())
             if held:
                 changes[key] = None
         return self._calls.finished(unit, work, Done([message], changes))
@@ -146,7 +147,7 @@ class Performer:
         arms = {name: unit.envelope if each.id == unit.envelope.id else each for name, each in envelopes.items()}
         changes: Changes = {}
         if unit.step.holds:
-            changes[arms_key(unit.envelope.saga or "", unit.step.wire_name)] = encode_filled(arms)
+            changes[arms_key(unit.envelope.saga or "", unit.step.wire_name)] = encode_filled(arms, self._clock())
         return await self._calls.call(unit, arms, events, changes)
 
     def _granted_too_late(self, unit: Unit, granted: GrantRead) -> Done:
@@ -186,7 +187,7 @@ class Performer:
             asked = self._lock(unit, step.options.lock, arms, events)
             if asked is not None:
                 return asked
-        return await self._calls.call(unit, arms, events, {key: encode_filled(arms)})
+        return await self._calls.call(unit, arms, events, {key: encode_filled(arms, self._clock())})
 
     def _lock(self, unit: Unit, lock: Callable[..., str | None], arms: Held, events: dict[str, Event]) -> Done | None:
         """Ask for the lock that the step needs with these events; None where it needs none, and may be called."""

@@ -196,7 +196,7 @@ class Reception:
                 changes[key] = None
                 if arms:
                     let_go[step] = {name: held.id for name, held in arms.items()}
-        changes[tombstone_key(saga)] = encode_tombstone(let_go)
+        changes[tombstone_key(saga)] = encode_tombstone(let_go, self.kit.clock())
         work = self._begin(record, envelope)
         waiting = [each for each in self.index.of_saga(saga) if self._is_let_go(*each, running)]
         work.split(len(let_go) + len(waiting))

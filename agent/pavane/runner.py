@@ -102,6 +102,7 @@ async def run_agent(agent: Agent, bus: Bus, stop: asyncio.Event, surroundings: S
         clock=surroundings.clock,
         chance=surroundings.chance,
         look_s=surroundings.look_s,
+        keeps_s=bus.keeps_s,
     )
     try:
         async with agent.alive():

@@ -180,6 +180,11 @@ class Bus(Protocol):
         """Whether the bus is one process's or one file's: agents create the topics they need, spans are kept on it."""
         ...
 
+    @property
+    def keeps_s(self) -> float | None:
+        """How long topics keep their records, compacted ones aside; None: for ever."""
+        ...
+
     async def create_topics(self, specs: Collection[TopicSpec]) -> None:
         """Create the topics that do not exist. Those that do are left as they are."""
         ...

@@ -86,6 +86,12 @@ class RecordTooLarge(BusError):
     code = "bus.too-large"
 
 
+class StateUnreadable(BusError):
+    """A lane's state cannot be read from the file of this process that part of it lies in. A restart brings it back."""
+
+    code = "bus.state"
+
+
 class LaneLost(BusError):
     """Another owner holds the lane now, or nobody knows. Drop what hangs on it: the next holder begins from the bus."""
 

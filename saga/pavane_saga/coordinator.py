@@ -166,7 +166,8 @@ class CoordinatorLane:
     def __init__(self, office: Office, lane: Lane) -> None:
         self._office = office
         self._lane = lane
-        self._desk = Desk(lane, office.sagas, office.tracing, office.clock, office.bus.partitions)
+        bus = office.bus
+        self._desk = Desk(lane, office.sagas, office.tracing, office.clock, bus.partitions, bus.keeps_s)
         self._most_s = _MOST_PATIENCE_S if office.look_s is None else office.look_s
         self._ready_under: Directory | None = None
         self._receiving = False

@@ -8,13 +8,14 @@ from pavane_events.bus import Lane
 from pavane_events.dead_letter import Reason, dead_letter
 from pavane_events.envelope import NO_TRACE, Envelope, Trace, parse, parse_structured, unread
 from pavane_events.errors import ContractViolation, Problem, ProblemsError, UndecodableRecord
+from pavane_events.forgetting import Forgetting
 from pavane_events.ids import uuid7
 from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
 from pavane_saga.clerk import Clerk
 from pavane_saga.commands import Command, Halt, Park
 from pavane_saga.deadlines import Deadlines
-from pavane_saga.dossier import Dossier, Dossiers, Head
+from pavane_saga.dossier import Dossier, Dossiers, Head, ended_ms
 from pavane_saga.engine import awaited_outside, decide, due, failure, nothing_to_decide, open_debts
 from pavane_saga.facts import Answered, Blocked, Declared, Ended, Fact, Fired, Happened, Locked, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
@@ -75,8 +76,15 @@ class Desk:
     """One lane of the coordinator, without its I/O: :meth:`take`, :meth:`fire`, :meth:`decide`, commit, :meth:`committed`."""
 
     def __init__(
-        self, lane: Lane, sagas: Mapping[str, Saga], tracing: Tracing, clock: Callable[[], float], partitions: int
+        self,
+        lane: Lane,
+        sagas: Mapping[str, Saga],
+        tracing: Tracing,
+        clock: Callable[[], float],
+        partitions: int,
+        keeps_s: float | None = None,
     ) -> None:
+        """``keeps_s``: how long topics keep records; None: for ever."""
         self._lane = lane
         self._sagas = sagas
         self._starts = {saga.starts.event_type: saga for saga in sagas.values()}
@@ -86,6 +94,7 @@ class Desk:
         self._clock = clock
         self._partitions = partitions
         self._dossiers = Dossiers(lane.state)
+        self._forgetting = Forgetting(lane.state, {b"x/": ended_ms}, keeps_s, clock)
         self._batch = Batch()
         self._held: list[Record] = []
         self._taken: dict[str, int] = {}
@@ -429,6 +438,7 @@ class Desk:
         batch.state.update(self._dossiers.changes)
         if not (batch.done or batch.outputs or batch.state):
             return None
+        batch.state = {**self._forgetting.due(), **batch.state}
         return Decision(batch.done, batch.outputs, batch.state)
 
     def committed(self) -> None:

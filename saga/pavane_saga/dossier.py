@@ -162,6 +162,11 @@ class Dossiers:
         self.changes[b"o/" + dossier.saga.encode()] = head
 
 
+def ended_ms(row: bytes) -> int:
+    """When the saga of a row ``x/`` ended, in milliseconds since the epoch."""
+    return cast("int", cast("dict[str, object]", read_json(row))["at_ms"])
+
+
 def _head(row: bytes) -> Head:
     name, started_ms, *awaited = cast("list[object]", read_json(row))
     return Head(cast("str | None", name), cast("int", started_ms), cast("dict[str, int]", awaited[0]) if awaited else {})

@@ -81,6 +81,7 @@ def test_every_kafka_option_has_a_variable(monkeypatch: pytest.MonkeyPatch, tmp_
         retry_backoff_ms=30,
         commit_records=100,
         pace=3.0,
+        state_dir=tmp_path,
     )
     kafka(monkeypatch, **{field.name: getattr(wanted, field.name) for field in fields(KafkaOptions)})
     assert load_settings().kafka_options() == wanted

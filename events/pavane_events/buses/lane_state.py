@@ -1,14 +1,14 @@
-"""The state of a lane as its holder sees it, where it lies in memory: for as long as the lane is held."""
+"""The state of a lane as its holder sees it: for as long as the lane is held."""
 
 from collections.abc import Callable, Iterator
 
-from pavane_events.buses.memory_log import KeyedState
+from pavane_events.bus import LaneState
 
 
 class StateOfLane:
     """See :class:`~pavane_events.bus.LaneState`. ``check`` raises LaneLost where the lane is held no more."""
 
-    def __init__(self, check: Callable[[], None], state: KeyedState) -> None:
+    def __init__(self, check: Callable[[], None], state: LaneState) -> None:
         self._check = check
         self._state = state
 

@@ -31,8 +31,12 @@ class MemoryBus:
         max_record_bytes: int = MAX_RECORD_BYTES,
         clock: Callable[[], float] = time.time,
         faults: BadDay | None = None,
+        keeps_s: float | None = None,
     ) -> None:
         self.faults = faults
+        self.keeps_s = keeps_s
+        """What it says of itself: it keeps everything."""
+
         self._logs = Logs(partitions, max_record_bytes, clock)
         self._groups: dict[str, MemoryGroup] = {}
         self._lanes: list[MemoryLanes] = []
@@ -50,7 +54,7 @@ class MemoryBus:
 
     def peer(self) -> "MemoryBus":
         """Another bus on the same topics, groups and faults, as another process would open it. Closed on its own."""
-        peer = MemoryBus(self.partitions)
+        peer = MemoryBus(self.partitions, keeps_s=self.keeps_s)
         peer.faults, peer._logs, peer._groups = self.faults, self._logs, self._groups
         return peer
 

@@ -77,6 +77,11 @@ class SqliteBus:
         """Always."""
         return True
 
+    @property
+    def keeps_s(self) -> float | None:
+        """For ever."""
+        return None
+
     async def create_topics(self, specs: Collection[TopicSpec]) -> None:
         """Create the topics that do not exist."""
         self.file.check_open()

@@ -34,6 +34,7 @@ app.kubernetes.io/component: {{ .name }}
   "PAVANE_HEALTH_PORT" 8080
   "PAVANE_KAFKA_REPLICATION" $kafka.replication
   "PAVANE_KAFKA_RETENTION_DAYS" $kafka.retentionDays
+  "PAVANE_KAFKA_STATE_DIR" "/var/lib/pavane/state"
   "PAVANE_KAFKA_SESSION_MS" ($kafka.sessionMs | int64)
   "PAVANE_KAFKA_SECURITY" $kafka.security -}}
 {{- with $kafka.prefix }}{{ $_ := set $env "PAVANE_KAFKA_PREFIX" . }}{{ end -}}
@@ -59,6 +60,7 @@ app.kubernetes.io/component: {{ .name }}
 
 {{- define "pavane.mounts" -}}
 - {name: tmp, mountPath: /tmp}
+- {name: state, mountPath: /var/lib/pavane/state}
 {{- if contains "SASL" .root.Values.kafka.security }}
 - {name: credentials, mountPath: /etc/pavane/credentials, readOnly: true}
 {{- end }}
@@ -69,6 +71,7 @@ app.kubernetes.io/component: {{ .name }}
 
 {{- define "pavane.volumes" -}}
 - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+- {name: state, emptyDir: {}}
 {{- if contains "SASL" .root.Values.kafka.security }}
 - name: credentials
   secret:

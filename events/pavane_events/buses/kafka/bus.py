@@ -74,6 +74,11 @@ class KafkaBus:
         """No: topics are made by ``pavane topics apply``, and spans go to a collector."""
         return False
 
+    @property
+    def keeps_s(self) -> float | None:
+        """As the deployment is told; `pavane topics diff` says where topics differ."""
+        return self._options.retention_days * 86_400
+
     async def create_topics(self, specs: Collection[TopicSpec]) -> None:
         """Create the topics that do not exist. Those that do are left as they are."""
         found = await self._admin.list_topics()

@@ -5,7 +5,7 @@ state and offsets can never be of different age.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -15,7 +15,8 @@ from aiokafka.structs import TopicPartition
 from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets
 from pavane_events.buses.kafka.reading import read_to
 from pavane_events.buses.kafka.transactions import Row
-from pavane_events.buses.memory_log import KeyedState
+from pavane_events.buses.spilling_state import Room, SpillingState
+from pavane_events.record import Record
 
 LANE_ROW = b"lane"
 _STATE = b"s"
@@ -58,26 +59,45 @@ class Restored:
     """A lane as its changelog tells it. ``end``: the offset up to which it was read."""
 
     row: LaneRow
-    state: KeyedState
+    state: SpillingState
     end: int
 
 
-async def restore(client: AIOKafkaClient, place: TopicPartition) -> Restored:
+async def restore(client: AIOKafkaClient, place: TopicPartition, room: Room) -> Restored:
     """Read a changelog up to where it ends now, transactions that are still open included: it waits for their end.
 
     To be called after a stable read of the lane's offset: then nothing of a former holder can follow.
     """
     end = (await list_offsets(client, [place], LATEST))[place]
     start = (await list_offsets(client, [place], EARLIEST))[place]
-    row: bytes | None = None
-    values: dict[bytes, bytes | None] = {}
-    async for records, _ in read_to(client, place, start, end):
+    state = SpillingState(room, f"{place.topic}-{place.partition}")
+    reading = Reading(state)
+    try:
+        async for records, _ in read_to(client, place, start, end):
+            reading.take(records)
+    except BaseException:
+        state.close()
+        raise
+    return Restored(reading.row, state, end)
+
+
+class Reading:
+    """A changelog on its way to be state."""
+
+    def __init__(self, state: SpillingState) -> None:
+        self.row = LaneRow()
+        self._state = state
+
+    def take(self, records: Iterable[Record]) -> None:
+        """The next records."""
+        row: bytes | None = None
+        changes: dict[bytes, bytes | None] = {}
         for record in records:
             key = record.key or b""
             if key == LANE_ROW:
                 row = record.value
             elif key.startswith(_STATE):
-                values[key[len(_STATE) :]] = record.value
-    state = KeyedState()
-    state.apply(dict(sorted(values.items())))
-    return Restored(read_row(row) if row is not None else LaneRow(), state, end)
+                changes[key[len(_STATE) :]] = record.value
+        if row is not None:
+            self.row = read_row(row)
+        self._state.apply(changes)

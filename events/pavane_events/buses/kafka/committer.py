@@ -28,6 +28,9 @@ from pavane_events.errors import BusError, ConfigurationError, LaneLost, RecordT
 
 log = logging.getLogger("pavane.kafka")
 
+MOST_BYTES = 4 * 1024 * 1024
+"""Of one transaction, where it holds commits of more than one lane."""
+
 TRANSACTION_S = 9.0
 REVOKE_S = 3.0
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.1, 2.0
@@ -69,6 +72,12 @@ class Commit:
     def weight(self) -> int:
         """How much of a transaction it takes."""
         return len(self.outputs) + len(self.state) + 1
+
+    @property
+    def size(self) -> int:
+        """How many bytes it writes, about."""
+        outputs = sum([len(message.value or b"") for _, message in self.outputs])
+        return outputs + sum([len(value) for value in self.state.values() if value is not None])
 
     @property
     def has_happened(self) -> bool:
@@ -189,15 +198,15 @@ class Committer:
 
     def _take(self) -> list[Commit]:
         taken: list[Commit] = []
-        weight = 0
-        while self._queue and (not taken or self._goes_with(self._queue[0], taken[0], weight)):
-            commit = self._queue.popleft()
+        weight = size = 0
+        while self._queue:
+            commit = self._queue[0]
             weight += commit.weight
-            taken.append(commit)
+            size += commit.size
+            if taken and (commit.alone or taken[0].alone or weight > self._most or size > MOST_BYTES):
+                break
+            taken.append(self._queue.popleft())
         return taken
-
-    def _goes_with(self, commit: Commit, first: Commit, weight: int) -> bool:
-        return not (commit.alone or first.alone) and weight + commit.weight <= self._most
 
     async def _transact(self, member: Member) -> None:
         outputs: dict[TopicPartition, list[Payload]] = defaultdict(list)

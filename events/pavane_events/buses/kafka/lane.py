@@ -197,6 +197,7 @@ class KafkaLane:
     def lose(self) -> None:
         """The lane is lost, and its holder may know."""
         self._lost = True
+        self._state.close()
         self._bell.ring()
 
     def check(self) -> None:

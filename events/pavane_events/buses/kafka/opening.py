@@ -48,9 +48,10 @@ class Opening:
         places = {self.places.of(topic, partition): topic for topic in topics}
         await self._fence_the_dead(changelog)
         found = await self.group.offsets([changelog, *places], stable=True)
-        restored = await restore(self.client, changelog)
+        restored = await restore(self.client, changelog, self.places.room)
         stamp = found.get(changelog, (0, ""))[1].split(" ")[0]
         if stamp and _order(stamp) > _order(restored.row.stamp):
+            restored.state.close()
             raise BusUnavailable(
                 f"the changelog of lane {partition} ({restored.row.stamp}) is older than its offsets ({stamp})"
             )

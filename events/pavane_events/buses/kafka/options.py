@@ -1,5 +1,6 @@
 """Options of the Kafka adapter: everything that may be set, and everything that a deployment prefixes."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class KafkaOptions:
     unless told otherwise). ``commit_records``: at most so many outputs and inputs in one transaction.
     ``pace``: under load a commit begins no sooner than so many times the last one's duration after it began.
     ``instance``: a name of this process that survives its restart (static membership): its lanes wait for it.
+    ``state_dir``: where lane state goes that does not fit into memory; None: where temporary files go.
     """
 
     prefix: str = ""
@@ -48,6 +50,7 @@ class KafkaOptions:
     retry_backoff_ms: int = 20
     commit_records: int = 500
     pace: float = 1.5
+    state_dir: Path | None = None
 
     def __repr__(self) -> str:
         return f"KafkaOptions(prefix={self.prefix!r}, security={self.security!r})"  # never a password
@@ -105,6 +108,8 @@ class KafkaOptions:
         if self.key_file is not None and self.certificate_file is None:
             fix = f"a key is of no use without its certificate: set {_SETTING}CERTIFICATE_FILE"
             yield _problem("key_file", "kafka.unused", fix)
+        if self.state_dir is not None and not os.access(self.state_dir, os.W_OK | os.X_OK):
+            yield _problem("state_dir", "kafka.state-dir", f"{self.state_dir} is no directory that can be written to")
 
     def _of_names(self) -> Iterator[Problem]:
         for name, text in {"prefix": self.prefix, "instance": self.instance or ""}.items():

@@ -10,6 +10,7 @@ from pavane_events.buses.kafka.failures import translated
 from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.kafka.transactions import Payload
 from pavane_events.buses.placing import Placing, unknown_topic
+from pavane_events.buses.spilling_state import Room
 from pavane_events.errors import BusUnavailable, RecordTooLarge
 from pavane_events.record import Message
 from pavane_events.topics import wrong_partitions
@@ -25,6 +26,7 @@ class Places:
         self.options = options
         self.partitions = partitions
         self.max_record_bytes = max_record_bytes
+        self.room = Room(directory=options.state_dir)
         self._client = client
         self._placing = Placing(partitions, max_record_bytes)
         self._known: set[str] = set()
