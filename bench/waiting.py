@@ -1,21 +1,23 @@
-"""What sagas that wait cost those that run. ``python bench/waiting.py [COUNT]``, 100,000 by default.
+"""What sagas that wait cost those that run. ``python -m bench.waiting [COUNT] [--kafka]``, 100,000 by default.
 
-One coordinator and two agents in one process, one lane, one SQLite file in a temporary directory, tracing off. Quick sagas
-of one step run alone; then so many others begin that wait for an event which does not come; then quick ones run again, in
-the same run. At last the process's part is begun anew on the same file, as after a restart, and once more with a next
-version of an agent. Prints sagas per second, the ratio, and the size of the process.
+One coordinator and two agents in one process, one lane, tracing off, on an SQLite file in a temporary directory or on a
+real Kafka. Quick sagas of one step run alone; then so many others begin that wait for an event which does not come; then
+quick ones run again, in the same run. At last the process's part is begun anew on the same bus, as after a restart, and
+once more with a next version of an agent. Prints sagas per second, the ratio, and the size of the process.
 """
 
+import argparse
 import asyncio
 import json
 import resource
-import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+
+from bench.kafka_place import Place, a_broker
 
 from pavane import Agent, Event, Saga
 from pavane.runner import Surroundings, run
@@ -26,7 +28,7 @@ from pavane_events.record import Message
 from pavane_saga.intake import saga_id_of
 from pavane_saga.saga import SagaEnded
 
-QUICK = 3_000
+QUICK = 10_000
 BATCH = 500
 
 
@@ -103,7 +105,7 @@ async def at_work(bus: Bus, who: Sequence[Agent]) -> AsyncGenerator[None]:
 class Bench:
     """A bus file, and what lies on it."""
 
-    def __init__(self, bus: SqliteBus) -> None:
+    def __init__(self, bus: Bus) -> None:
         self.bus = bus
         self.calls = 0
 
@@ -157,9 +159,9 @@ def _rss_mb() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-async def main(count: int, file: Path) -> None:
+async def main(count: int, opened: Callable[[], Awaitable[Bus]]) -> None:
     """All of it."""
-    async with await SqliteBus.open(file, 1) as bus:
+    async with await opened() as bus:
         bench = Bench(bus)
         await bus.create_topics([TopicSpec(saga.intake) for saga in SAGAS])
         async with at_work(bus, agents()):
@@ -174,7 +176,7 @@ async def main(count: int, file: Path) -> None:
             print(f"{count:,} began to wait: {rate:,.0f}/s, {_rss_mb() - before:+.0f} MB", flush=True)
             waiting = await bench.quick(f"{count:,} wait")
             print(f"ratio: {waiting / alone:.2f}", flush=True)
-    async with await SqliteBus.open(file, 1) as bus:
+    async with await opened() as bus:
         bench.bus = bus
         for what, who in (("restarted", agents()), ("a next version", agents(next_version=True))):
             begun = time.perf_counter()
@@ -184,6 +186,31 @@ async def main(count: int, file: Path) -> None:
                 await bench.quick(what)
 
 
-if __name__ == "__main__":
+async def on_kafka(count: int) -> None:
+    """On a broker of its own."""
+    with a_broker(None, None) as broker:
+        place = Place.fresh(broker, 1)
+        await place.create(agents(next_version=True), SAGAS)
+
+        async def opened() -> Bus:
+            return await place.open()
+
+        await main(count, opened)
+
+
+async def on_sqlite(count: int) -> None:
+    """On a file of its own."""
     with tempfile.TemporaryDirectory() as directory:
-        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000, Path(directory) / "bus.db"))
+
+        async def opened() -> Bus:
+            return await SqliteBus.open(Path(directory) / "bus.db", 1)
+
+        await main(count, opened)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("count", nargs="?", type=int, default=100_000)
+    parser.add_argument("--kafka", action="store_true")
+    options = parser.parse_args()
+    asyncio.run((on_kafka if options.kafka else on_sqlite)(options.count))

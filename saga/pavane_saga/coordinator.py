@@ -13,6 +13,7 @@ from pavane_events.patience import commit_patiently
 from pavane_events.record import Record
 from pavane_events.required import require_topics
 from pavane_saga.desk import Desk
+from pavane_saga.dossier import Cabinet
 from pavane_saga.manifest import Directory, SagaPlan, read_directory
 from pavane_saga.saga import Saga, SagaEnded
 from pavane_saga.wire import ADMISSIONS, AGENTS, COORDINATOR, ENDS, FACTS, LOCKS
@@ -38,6 +39,7 @@ class Office:
     clock: Callable[[], float]
     directory: Directory
     look_s: float | None = None
+    cabinet: Cabinet = field(default_factory=Cabinet)
     stirred: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when somebody declares himself who was not known."""
 
@@ -167,7 +169,7 @@ class CoordinatorLane:
         self._office = office
         self._lane = lane
         bus = office.bus
-        self._desk = Desk(lane, office.sagas, office.tracing, office.clock, bus.partitions, bus.keeps_s)
+        self._desk = Desk(lane, office.sagas, office.tracing, office.clock, bus.partitions, bus.keeps_s, office.cabinet)
         self._most_s = _MOST_PATIENCE_S if office.look_s is None else office.look_s
         self._ready_under: Directory | None = None
         self._receiving = False

@@ -15,7 +15,7 @@ from pavane_events.record import Message, Record
 from pavane_saga.clerk import Clerk
 from pavane_saga.commands import Command, Halt, Park
 from pavane_saga.deadlines import Deadlines
-from pavane_saga.dossier import Dossier, Dossiers, Head, ended_ms
+from pavane_saga.dossier import Cabinet, Dossier, Dossiers, Head, ended_ms
 from pavane_saga.engine import awaited_outside, decide, due, failure, nothing_to_decide, open_debts
 from pavane_saga.facts import Answered, Blocked, Declared, Ended, Fact, Fired, Happened, Locked, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
@@ -83,6 +83,7 @@ class Desk:
         clock: Callable[[], float],
         partitions: int,
         keeps_s: float | None = None,
+        cabinet: Cabinet | None = None,
     ) -> None:
         """``keeps_s``: how long topics keep records; None: for ever."""
         self._lane = lane
@@ -93,7 +94,7 @@ class Desk:
         self._tracing = tracing
         self._clock = clock
         self._partitions = partitions
-        self._dossiers = Dossiers(lane.state)
+        self._dossiers = Dossiers(lane.state, cabinet or Cabinet())
         self._forgetting = Forgetting(lane.state, {b"x/": ended_ms}, keeps_s, clock)
         self._batch = Batch()
         self._held: list[Record] = []
@@ -116,7 +117,7 @@ class Desk:
 
     def close(self) -> None:
         """The lane is left: its sagas are no longer this process's to count."""
-        self._dossiers.open.close()
+        self._dossiers.close()
 
     @property
     def declared(self) -> set[str]:

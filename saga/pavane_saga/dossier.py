@@ -14,6 +14,21 @@ from pavane_tracing.metrics import OpenSagas
 _MOST_CACHED = 4_000
 """Some 8 kB each; the others are read again when something is heard of them."""
 
+_FEWEST_CACHED = 50
+
+
+class Cabinet:
+    """How many open sagas the lanes of a process keep in memory: ``most``, which they share alike."""
+
+    def __init__(self, most: int = _MOST_CACHED) -> None:
+        self.lanes = 0
+        self._most = most
+
+    @property
+    def share(self) -> int:
+        """Of one lane."""
+        return max(_FEWEST_CACHED, self._most // max(1, self.lanes))
+
 
 @dataclass(slots=True)
 class Dossier:
@@ -45,11 +60,18 @@ class Dossiers:
     start event is on its way.
     """
 
-    def __init__(self, state: LaneState) -> None:
+    def __init__(self, state: LaneState, cabinet: Cabinet) -> None:
         self._state = state
+        self._cabinet = cabinet
+        cabinet.lanes += 1
         self.open = OpenSagas()
         self._open: OrderedDict[str, Dossier] = OrderedDict()
         self.changes: dict[bytes, bytes | None] = {}
+
+    def close(self) -> None:
+        """The lane is left. Once."""
+        self.open.close()
+        self._cabinet.lanes -= 1
 
     def find(self, saga: str) -> Dossier | None:
         """An open saga's dossier; None where there is none, or none any more."""
@@ -138,7 +160,7 @@ class Dossiers:
     def committed(self) -> None:
         """The changes are durable."""
         self.changes = {}
-        while len(self._open) > _MOST_CACHED:
+        while len(self._open) > self._cabinet.share:
             self._open.popitem(last=False)
 
     def _get(self, key: bytes) -> bytes | None:
