@@ -16,8 +16,11 @@ from pavane_events.record import Message, Record
 OUTBOX = 500
 """While so many messages wait for the next commit, the lane takes in no more: it bounds commits and memory."""
 
-OUTBOX_BYTES = 2 * 1024 * 1024
+OUTBOX_BYTES = 1024 * 1024
 """The same, for messages that are large."""
+
+WINDOW_BYTES = 2 * 1024 * 1024
+"""The same, for inputs that are large: those taken in and not yet finished."""
 
 
 class Commits:
@@ -78,8 +81,9 @@ class Commits:
 
     @property
     def _has_room(self) -> bool:
-        little = len(self._outbox) < OUTBOX and self._outbox_bytes < OUTBOX_BYTES
-        return little and self._progress.unsettled < self._window
+        if len(self._outbox) >= OUTBOX or self._outbox_bytes >= OUTBOX_BYTES:
+            return False
+        return self._progress.unsettled < self._window and self._progress.unsettled_bytes < WINDOW_BYTES
 
     async def declare(self, message: Message) -> None:
         """The lane's first commit under a version: the declaration, and the begun mark with it."""

@@ -21,6 +21,8 @@ class Progress:
         self._beyond: dict[tuple[str, int], set[str]] = {}
         self._stored: set[bytes] = set(remembered)
         self._skip = {_unit_of(row) for row in self._stored}
+        self.unsettled_bytes = 0
+        """What the inputs of :attr:`unsettled` hold."""
 
     @property
     def unsettled(self) -> int:
@@ -40,10 +42,11 @@ class Progress:
         """Whether an input was not admitted before: a bus that delivers one twice to the same holder does no harm."""
         return offset > self._highest.get(topic, -1)
 
-    def admit(self, topic: str, offset: int, units: int) -> None:
-        """An input begins, with so many units; with none it is finished at once."""
+    def admit(self, topic: str, offset: int, units: int, size: int = 0) -> None:
+        """An input of so many bytes begins, with so many units; with none it is finished at once."""
         self._highest[topic] = offset
-        entry = [offset, units]
+        self.unsettled_bytes += size
+        entry = [offset, units, size]
         self._inputs.setdefault(topic, deque()).append(entry)
         if units:
             self._outstanding[topic, offset] = entry
@@ -74,7 +77,8 @@ class Progress:
     def _advance(self, topic: str) -> None:
         inputs = self._inputs[topic]
         while inputs and inputs[0][1] == 0:
-            offset = inputs.popleft()[0]
+            offset, _, size = inputs.popleft()
+            self.unsettled_bytes -= size
             self._next[topic] = offset + 1
             self._beyond.pop((topic, offset), None)
         if self._skip and topic in self._next:

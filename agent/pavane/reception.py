@@ -73,7 +73,7 @@ class Reception:
                 raise UndecodableRecord("no input of this lane", problems)
             if delayed.step == UNDO_UNIT:
                 undo = self._undo_unit(delayed.original, envelope, delayed)
-                self.progress.admit(record.topic, record.offset, 1)
+                self.progress.admit(record.topic, record.offset, 1, len(record.value or b""))
                 return undo
         except UndecodableRecord as error:
             self._refuse(record, error.problems)
@@ -84,7 +84,7 @@ class Reception:
             self.progress.admit(record.topic, record.offset, 0)
             self.commits.nudge()
             return None
-        self.progress.admit(record.topic, record.offset, 1)
+        self.progress.admit(record.topic, record.offset, 1, len(record.value or b""))
         if delayed.original.topic == self.kit.plan.commands:
             try:
                 return self._grant_unit(delayed.original, envelope, delayed)
@@ -120,7 +120,7 @@ class Reception:
         if self.progress.remembers:
             finished = self.progress.finished_before
             steps = tuple(step for step in steps if not finished(record.topic, record.offset, step.wire_name))
-        self.progress.admit(record.topic, record.offset, len(steps))
+        self.progress.admit(record.topic, record.offset, len(steps), len(record.value or b""))
         if not steps:
             self.commits.nudge()
         maybe = self.marks.may_have_begun(record)
@@ -136,7 +136,7 @@ class Reception:
         except UndecodableRecord as error:
             self._refuse(record, error.problems, self._command_failed(record, envelope))
             return
-        self.progress.admit(record.topic, record.offset, 1)
+        self.progress.admit(record.topic, record.offset, 1, len(record.value or b""))
         self.workers.submit(unit)
 
     def _undo_unit(self, record: Record, envelope: Envelope, delayed: Delayed | None = None) -> UndoUnit:
@@ -178,7 +178,7 @@ class Reception:
         """Raise the tombstone, let go of held arms (skipped), hurry what pauses, give up what waits in a tier (failed)."""
         if self._was_finished(record, CONTROL_UNIT):
             return
-        self.progress.admit(record.topic, record.offset, 1)
+        self.progress.admit(record.topic, record.offset, 1, len(record.value or b""))
         saga = envelope.saga
         if saga is not None and has_failed(envelope):
             self.kit.tracing.failed(saga)
@@ -238,7 +238,7 @@ class Reception:
         """A record that is no event of ours: to the dead letters, and on."""
         if self._was_finished(record, CONTROL_UNIT):
             return
-        self.progress.admit(record.topic, record.offset, 1)
+        self.progress.admit(record.topic, record.offset, 1, len(record.value or b""))
         code = problems[0].code if len(problems) == 1 else UndecodableRecord.code
         envelope = unread(record)
         work = self._begin(record, envelope)

@@ -33,7 +33,7 @@ def test_nothing_committed_is_done_again_and_nothing_is_passed_over(seed: int, r
                 if offset >= model.committed[topic]:
                     steps = [step for step in STEPS if not progress.finished_before(topic, offset, step)]
                     assert progress.is_new(topic, offset)
-                    progress.admit(topic, offset, len(steps))
+                    progress.admit(topic, offset, len(steps), offset + 1)
                     waiting += [(topic, offset, step) for step in steps]
         chance.shuffle(waiting)
         uncommitted: list[tuple[str, int, str]] = []
@@ -44,7 +44,7 @@ def test_nothing_committed_is_done_again_and_nothing_is_passed_over(seed: int, r
                 commit(progress, model, uncommitted)
         if last:
             commit(progress, model, uncommitted)
-            assert progress.unsettled == 0
+            assert (progress.unsettled, progress.unsettled_bytes) == (0, 0)
     assert set(model.performed.values()) == {1}
     assert len(model.performed) == len(TOPICS) * 12 * len(STEPS)
     assert model.committed == {topic: offsets[topic][-1] + 1 for topic in TOPICS}

@@ -21,7 +21,9 @@ from pavane_events.record import Message, Record
 QUEUE_RECORDS = 512
 """Past so many records received and not yet taken, a lane is fetched no more; it is again when half of them are gone."""
 
-QUEUE_BYTES = 2 * 1024 * 1024
+QUEUE_BYTES = 1024 * 1024
+TAKEN_BYTES = 512 * 1024
+"""Of one receive, one record aside."""
 
 
 class Holder(Protocol):
@@ -77,13 +79,15 @@ class _Inbox:
             self.records.extend(records)
 
     def take(self, maximum: int) -> list[Record]:
-        if len(self.records) <= maximum:
-            taken, self.records = list(self.records), deque()
-        else:
-            taken = [self.records.popleft() for _ in range(maximum)]
-        for record in taken:
+        taken: list[Record] = []
+        room = TAKEN_BYTES
+        while self.records and len(taken) < maximum and room > 0:
+            record = self.records.popleft()
+            taken.append(record)
+            size = _size_of(record)
+            room -= size
+            self.size -= size
             self.count[record.topic] -= 1
-            self.size -= _size_of(record)
         return taken
 
     def skip(self, topic: str, offset: int) -> None:
