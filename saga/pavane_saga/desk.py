@@ -508,8 +508,8 @@ class Desk:
             dossier.history = dossier.history.with_facts(clerk.stated)
         if clerk.verdict is not None:
             at_ms = int(self._clock() * 1000)
-            dossier.history = dossier.history.with_facts([Ended(clerk.verdict, at_ms)])
             self._dossiers.end(dossier, clerk.verdict, at_ms)
+            dossier.history = dossier.history.with_facts([Ended(clerk.verdict, at_ms)])
             self.deadlines.forget(dossier.saga)
         self._close(work, dossier.saga)
 

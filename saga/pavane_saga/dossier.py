@@ -11,8 +11,8 @@ from pavane_saga.facts import Fact, fact_from_json
 from pavane_saga.history import History
 from pavane_tracing.metrics import OpenSagas
 
-_MOST_CACHED = 4_000
-"""Some 8 kB each; the others are read again when something is heard of them."""
+_MOST_CACHED = 800
+"""Some 10 kB each, in all lanes of a process; the others are read again when something is heard of them."""
 
 _FEWEST_CACHED = 50
 
@@ -39,7 +39,6 @@ class Dossier:
     name: str | None
     started_ms: int
     history: History
-    rows: set[bytes] = field(default_factory=set[bytes])
     is_turning: bool = False
     awaited: dict[str, int] = field(default_factory=dict[str, int])
 
@@ -106,12 +105,13 @@ class Dossiers:
             self._write_head(dossier)
 
     def add(self, dossier: Dossier, facts: Iterable[Fact]) -> None:
-        """Keep facts."""
+        """Keep facts, those aside that its history has already; it is to have these next."""
+        new: set[str] = set()
         for fact in facts:
-            key = f"s/{dossier.saga}/{fact.identity}".encode()
-            if key not in dossier.rows:
-                dossier.rows.add(key)
-                self.changes[key] = fact.to_json()
+            identity = fact.identity
+            if identity not in new and not dossier.history.knows(identity):
+                new.add(identity)
+                self.changes[_fact_key(dossier.saga, identity)] = fact.to_json()
 
     def end(self, dossier: Dossier, verdict: str, at_ms: int) -> None:
         """Close a dossier: its facts go, its verdict stays."""
@@ -119,7 +119,8 @@ class Dossiers:
         if dossier.name is not None:
             self.open.end(dossier.name)
         saga = dossier.saga.encode()
-        self.changes.update(dict.fromkeys(dossier.rows))
+        for fact in dossier.history.facts:
+            self.changes[_fact_key(dossier.saga, fact.identity)] = None
         self.changes[b"o/" + saga] = None
         if dossier.is_turning:
             self.changes[b"t/" + saga] = None
@@ -170,11 +171,10 @@ class Dossiers:
 
     def _load(self, saga: str, row: bytes) -> Dossier:
         head = _head(row)
-        stored = list(self._state.scan(f"s/{saga}/".encode()))
+        stored = self._state.scan(f"s/{saga}/".encode())
         history = History().with_facts([fact_from_json(value) for _, value in stored])
         is_turning = self._get(b"t/" + saga.encode()) is not None
-        rows = {key for key, _ in stored}
-        dossier = Dossier(saga, head.name, head.started_ms, history, rows, is_turning, head.awaited)
+        dossier = Dossier(saga, head.name, head.started_ms, history, is_turning, head.awaited)
         self._open[saga] = dossier
         return dossier
 
@@ -182,6 +182,10 @@ class Dossiers:
         awaited = [dossier.awaited] if dossier.awaited else []
         head = write_json([dossier.name, dossier.started_ms, *awaited])
         self.changes[b"o/" + dossier.saga.encode()] = head
+
+
+def _fact_key(saga: str, identity: str) -> bytes:
+    return f"s/{saga}/{identity}".encode()
 
 
 def ended_ms(row: bytes) -> int:

@@ -6,6 +6,7 @@ fields that it does not know, as with events: a newer agent may say more. ``caus
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from sys import intern
 from typing import Annotated, Literal, Self, cast
 
 from pydantic import AfterValidator, TypeAdapter
@@ -77,13 +78,13 @@ class Happened:
         """The fact that this event was read at that offset of its topic."""
         return cls(
             id=envelope.id,
-            type=envelope.type,
-            step=envelope.step,
+            type=intern(envelope.type),
+            step=None if envelope.step is None else intern(envelope.step),
             causes=tuple(sorted(envelope.causes)),
             part=envelope.part,
             parts=envelope.parts,
             offset=offset,
-            declaration=envelope.declaration,
+            declaration=None if envelope.declaration is None else intern(envelope.declaration),
             depth=envelope.depth,
             event=envelope.to_structured(),
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pavane_saga.facts import (
     Answered,
@@ -135,6 +135,11 @@ def _owed_by(declared: Declared, later: tuple[Declared, ...]) -> Iterator[tuple[
                 yield event_type, (step, first, until)
 
 
+_NOTHING: dict[Any, Any] = {}
+_NOBODY: frozenset[Any] = frozenset()
+"""What histories have of most kinds; they share it, for nothing of theirs is ever changed in place."""
+
+
 class History:
     """An immutable set of facts of one saga, indexed. Extending it copies small dicts: a saga has some twenty facts.
 
@@ -196,24 +201,24 @@ class History:
 
     def __init__(self) -> None:
         self._known = {}
-        self.events = {}
-        self.outputs = {}
-        self.settled = {}
-        self.failing = {}
-        self.fired = {}
-        self.answered = {}
-        self.granted = {}
-        self.requests = {}
-        self.locks = frozenset()
-        self.refused = {}
+        self.events = _NOTHING
+        self.outputs = _NOTHING
+        self.settled = _NOTHING
+        self.failing = _NOTHING
+        self.fired = _NOTHING
+        self.answered = _NOTHING
+        self.granted = _NOTHING
+        self.requests = _NOTHING
+        self.locks = _NOBODY
+        self.refused = _NOTHING
         self.overdue = None
-        self.undone = frozenset()
-        self.undo_failed = {}
-        self.retries = {}
-        self.skipped = frozenset()
+        self.undone = _NOBODY
+        self.undo_failed = _NOTHING
+        self.retries = _NOTHING
+        self.skipped = _NOBODY
         self.abandoned = None
-        self.types = frozenset()
-        self.declarations = frozenset()
+        self.types = _NOBODY
+        self.declarations = _NOBODY
         self.ended = None
         self.due = None
 
@@ -221,6 +226,10 @@ class History:
     def facts(self) -> Collection[Fact]:
         """All of them."""
         return self._known.values()
+
+    def knows(self, identity: str) -> bool:
+        """Whether a fact of that identity is among them."""
+        return identity in self._known
 
     def with_facts(self, facts: Iterable[Fact]) -> "History":
         """The set with these facts, too; the same history where all are known. A declaration is a lane's: ignored here."""
