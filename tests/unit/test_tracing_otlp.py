@@ -184,7 +184,7 @@ def of_ours(story: Story, bounds: SpanLimits) -> ExportTraceServiceRequest:
     tracing = LeanTracing(Service("service", provider), limits=bounds, sampler=SagaSampler(), take=taken.append)
     story.happen(tracing)
     resource = otlp.resource({"service.name": "service"})
-    return read(otlp.resource_spans(resource, otlp.scope("pavane"), taken))
+    return read(otlp.resource_spans(resource, otlp.scope("pavane"), b"".join(map(otlp.framed, taken))))
 
 
 def read(encoded: bytes) -> ExportTraceServiceRequest:

@@ -10,9 +10,8 @@ import random
 import threading
 import time
 import weakref
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +25,7 @@ from pavane_tracing.lean_work import Take
 from pavane_tracing.losses import Losses
 from pavane_tracing.metrics import count_dropped, count_exported
 from pavane_tracing.span import FinishedSpan
+from pavane_tracing.span_queue import Gathered, SpanQueue
 from pavane_tracing.spool import Spool
 from pavane_tracing.work import SCOPE
 
@@ -35,8 +35,6 @@ _SPOOL_FROM_BYTES = 1024 * 1024
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 
-Waiting = tuple[str, bytes] | FinishedSpan
-"""A span of ours with its service, encoded; or one of the SDK's."""
 EncodeOthers = Callable[[Sequence[FinishedSpan]], bytes]
 """Encodes the SDK's spans as an export request."""
 
@@ -74,6 +72,7 @@ class SpanExport:
         self._first_pause_s = first_pause_s
         self._scope = otlp.scope(SCOPE)
         self._resources: dict[str, bytes] = {}
+        self._queue = SpanQueue(self._batching.most_waiting, self._batching.per_request)
         self._begin()
         reborn = weakref.WeakMethod(self._begin)
         os.register_at_fork(after_in_child=lambda: (begin := reborn()) is not None and begin())
@@ -84,44 +83,30 @@ class SpanExport:
         Neither it nor :meth:`add` ever blocks; where too many wait, a span is dropped and counted.
         """
         self._resources.setdefault(service, otlp.resource(resource))
-
-        def take(encoded: bytes, /) -> None:
-            self._put((service, encoded))
-
-        return take
+        return self._queue.lot(service).take
 
     def add(self, span: FinishedSpan, /) -> None:
         """Export a span of the SDK's that has ended."""
-        self._put(span)
-
-    def _put(self, span: Waiting) -> None:
-        queue = self._queue
-        waiting = len(queue)
-        if waiting >= self._batching.most_waiting:
-            self._overflow += 1
-            return
-        queue.append(span)
-        if waiting >= self._batching.per_request and not self._wake.is_set():
-            self._wake.set()
+        self._queue.add(span)
 
     @property
     def waiting(self) -> int:
         """How many spans are in no request yet."""
-        return len(self._queue)
+        return self._queue.waiting
 
     def flush(self, timeout_s: float) -> bool:
         """Send everything that has come so far, now; False where the collector did not take it in time. It blocks."""
         with self._state:
             self._asked += 1
             mine = self._asked
-            self._wake.set()
+            self._queue.wake.set()
             return self._state.wait_for(lambda: self._answered >= mine, timeout_s)
 
     def shutdown(self, timeout_s: float) -> bool:
         """Flush, and end the thread. What is not taken in time goes to the spool, or is lost. Idempotent."""
         flushed = self.flush(timeout_s)
         self._stopping = True
-        self._wake.set()
+        self._queue.wake.set()
         if flushed:
             self._sender.join(timeout_s)
         left = self._encode() + list(self._outbox)
@@ -132,15 +117,13 @@ class SpanExport:
         return flushed or (self._spool is not None and not self._lost)
 
     def _begin(self) -> None:
-        self._queue: deque[Waiting] = deque()
+        self._queue.begin()
         self._outbox: deque[_Request] = deque()
         self._outbox_bytes = 0
-        self._overflow = 0
         self._lost = 0
         self._spooled = self._spool is not None
-        self._wake = threading.Event()
         if self._spooled:
-            self._wake.set()  # an earlier process may have left something
+            self._queue.wake.set()  # an earlier process may have left something
         self._state = threading.Condition()
         self._asked = self._answered = 0
         self._failures = 0
@@ -154,8 +137,8 @@ class SpanExport:
         attach(set_value("suppress_instrumentation", True))  # our requests are no spans
         session = self._endpoint.session()
         while not self._stopping:
-            self._wake.wait(self._pause_s())
-            self._wake.clear()
+            self._queue.wake.wait(self._pause_s())
+            self._queue.wake.clear()
             asked = self._asked
             for request in self._encode():
                 self._outbox.append(request)
@@ -177,40 +160,20 @@ class SpanExport:
         return min(self._batching.delay_s, max(0.01, self._next_try - time.monotonic()))
 
     def _encode(self) -> list[_Request]:
-        """Everything that waits, as requests."""
-        requests: list[_Request] = []
-        while spans := self._gathered():
-            requests.append(self._request(spans))
-        return requests
+        """Everything that waits, as requests; the thread and whoever ends it may both ask."""
+        return [self._request(each) for each in self._queue.gather()]
 
-    def _gathered(self) -> list[Waiting]:
-        """The next spans of a request; the thread and whoever ends it may both ask."""
-        spans: list[Waiting] = []
-        with suppress(IndexError):
-            while len(spans) < self._batching.per_request:
-                spans.append(self._queue.popleft())
-        return spans
-
-    def _request(self, spans: Sequence[Waiting]) -> _Request:
-        by_service: dict[str, list[bytes]] = defaultdict(list)
-        others: list[FinishedSpan] = []
-        for span in spans:
-            if isinstance(span, tuple):
-                by_service[span[0]].append(span[1])
-            else:
-                others.append(span)
-        body = [
-            otlp.resource_spans(self._resources.get(service, b""), self._scope, encoded)
-            for service, encoded in by_service.items()
-        ]
+    def _request(self, gathered: Gathered) -> _Request:
+        body = [otlp.resource_spans(self._resources.get(service, b""), self._scope, spans) for service, spans in gathered.ours]
+        others = len(gathered.others)
         if others:
             try:
-                body.append(self._encode_others(others))
+                body.append(self._encode_others(gathered.others))
             except Exception as error:  # whatever users put into their spans
                 self._losses.hear(f"spans cannot be encoded: {error!r}")
-                self._lose(len(others))
-                others.clear()
-        return _Request(b"".join(body), sum(map(len, by_service.values())) + len(others))
+                self._lose(others)
+                others = 0
+        return _Request(b"".join(body), gathered.count + others)
 
     def _send_all(self, send: Callable[[bytes], Answer]) -> None:
         while self._outbox:
@@ -278,7 +241,7 @@ class SpanExport:
 
     def _tell_losses(self) -> None:
         """Spans that came while too many waited."""
-        overflow, self._overflow = self._overflow, 0
+        overflow = self._queue.take_overflow()
         if overflow:
             self._losses.hear("spans come faster than they are sent")
             self._lose(overflow)

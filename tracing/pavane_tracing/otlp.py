@@ -4,7 +4,7 @@ A message is a run of fields, so pieces that were encoded apart are joined by wr
 https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from struct import Struct
 
@@ -160,16 +160,17 @@ def dropped_counts(attributes_dropped: int, events_dropped: int, links_dropped: 
     return b"".join([tag + varint(count) for tag, count in counts if count])
 
 
-def resource_spans(resource: bytes, scope: bytes, spans: Iterable[bytes]) -> bytes:
-    """Spans of one service and scope as a field of an export request. ``resource`` and ``scope`` are encoded already."""
-    parts = [field(b"\n", scope)]
-    length = len(parts[0])
-    for span in spans:
-        size = varint(len(span))
-        length += 1 + len(size) + len(span)
-        parts += (b"\x12", size, span)
+def framed(span: bytes) -> bytes:
+    """An encoded span as :func:`resource_spans` takes it: any number of them, one after the other."""
+    return b"".join((b"\x12", varint(len(span)), span))
+
+
+def resource_spans(resource: bytes, scope: bytes, spans: bytes | bytearray) -> bytes:
+    """Spans of one service and scope, framed and joined, as a field of an export request; the others are encoded, too."""
+    scoped = field(b"\n", scope)
+    length = len(scoped) + len(spans)
     before = field(b"\n", resource) + b"\x12" + varint(length)
-    return b"".join((b"\n", varint(len(before) + length), before, *parts))
+    return b"".join((b"\n", varint(len(before) + length), before, scoped, spans))
 
 
 class _Unfit(ValueError):

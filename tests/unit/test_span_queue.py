@@ -1,0 +1,119 @@
+"""The queue of the export: nothing lost, nothing doubled, whoever fills it, and requests of bounded size."""
+
+import os
+import threading
+from typing import cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
+
+from pavane_tracing.span import FinishedSpan
+from pavane_tracing.span_queue import Gathered, SpanQueue
+
+
+def span(number: int) -> bytes:
+    """An encoded one, known by its name; of any length."""
+    return bytes(Span(name="x" * (number % 300) + f"-{number}").SerializeToString())
+
+
+def others(number: int) -> FinishedSpan:
+    """Stands for one of the SDK's: nobody looks into it."""
+    return cast("FinishedSpan", number)
+
+
+def found(requests: list[Gathered]) -> list[tuple[str, int]]:
+    """Service and number of all spans of ours, in order."""
+    read: list[tuple[str, int]] = []
+    for request in requests:
+        numbers: list[tuple[str, int]] = []
+        for service, spans in request.ours:
+            scoped = ScopeSpans.FromString(bytes(spans))
+            numbers += [(service, int(each.name.rpartition("-")[2])) for each in scoped.spans]
+        assert len(numbers) == request.count
+        read += numbers
+    return read
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", "sdk", "gather"]), max_size=200), st.integers(1, 12), st.integers(0, 30))
+def test_what_goes_in_comes_out_once_by_requests_of_bounded_size(what: list[str], per_request: int, more: int) -> None:
+    """In the order of each service; what finds no room is counted."""
+    queue = SpanQueue(per_request + more, per_request)
+    given_in, came_out = list[tuple[str, int]](), list[tuple[str, int]]()
+    waiting = dropped = 0
+    for number, each in enumerate([*what, "gather"]):
+        if each == "gather":
+            requests = queue.gather()
+            assert all(0 < request.count + len(request.others) <= per_request for request in requests)
+            came_out += found(requests)
+            came_out += [("sdk", cast("int", other)) for request in requests for other in request.others]
+            waiting = 0
+            queue.wake.clear()
+        elif waiting == queue.most:
+            (queue.add(others(number)) if each == "sdk" else queue.lot(each).take(span(number)))
+            dropped += 1
+        else:
+            (queue.add(others(number)) if each == "sdk" else queue.lot(each).take(span(number)))
+            given_in.append((each, number))
+            waiting += 1
+        assert queue.waiting == waiting
+        assert queue.wake.is_set() == (waiting >= per_request)
+    assert sorted(came_out) == sorted(given_in)
+    for service in ("a", "b", "c", "sdk"):
+        assert [each for each in came_out if each[0] == service] == [each for each in given_in if each[0] == service]
+    assert queue.take_overflow() == dropped
+    assert queue.take_overflow() == 0
+
+
+def test_threads_lose_nothing_and_double_nothing() -> None:
+    """While it is emptied all the time."""
+    queue = SpanQueue(1_000_000, 64)
+    encoded = [span(number) for number in range(4_000)]
+
+    def fill(service: str) -> None:
+        take = queue.lot(service).take
+        for each in encoded:
+            take(each)
+
+    threads = [threading.Thread(target=fill, args=(service,)) for service in "abab"]
+    requests: list[Gathered] = []
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        requests += queue.gather()
+    requests += queue.gather()
+    assert sorted(found(requests)) == sorted((service, number) for service in "abab" for number in range(4_000))
+
+
+def test_a_forked_child_begins_with_nothing_also_where_the_lock_was_held() -> None:
+    """And what takes spans, which it got before, goes on working in it."""
+    queue = SpanQueue(100, 10)
+    take = queue.lot("service").take
+    take(span(1))
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with queue.lock:
+            held.set()
+            go.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(30)
+    child = os.fork()
+    if child == 0:
+        queue.begin()
+        take(span(2))
+        os._exit(0 if found(queue.gather()) == [("service", 2)] else 1)
+    go.set()
+    holder.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert found(queue.gather()) == [("service", 1)]
+
+
+def test_a_span_that_ends_while_another_is_taken_waits_for_nobody() -> None:
+    """In a signal's handler, or where garbage is collected: the lock is the thread's own already."""
+    queue = SpanQueue(100, 10)
+    with queue.lock:
+        queue.lot("service").take(span(7))
+    assert found(queue.gather()) == [("service", 7)]
