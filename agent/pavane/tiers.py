@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from pavane_events.bus import MAX_RECORD_BYTES
-from pavane_events.envelope import LONGEST_ATTRIBUTE, NO_TRACE, Envelope, Trace
+from pavane_events.envelope import LONGEST_ATTRIBUTE, NO_TRACE, TRACE_HEADERS, Envelope, Trace
 from pavane_events.errors import Problem, UndecodableRecord
 from pavane_events.record import Message, Record
 
@@ -110,7 +110,7 @@ def to_tier(original: Record, agent: str, step: str, delay: Delay, trace: Trace)
     }
     if delay.exact:
         said["exact"] = True
-    said.update({name: value for name, value in trace._asdict().items() if value})
+    said.update(trace.said())
     header = (HEADER, json.dumps(said, separators=(",", ":")).encode())
     parsed = original.parsed if isinstance(original.parsed, Envelope) else None
     return Message(
@@ -123,7 +123,7 @@ def from_tier(record: Record) -> Delayed:
     try:
         name, value = record.headers[-1]
         said = cast("dict[str, object]", json.loads(value)) if name == HEADER else {}
-        carried = {field: str(said[field]) for field in Trace._fields if field in said}
+        carried = {field: str(said[field]) for field in TRACE_HEADERS if field in said}
         original = Record(
             _text(said["topic"]),
             record.partition,

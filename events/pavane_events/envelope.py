@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NamedTuple, cast
+from typing import cast
 
 from pydantic_core import from_json, to_json
 
@@ -38,12 +38,34 @@ _SPECVERSION = ("ce_specversion", b"1.0")
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class Trace(NamedTuple):
-    """The trace context that travels with a record, as its headers say it (W3C Trace Context, Baggage)."""
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class Trace:
+    """The trace context that travels with a record, as its headers say it (W3C Trace Context, Baggage). Treat as immutable."""
 
-    traceparent: str | None = None
-    tracestate: str | None = None
-    baggage: str | None = None
+    traceparent: str | None
+    tracestate: str | None
+    baggage: str | None
+
+    def __init__(self, traceparent: str | None = None, tracestate: str | None = None, baggage: str | None = None) -> None:
+        self.traceparent = traceparent
+        self.tracestate = tracestate
+        self.baggage = baggage
+
+    def stamped(self, tracestate: str | None) -> "Trace":
+        """The same context with another ``tracestate``."""
+        return Trace(self.traceparent, tracestate, self.baggage)
+
+    def without_baggage(self) -> "Trace":
+        """The same context as far as it says nothing of the user's."""
+        return Trace(self.traceparent, self.tracestate)
+
+    def said(self) -> dict[str, str]:
+        """The headers that it has, by name."""
+        named = (("traceparent", self.traceparent), ("tracestate", self.tracestate), ("baggage", self.baggage))
+        return {name: value for name, value in named if value}
+
+
+TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
 
 
 NO_TRACE = Trace()
@@ -223,7 +245,7 @@ def carried_trace(headers: Mapping[str, str]) -> Trace:
     """The trace context among headers or attributes. What no tracer can have written is left behind: it is not an error."""
     carried = {
         name: value
-        for name in Trace._fields
+        for name in TRACE_HEADERS
         if (value := headers.get(name)) is not None and value.isascii() and len(value) <= _LONGEST_TRACE
     }
     return Trace(**carried)
@@ -240,7 +262,7 @@ def unread(record: Record) -> Envelope:
     for name, value in record.headers[:_MOST_HEADERS]:
         headers.setdefault(name.lower(), value.decode(errors="replace"))
     place = f"{record.topic}/{record.partition}/{record.offset}"
-    trace = carried_trace(headers)._replace(baggage=None)
+    trace = carried_trace(headers).without_baggage()
     return Envelope(id=place, source=f"/{record.topic}", type=record.topic, data=record.value or b"", trace=trace)
 
 

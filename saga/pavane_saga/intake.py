@@ -120,7 +120,7 @@ def _origin(record: Record) -> tuple[Envelope, bool]:
         type=record.topic,
         data=record.value,
         subject=_subject(record.value),
-        trace=carried_trace(headers)._replace(baggage=None),
+        trace=carried_trace(headers).without_baggage(),
     )
     return origin, key is not None
 

@@ -31,7 +31,7 @@ class Redrive:
         record = self.record
         if not self.step:
             headers = [pair for pair in record.headers if pair[0].lower() not in ("traceparent", "tracestate")]
-            carried = [(name, value.encode()) for name, value in trace._asdict().items() if value and name != "baggage"]
+            carried = [(name, value.encode()) for name, value in trace.said().items() if name != "baggage"]
             return Message(self.topic, record.value, record.key, (*headers, *carried))
         event = self.event
         if event is None:

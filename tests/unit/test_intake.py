@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pavane import Event, Saga
 from pavane_events.bus import MAX_RECORD_BYTES
-from pavane_events.envelope import STRUCTURED, Envelope, parse
+from pavane_events.envelope import NO_TRACE, STRUCTURED, Envelope, Trace, parse
 from pavane_events.errors import ContractViolation, ProblemsError, UndecodableRecord
 from pavane_events.partition import partition_of
 from pavane_events.record import Headers, Record
@@ -107,9 +107,9 @@ def test_what_an_event_says_of_saga_step_and_causes_is_not_believed() -> None:
 def test_the_trace_of_whoever_sent_it_goes_on() -> None:
     traceparent = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
     headers = (("traceparent", traceparent.encode()), ("baggage", b"secret=1"))
-    assert admit(plain(b'{"amount":5}', headers), SAGA, PARTITIONS, 0).origin.trace == (traceparent, None, None)
+    assert admit(plain(b'{"amount":5}', headers), SAGA, PARTITIONS, 0).origin.trace == Trace(traceparent)
     junk = (("traceparent", b"\xff" * 10_000),)
-    assert admit(plain(b'{"amount":5}', junk), SAGA, PARTITIONS, 0).origin.trace == (None, None, None)
+    assert admit(plain(b'{"amount":5}', junk), SAGA, PARTITIONS, 0).origin.trace == NO_TRACE
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def begun_anew(trace: Trace) -> Trace:
     if trace.traceparent is None:
         return trace
     others = split_state(trace.tracestate)[0] if trace.tracestate else None
-    return trace._replace(tracestate=stamped(0, others))
+    return trace.stamped(stamped(0, others))
 
 
 def allowed_baggage(header: str | None, allowed: Collection[str]) -> str | None:

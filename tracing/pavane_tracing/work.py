@@ -145,7 +145,7 @@ class Work:
             sent = trace_of(span.get_span_context(), self._baggage)
         else:
             sent = self._short(f"send {topic}", SpanKind.PRODUCER, attributes, None)
-        return sent._replace(tracestate=self._budget.none() if edge in self._new_linked else state)
+        return sent.stamped(self._budget.none() if edge in self._new_linked else state)
 
     def point(self, name: str, *, links: Iterable[Trace] = (), attributes: Attributes | None = None) -> Trace:
         """A short INTERNAL span within this work, such as ``saga credit-decision start``."""
@@ -204,7 +204,7 @@ class Work:
     def carry(self, edge: Edge) -> Trace:
         """The context of the span itself, stamped: for what goes on from it later without a message, a delayed retry."""
         state = self._budget.none() if edge in self._new_linked else self._budget.take() or self._budget.none()
-        return self.trace._replace(tracestate=state)
+        return self.trace.stamped(state)
 
     def _short(self, name: str, kind: SpanKind, attributes: Attributes, links: list[Link] | None) -> Trace:
         span = self._tracer.start_span(name, self._context, kind, attributes, links)
@@ -354,7 +354,7 @@ class Tracing:
         span = self._tracer.start_span(name, context, kind, attributes, _links(led))
         span.end()
         unit.close()
-        return Point(trace_of(span.get_span_context(), baggage)._replace(tracestate=state_after(origin)), unit.rows())
+        return Point(trace_of(span.get_span_context(), baggage).stamped(state_after(origin)), unit.rows())
 
 
 def entered(parent: Trace | None, links: Iterable[Trace]) -> tuple[Origin | None, tuple[Trace, ...]]:
