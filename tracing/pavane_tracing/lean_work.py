@@ -6,13 +6,14 @@ from functools import partial
 from random import getrandbits
 from typing import Protocol
 
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from pavane_events.envelope import Envelope, Trace
 from pavane_tracing.attributes import Attributes, Scalar, common_attributes
 from pavane_tracing.budget import FRESH, Budget, stamped
 from pavane_tracing.conventions import MESSAGING, SAGA_ID, SAGA_NAME, SAGA_STEP, SAGA_UNDO, SPANS_DROPPED, Naming
+from pavane_tracing.current import enter, leave
 from pavane_tracing.edges import NEW_LINKED, Edge
 from pavane_tracing.genai import INVOKE_AGENT, Invocation
 from pavane_tracing.held import HeldSpans
@@ -82,13 +83,13 @@ class LeanWork(Work):
     def attach(self) -> None:
         """Make the span the current one of the calling task, whatever was current before. Until detached, once."""
         if self._token is None:
-            self._token = attach(self.context)
+            self._token = enter(self.context)
 
     def detach(self) -> None:
         """Restore what was current before :meth:`attach`; by the task that attached, in its ``finally``. Idempotent."""
         token, self._token = self._token, None
         if token is not None:
-            detach(token)
+            leave(token)
 
     def send(
         self,
@@ -376,13 +377,13 @@ class PassingWork(MeasuredOffWork):
             context = Context({SPAN_KEY: PassingSpan(self._origin, self.saga)})
             if self._incoming.baggage is not None:
                 context = context_of(None, self._incoming.baggage, context)
-            self._token = attach(context)
+            self._token = enter(context)
 
     def detach(self) -> None:
         """Restore what was current before. Idempotent."""
         token, self._token = self._token, None
         if token is not None:
-            detach(token)
+            leave(token)
 
 
 def _passing(
