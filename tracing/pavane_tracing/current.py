@@ -1,6 +1,7 @@
 """Makes a context the current one at the least cost: OpenTelemetry does it by two calls around a context variable."""
 
 from contextvars import ContextVar, Token
+from typing import cast
 
 import opentelemetry.context as api
 from opentelemetry.context import Context, attach, detach
@@ -13,7 +14,7 @@ def _variable() -> "ContextVar[Context] | None":
     found: object = getattr(runtime, "_current_context", None)
     if type(runtime) is not ContextVarsRuntimeContext or not isinstance(found, ContextVar):
         return None
-    variable: ContextVar[Context] = found
+    variable = cast("ContextVar[Context]", found)
     probe = Context({"pavane.probe": True})
     token = variable.set(probe)
     try:

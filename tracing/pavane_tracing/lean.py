@@ -7,10 +7,11 @@ share is in their :class:`Layout`, which is put together and encoded once.
 import sys
 from collections.abc import Mapping, Sequence
 from time import time_ns
+from types import TracebackType
 from typing import NamedTuple, Protocol
 
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AnyValue, Attributes
 
 from pavane_tracing import otlp
@@ -69,7 +70,7 @@ class LeanLink(NamedTuple):
     attributes: BoundedAttributes
 
 
-class LeanSpan(Span):
+class LeanSpan:
     """A span that is a record and no more. For one thread at a time."""
 
     __slots__ = (
@@ -217,6 +218,12 @@ class LeanSpan(Span):
         name = {"exception.type": f"{kind.__module__}.{kind.__qualname__}", "exception.escaped": str(escaped)}
         self.add_event("exception", {**name, **(attributes or {})}, timestamp)
 
+    def __enter__(self) -> "LeanSpan":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.end()
+
     def encoded(self) -> bytes:
         """The ended span in OTLP's protobuf."""
         parts = [
@@ -330,10 +337,8 @@ class LeanSpan(Span):
         parts.append(otlp.dropped_counts(dropped, self._dropped_events, self._dropped_links))
 
 
-class PassingSpan(NonRecordingSpan):
+class PassingSpan:
     """The span that sent an unsampled message as the current one while that is at work: it records nothing."""
-
-    __slots__ = ("_origin", "saga")
 
     def __init__(self, origin: Origin, saga: str | None) -> None:
         self._origin = origin
@@ -343,6 +348,52 @@ class PassingSpan(NonRecordingSpan):
         """The sender's identity."""
         origin = self._origin
         return SpanContext(int(origin.trace_id, 16), int(origin.span_id, 16), True, origin.flags, trace_state(origin.state))
+
+    def is_recording(self) -> bool:
+        """Never."""
+        return False
+
+    def end(self, end_time: int | None = None) -> None:
+        """It is not ours to end."""
+
+    def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
+        """Nothing is kept."""
+
+    def set_attribute(self, key: str, value: AnyValue) -> None:
+        """Nothing is kept."""
+
+    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+        """Nothing is kept."""
+
+    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+        """Nothing is kept."""
+
+    def update_name(self, name: str) -> None:
+        """Nothing is kept."""
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        """Nothing is kept."""
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        """Nothing is kept."""
+
+    def __enter__(self) -> "PassingSpan":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+
+Span.register(LeanSpan)
+Span.register(PassingSpan)
+"""They are spans of OpenTelemetry's, and do not derive from its class: compiled, objects of a class whose bases are not
+compiled take several times as long to make."""
 
 
 def short(layout: Layout, trace_id: str, span_id: str, parent_id: str, state: str | None, values: dict[str, Scalar]) -> bytes:

@@ -67,7 +67,7 @@ class LeanWork(Work):
         self._tracing = tracing
         self._budget = budget
         self._new_linked = tracing.new_linked
-        self._span = self._lean = span
+        self._lean = span
         self._layout: ProcessLayout | None = layout
         self._unit = unit
         self._known = known
@@ -121,7 +121,7 @@ class LeanWork(Work):
 
     def invoke(self, agent: str, attributes: Attributes) -> Invocation:
         """As :meth:`Work.invoke` says. The span is the SDK's: what it tells of takes seconds."""
-        context = set_span_in_context(self._lean, self._unit.context())
+        context = Context({UNIT_KEY: self._unit, SPAN_KEY: self._lean})
         merged = {**self._unit.common, **attributes}
         span = self._tracing.own_tracer.start_span(f"{INVOKE_AGENT} {agent}", context, SpanKind.INTERNAL, merged)
         return Invocation(span, set_span_in_context(span, context))
