@@ -28,6 +28,9 @@ from pavane_tracing.messaging_metrics import MessagingMetrics
 
 PARTITIONS = 4
 MAX_RECORD_BYTES = 10_000
+STATE_BYTES = 500
+"""So little that of nearly all state most lies in files."""
+
 SOON_S = 10.0
 """More than anything takes that is going to happen at all."""
 
@@ -91,7 +94,9 @@ class KafkaDeployment:
         self._options = KafkaOptions(prefix=f"c{uuid.uuid4().hex[:10]}.", session_ms=6_000, heartbeat_ms=300)
 
     async def open(self) -> Bus:
-        return await KafkaBus.open(self._servers, PARTITIONS, self._options, max_record_bytes=MAX_RECORD_BYTES)
+        return await KafkaBus.open(
+            self._servers, PARTITIONS, self._options, max_record_bytes=MAX_RECORD_BYTES, state_bytes=STATE_BYTES
+        )
 
     async def take_away(self, lane: Lane) -> None:
         """Put its holder out of the group, as brokers do with a member that has fallen silent."""

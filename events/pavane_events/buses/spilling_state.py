@@ -33,16 +33,17 @@ _SCAN_UNTIL = "SELECT key, value FROM row WHERE key >= ? AND key < ? ORDER BY ke
 
 
 class Room:
-    """How many bytes of rows the lanes of a process keep in memory: they share ``size`` alike, and each has ``least``.
+    """How many bytes of rows the lanes of a process keep in memory: they share ``size`` alike, and each has ``least``:
+    128 KiB, where ``size`` is not less.
 
     ``directory``: where what does not fit goes; None: where temporary files go.
     """
 
-    def __init__(self, size: int = ROOM_BYTES, directory: Path | None = None, least: int = _LEAST_BYTES) -> None:
+    def __init__(self, size: int = ROOM_BYTES, directory: Path | None = None, least: int | None = None) -> None:
         self.directory = directory
         self.lanes = 0
         self._size = size
-        self._least = least
+        self._least = min(_LEAST_BYTES, size) if least is None else least
 
     @property
     def share(self) -> int:

@@ -20,6 +20,7 @@ from pavane_events.buses.kafka.places import Places
 from pavane_events.buses.kafka.publisher import Publisher
 from pavane_events.buses.kafka.reading import read_to
 from pavane_events.buses.placing import check_partition
+from pavane_events.buses.spilling_state import ROOM_BYTES, Room
 from pavane_events.errors import BusUnavailable
 from pavane_events.record import Message, Record
 from pavane_events.topics import DEFAULT_PARTITIONS, state_topic, usual_partitions, wanted_topics
@@ -46,8 +47,11 @@ class KafkaBus:
         options: KafkaOptions | None = None,
         *,
         max_record_bytes: int = MAX_RECORD_BYTES,
+        state_bytes: int = ROOM_BYTES,
     ) -> "KafkaBus":
         """Connect. ``partitions``: of this deployment's topics; None: as most of those that exist have, else 4.
+
+        ``state_bytes``: how much of the state of all its lanes is kept in memory; the rest lies in files.
 
         Raises :class:`BusUnavailable` where no broker answers, :class:`ConfigurationError` where they refuse.
         """
@@ -62,7 +66,7 @@ class KafkaBus:
         except BaseException:
             await close(client)
             raise
-        return cls(servers, client, Places(client, chosen, partitions, max_record_bytes))
+        return cls(servers, client, Places(client, chosen, partitions, max_record_bytes, Room(state_bytes, chosen.state_dir)))
 
     @property
     def partitions(self) -> int:

@@ -22,11 +22,13 @@ class Places:
     What was found once is believed: a topic that is deleted under a running deployment shows when it is written to.
     """
 
-    def __init__(self, client: AIOKafkaClient, options: KafkaOptions, partitions: int, max_record_bytes: int) -> None:
+    def __init__(
+        self, client: AIOKafkaClient, options: KafkaOptions, partitions: int, max_record_bytes: int, room: Room
+    ) -> None:
         self.options = options
         self.partitions = partitions
         self.max_record_bytes = max_record_bytes
-        self.room = Room(directory=options.state_dir)
+        self.room = room
         self._client = client
         self._placing = Placing(partitions, max_record_bytes)
         self._known: set[str] = set()
