@@ -29,10 +29,11 @@ class Digest:
         self._world = world
         self._bus = world.bus
         self._began = world.bus.ends()
-        self._ends = dict(self._began)
         self._arrivals = world.bus.arrivals
         self._said: dict[str, int] = {}
+        self._all_said: tuple[tuple[str, int], ...] = ()
         self._places: dict[tuple[str, int], int] = {}
+        self._lanes: dict[tuple[object, ...], int] = {}
 
     def take(self) -> State:
         """The state now."""
@@ -48,19 +49,27 @@ class Digest:
         )
         sticky = tuple([f"{kind}{action}" for (kind, _), action in world.calls.sticky.items()])
         frozen = sum([not each.done() for each in world.calls.zombies])
-        lanes = tuple([(lane.group, *self._place(lane)) for lane in self._bus.readers()])
-        return hash((tuple(sorted(self._said.items())), calls, sticky, frozen, lanes, tuple(world.script.held.items())))
+        lanes = tuple([self._lane(lane) for lane in self._bus.readers()])
+        return hash((self._all_said, calls, sticky, frozen, lanes, tuple(world.script.held.items())))
 
     def _hear(self) -> None:
         """Take in what was written since."""
-        for record in self._bus.written_since(self._ends):
+        for record in self._bus.written_after(self._arrivals):
             if record.topic != SPANS_TOPIC:
                 self._said[record.topic] = hash((self._said.get(record.topic, 0), self._saga(record), *_words(record)))
-        self._ends = self._bus.ends()
+        self._all_said = tuple(sorted(self._said.items()))
         self._arrivals = self._bus.arrivals
 
     def _saga(self, record: Record) -> int:
         return self._world.ordinals.get((record.key or b"").decode(errors="replace"), _OF_NONE)
+
+    def _lane(self, lane: MemoryLane) -> int:
+        """A lane that stands where it stands, by what is the same in every history: most stand where one stood before."""
+        stands = (lane.group, tuple(lane.positions.items()), tuple(lane.committed.items()))
+        found = self._lanes.get(stands)
+        if found is None:
+            found = self._lanes[stands] = hash((lane.group, *self._place(lane)))
+        return found
 
     def _place(self, lane: MemoryLane) -> Iterator[tuple[str, int, int]]:
         """How far a lane has read and committed, in records of this history."""

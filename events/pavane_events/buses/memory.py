@@ -91,6 +91,10 @@ class MemoryBus:
         found = [pair for log, end in logs for pair in zip(log.arrivals[end:], log.records[end:], strict=True)]
         return [record for _, record in sorted(found, key=lambda pair: pair[0])]
 
+    def written_after(self, arrivals: int) -> list[Record]:
+        """What was written since :attr:`arrivals` was that, in order."""
+        return self._logs.everything[arrivals:]
+
     def readers(self) -> Iterator[MemoryLane]:
         """Every lane that somebody reads, also those who do not know that they lost it."""
         for group in self._groups.values():

@@ -43,7 +43,13 @@ class Logs:
         self._placing = Placing(partitions, max_record_bytes)
         self._clock = clock
         self._logs: dict[tuple[str, int], Log] = {}
-        self.arrivals = 0
+        self.everything: list[Record] = []
+        """In the order of its arrival."""
+
+    @property
+    def arrivals(self) -> int:
+        """How many records were written."""
+        return len(self.everything)
 
     def create(self, specs: Collection[TopicSpec]) -> None:
         """Create the topics that do not exist."""
@@ -83,9 +89,9 @@ class Logs:
                 message.topic, partition, log.end, message.key, message.value, tuple(message.headers), now_ms, message.parsed
             )
             log.records.append(record)
-            log.arrivals.append(self.arrivals)
+            log.arrivals.append(len(self.everything))
+            self.everything.append(record)
             log.end += 1
-            self.arrivals += 1
             written[id(log)] = log
         for log in written.values():
             log.end += 1
