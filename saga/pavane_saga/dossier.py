@@ -11,10 +11,12 @@ from pavane_saga.facts import Fact, fact_from_json
 from pavane_saga.history import History
 from pavane_tracing.metrics import OpenSagas
 
-_MOST_CACHED = 800
+_MOST_CACHED = 3_000
 """Some 10 kB each, in all lanes of a process; the others are read again when something is heard of them."""
 
 _FEWEST_CACHED = 50
+_BUSY_COMMITS = 100
+"""A saga of which something was heard within so many commits of its lane will be heard of again soon."""
 
 
 class Cabinet:
@@ -41,6 +43,8 @@ class Dossier:
     history: History
     is_turning: bool = False
     awaited: dict[str, int] = field(default_factory=dict[str, int])
+    heard: int = 0
+    """The lane's commit at which something was heard of it last."""
 
 
 class Head(NamedTuple):
@@ -62,6 +66,7 @@ class Dossiers:
     def __init__(self, state: LaneState, cabinet: Cabinet) -> None:
         self._state = state
         self._cabinet = cabinet
+        self._commits = 0
         cabinet.lanes += 1
         self.open = OpenSagas()
         self._open: OrderedDict[str, Dossier] = OrderedDict()
@@ -77,6 +82,7 @@ class Dossiers:
         dossier = self._open.get(saga)
         if dossier is not None:
             self._open.move_to_end(saga)
+            dossier.heard = self._commits
             return dossier
         row = self._get(b"o/" + saga.encode())
         if row is None:
@@ -85,7 +91,7 @@ class Dossiers:
 
     def begin(self, saga: str, name: str | None, started_ms: int) -> Dossier:
         """Open a dossier."""
-        dossier = self._open[saga] = Dossier(saga, name, started_ms, History())
+        dossier = self._open[saga] = Dossier(saga, name, started_ms, History(), heard=self._commits)
         if name is not None:
             self.open.begin(name)
         self._write_head(dossier)
@@ -161,8 +167,11 @@ class Dossiers:
     def committed(self) -> None:
         """The changes are durable."""
         self.changes = {}
+        self._commits += 1
         while len(self._open) > self._cabinet.share:
-            self._open.popitem(last=False)
+            oldest = next(iter(self._open.values()))
+            busy = self._commits - oldest.heard <= _BUSY_COMMITS
+            self._open.popitem(last=busy)  # where all are busy they take turns: what was just heard of comes last again
 
     def _get(self, key: bytes) -> bytes | None:
         if key in self.changes:
@@ -174,7 +183,7 @@ class Dossiers:
         stored = self._state.scan(f"s/{saga}/".encode())
         history = History().with_facts([fact_from_json(value) for _, value in stored])
         is_turning = self._get(b"t/" + saga.encode()) is not None
-        dossier = Dossier(saga, head.name, head.started_ms, history, is_turning, head.awaited)
+        dossier = Dossier(saga, head.name, head.started_ms, history, is_turning, head.awaited, self._commits)
         self._open[saga] = dossier
         return dossier
 
