@@ -1,6 +1,7 @@
 """Ledger: an agent's own store, where its effects stand or are undone, each by its idempotency key."""
 
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ CREATE TABLE IF NOT EXISTS notes (what TEXT NOT NULL, application_id TEXT NOT NU
 INSERT INTO line SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM line);
 """
 _FENCE = Fence()
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,8 @@ class Ledger:
     """One SQLite file. Every write is one short transaction, with the fence's mark beside the effect."""
 
     def __init__(self, address: str) -> None:
-        self._connection = sqlite3.connect(address, timeout=10.0, isolation_level=None, uri=True)
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection = sqlite3.connect(address, timeout=_PATIENCE_S, isolation_level=None, uri=True)
+        _write_ahead(self._connection)
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.executescript(_SCHEMA)
         _FENCE.create(self._connection)
@@ -117,9 +119,9 @@ class Ledger:
 
     def clear(self) -> None:
         """Forget everything, fences too: nobody works any more on what it holds."""
-        self._connection.executescript(
-            "DELETE FROM effects; DELETE FROM notes; DELETE FROM pavane_effects; UPDATE line SET booked_dm = 0"
-        )
+        for table in ("effects", "notes", "pavane_effects"):
+            self._connection.execute(f"DELETE FROM {table}")
+        self._connection.execute("UPDATE line SET booked_dm = 0")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -133,6 +135,20 @@ class Ledger:
         statement = "UPDATE line SET booked_dm = booked_dm + ? WHERE booked_dm + ? <= ? RETURNING 1"
         if self._connection.execute(statement, (amount_dm, amount_dm, line_dm)).fetchone() is None:
             raise Rejected("the credit line is exhausted")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Set the journal's mode. Unlike for a write, SQLite does not wait here while somebody else writes to a new file."""
+    until_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _path(name: str, where: Where) -> Path:

@@ -1,5 +1,6 @@
 """A ledger: an effect once by its key, an undo that fences, and a credit line that adds up whatever is run again."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +151,21 @@ def test_many_who_open_and_write_at_once_lose_nothing_and_double_nothing(tmp_pat
     assert len(done) == 8 * 20
     assert sum(done) == ledger.booked_dm() == len(ledger.effects()) == 20
     ledger.close()
+
+
+def test_whoever_opens_a_new_file_waits_for_who_writes_to_it(tmp_path: Path) -> None:
+    where = Where(ledgers=str(tmp_path))
+    first = sqlite3.connect(tmp_path / "risk-assessment.db", isolation_level=None, check_same_thread=False)
+    first.execute("BEGIN IMMEDIATE")
+    first.execute("CREATE TABLE other (number INTEGER)")
+    later = threading.Timer(0.2, lambda: first.execute("COMMIT"))
+    later.start()
+    ledger = Ledger.open("risk-assessment", where)
+    assert not first.in_transaction
+    assert ledger.effects() == []
+    ledger.close()
+    later.join()
+    first.close()
 
 
 def test_a_note_is_taken_once(ledger: Ledger) -> None:
