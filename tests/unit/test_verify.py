@@ -99,7 +99,7 @@ def test_past_its_deadline_a_saga_turns_back_or_is_reported_as_it_says(
 
 def test_a_history_is_a_function_of_its_name() -> None:
     jobs = [Job("declined", seed=f"0/{number}") for number in range(30)]
-    first, second = Player(credit, trace_every=0), Player(credit, trace_every=0)
+    first, second = Player(credit, "none"), Player(credit, "none")
     try:
         struck = [first.play(job).struck for job in jobs]
         assert [second.play(job).struck for job in reversed(jobs)][::-1] == struck
@@ -112,7 +112,7 @@ def test_a_history_is_a_function_of_its_name() -> None:
 STATES = """
 from pavane.simulation.player import Job, Player
 from pavane_credit.verification import credit
-player = Player(credit, trace_every=0)
+player = Player(credit, "none")
 print(*(state for _, state in player.play(Job("approved", look=True)).ahead))
 player.close()
 """

@@ -5,7 +5,6 @@ What a step has answered it has worked on: that much the log proves, and the spa
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 
 from pavane_tracing.conventions import EVENT_ID, OPERATOR_SERVICE, SAGA_ID, SAGA_STEP, SAGA_UNDO
 from pavane_tracing.finding import Code, Finding, Tally
@@ -42,6 +41,8 @@ class SagaSeen:
         self._worked: dict[Record, list[SpanRow]] = {}
         for row in self.works:
             self._worked.setdefault(record_of(row), []).append(row)
+        self._sent_by = {each.send: (each.step, each.causes) for each in self.log if each.send is not None}
+        self._orphaned_by = {(row.trace_id, row.parent_span_id or "") for row in self.spans.values()}
 
     # --- what is not there ---------------------------------------------------------------------------------------
 
@@ -110,14 +111,6 @@ class SagaSeen:
             and (sent.kind in ("undo", "grant") or sent.id in self._sent_by[row.trace_id, row.span_id][1])
             for row in self.sends
         )
-
-    @cached_property
-    def _sent_by(self) -> Mapping[Key, tuple[str, tuple[str, ...]]]:
-        return {each.send: (each.step, each.causes) for each in self.log if each.send is not None}
-
-    @cached_property
-    def _orphaned_by(self) -> set[Key]:
-        return {(row.trace_id, row.parent_span_id or "") for row in self.spans.values()}
 
     # --- what is in the wrong place ------------------------------------------------------------------------------
 

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
+from pydantic_core import to_json
+
 from pavane_events.bus import Bus
+from pavane_events.compact import read_json
 from pavane_events.errors import UnknownTopic
 from pavane_events.record import Message, Record
 from pavane_tracing.conventions import SPANS_DROPPED
@@ -38,7 +41,7 @@ def encode(rows: Sequence[SpanRow], saga: str | None, *, partition: int | None =
 def decode(record: Record) -> list[SpanRow]:
     """The rows of one record; none where it is no list of spans (the topic is diagnostics: junk is passed over)."""
     try:
-        document: object = json.loads(record.value or b"[]")
+        document = read_json(record.value or b"[]")
         return [row_from_json(entry) for entry in cast("list[object]", document)]
     except (ValueError, TypeError, KeyError, RecursionError):
         return []
@@ -70,11 +73,15 @@ async def _read(bus: Bus, key: str | None) -> list[SpanRow]:
 
 
 def _dump(rows: Iterable[SpanRow]) -> bytes:
-    return _ENCODER.encode([row.to_json() for row in rows]).encode()
+    documents = [row.to_json() for row in rows]
+    try:
+        return to_json(documents, inf_nan_mode="constants", bytes_mode="base64", fallback=str)
+    except ValueError:  # a lone surrogate, say
+        return _ENCODER.encode(documents).encode()
 
 
 def _plain(value: object) -> str:
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+    return base64.urlsafe_b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=_plain)

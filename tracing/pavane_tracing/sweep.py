@@ -8,9 +8,10 @@ import marshal
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import fields
 from heapq import merge
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, cast
 
 from pavane_tracing.continuity import by_saga, check_trace, is_own
@@ -112,6 +113,9 @@ def _fetched(cursor: sqlite3.Cursor) -> Iterator[tuple[str, bytes]]:
         yield from cast("list[tuple[str, bytes]]", rows)
 
 
+_fields_of = attrgetter(*(each.name for each in fields(Sent)))
+
+
 def _packed(row: SpanRow) -> bytes:
     """What the check reads of a span; of the others, only that they are there."""
     attributes = {key: value for key in _READ if (value := row.attributes.get(key)) is not None}
@@ -128,7 +132,7 @@ def _unpacked(blob: bytes) -> SpanRow:
 
 
 def _packed_sent(sent: Sent) -> bytes:
-    return marshal.dumps(tuple(getattr(sent, name) for name in sent.__slots__))
+    return marshal.dumps(_fields_of(sent))
 
 
 def _unpacked_sent(blob: bytes) -> Sent:

@@ -2,20 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
-from pavane.agent import Agent
 from pavane.context import Context, Outcome
 from pavane.retry import Rejected
 from pavane.simulation.script import Script
-from pavane.step import AnyStep, Found, Outputs, Step, call
+from pavane.step import AnyStep, Found, Outputs
 from pavane_events.event import Event
 
 Kind = Literal["do", "undo", "ask"]
 How = Literal["under way", "ended", "raised", "died"]
-
-_CONTEXT = "pavane_context"
 
 
 class InjectedFailure(Exception):
@@ -184,48 +181,3 @@ class Calls:
     def _end(self, made: Call, how: How) -> None:
         self.places += 1
         made.how, made.ended, made.ended_s = how, self.places, asyncio.get_running_loop().time()
-
-
-class _Watched(Step[..., object]):
-    """A step whose calls are made through :class:`Calls`, with a context even where the user's asks for none."""
-
-    def __init__(self, inner: AnyStep, calls: Callable[[], Calls]) -> None:
-        signature, options = inner.signature, inner.options
-        fallback = options.fallback
-        if signature.context is None:
-            signature = replace(signature, context=_CONTEXT)
-            if fallback is not None:
-                options = replace(options, fallback=_without_context(fallback))
-        super().__init__(inner.wire_name, inner.function, signature, options)
-        self.undo = inner.undo
-        self.reconciliation = inner.reconciliation
-        self._inner = inner
-        self._calls = calls
-
-    async def perform(self, inputs: Mapping[str, Event], context: Context | None) -> Outputs:
-        if context is None:  # never: its signature asks for one
-            return await self._inner.perform(inputs, context)
-        return await self._calls().do(self._inner, inputs, context)
-
-    async def perform_undo(self, inputs: Mapping[str, Event], done: Outputs | None, context: Context) -> None:
-        await self._calls().undo(self._inner, inputs, done, context)
-
-    async def perform_reconciliation(self, inputs: Mapping[str, Event], context: Context) -> Found:
-        return await self._calls().ask(self._inner, inputs, context)
-
-
-def watched(agent: Agent, calls: Callable[[], Calls]) -> Agent:
-    """The agent, with every step of it watched. It lives with the agent's own lifespan."""
-    found = Agent(agent.name)
-    found.steps = {name: _Watched(step, calls) for name, step in agent.steps.items()}
-    found.breakers = agent.breakers
-    found.living(agent)
-    return found
-
-
-def _without_context(fallback: Callable[..., object]) -> Callable[..., object]:
-    async def fall_back(**arguments: object) -> object:
-        arguments.pop(_CONTEXT)
-        return await call(fallback, arguments)
-
-    return fall_back

@@ -4,11 +4,12 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from itertools import islice
 from typing import Protocol
 
 from pavane.memory import settle_memory
-from pavane.simulation.player import Job, Outcome, Player, shrunk
+from pavane.simulation.player import Job, Outcome, Player, alone, shrunk
 from pavane.simulation.verification import Verification
 
 _CHUNK = 20
@@ -24,8 +25,9 @@ class Alone:
     def play(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         """One after another."""
         try:
-            for job in jobs:
-                yield _played(self._player, job)
+            with alone():
+                for job in jobs:
+                    yield _played(self._player, job)
         finally:
             self._player.close()
 
@@ -76,6 +78,7 @@ def _settle_in(name: str, load: Loader) -> None:
     global _player
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked for the histories ends this process
     player = Player(load(name))
+    ExitStack().enter_context(alone())
     settle_memory()
     _player = lambda: player  # noqa: E731
 

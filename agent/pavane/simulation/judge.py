@@ -14,6 +14,7 @@ from pavane_saga.facts import Settled
 from pavane_saga.hops import sent_of
 from pavane_saga.wire import FACTS, is_control, read_fact
 from pavane_tracing.continuity import check_continuity
+from pavane_tracing.sent import Sent
 from pavane_tracing.span import SpanRow
 from pavane_tracing.store import SPANS_TOPIC, decode
 
@@ -37,10 +38,14 @@ def judge(verification: Verification, played: Played, expected: str | None, *, t
         return [Violation("stuck", played.stuck)]
     sagas = {saga: _Told(saga) for saga in played.sagas}
     rows: list[SpanRow] = []
+    log: list[Sent] = []
     for record in played.records:
         if record.topic == SPANS_TOPIC:
             rows.extend(decode(record))
-        elif record.key is not None and not is_control(record.topic):
+            continue
+        if trace and (sent := sent_of(record)) is not None:
+            log.append(sent)
+        if record.key is not None and not is_control(record.topic):
             told = sagas.get(record.key.decode(errors="replace"))
             envelope = parse(record) if told is not None else None
             if told is not None and envelope is not None and envelope.saga is not None:  # an application is of no saga yet
@@ -58,7 +63,6 @@ def judge(verification: Verification, played: Played, expected: str | None, *, t
         found += _turning(verification, told, calls)
     found += [Violation("undo.reason", f"{each.step} failed for good without a reason") for each in _silent(played.parked)]
     if trace:
-        log = [sent for record in played.records if (sent := sent_of(record)) is not None]
         report = check_continuity(rows, log)
         found += [Violation("trace", str(finding)) for finding in report.findings]
     if verification.invariant is not None:

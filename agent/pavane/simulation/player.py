@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 import structlog
 
@@ -19,14 +19,20 @@ from pavane.simulation.verification import Verification
 from pavane.simulation.world import Played, World
 from pavane_events.event import Event
 
-WORLD_LASTS = 200
-"""Histories played in one world, one after another: a new one costs about as much as one."""
+WORLD_LASTS = 400
+"""Histories played in one world, one after another: a new one costs as much as ten."""
+
+TRACED_LASTS = 100
+"""The same of a world that is traced."""
 
 Look = Callable[[Point], None] | None
 """What is to be called at each point of a history."""
 
 MOST_BEFORE = 12
 """Histories that are played before a wrong one to find it again: by then a lane's marks have lain everywhere once."""
+
+_MOST_LEFT = 10
+"""Worlds that lie about until they are collected."""
 
 _SHARES = (0.01, 0.02, 0.05, 0.1)
 _MOST_AT_LOT = 8
@@ -62,24 +68,30 @@ class Outcome:
     ahead: tuple[tuple[Point, State], ...] = ()
 
 
+Tracing = Literal["all", "some", "none"]
+"""Of which histories the traces are checked, too. ``some``: of those that are looked around in, with no fault or one, and of
+every fifth of the others: it takes half as long again."""
+
+
 @dataclass
 class Player:
-    """Plays. ``trace_every``: each so-manieth world is traced, and its traces are checked for gaps; 0: none is."""
+    """Plays. A world is of histories that are traced, or of such that are not."""
 
     verification: Verification
-    trace_every: int = 4
+    tracing: Tracing = "some"
     _world: World | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _played: int = 0
     _worlds: int = 0
+    _left: int = 0
     _expected: dict[str, str] = field(default_factory=dict[str, str])
 
     def play(self, job: Job) -> Outcome:
         """Play a history and judge it."""
-        with _quietly():
-            world = self._aged(job) if job.after else self._fresh()
+        with alone():
+            world = self._aged(job) if job.after else self._fresh(look=job.look)
             expected = self._expected_of(job.scenario) if job.scenario in self.verification.scenarios else None
-            world = self._aged(job) if job.after else self._fresh()
+            world = self._aged(job) if job.after else self._fresh(look=job.look)
             ahead: list[tuple[Point, State]] = []
             choice = self._choice(job)
             look = _Look(world, job.faults, ahead) if job.look else None
@@ -92,7 +104,7 @@ class Player:
     def tell(self, job: Job, faults: Faults) -> list[str]:
         """The story of a history, line by line."""
         self.close()
-        with _quietly():
+        with alone():
             world = self._aged(job) if job.after else self._fresh()
             teller = Teller(world, faults)
             self._play(world, str(job), self._starts(job.scenario), self._choice(job), teller)
@@ -104,7 +116,7 @@ class Player:
         """Take the world down."""
         world, self._world = self._world, None
         if world is not None:
-            with _quietly():
+            with alone():
                 world.loop.run_until_complete(self._stack.aclose())
                 world.loop.run_until_complete(world.loop.shutdown_asyncgens())
                 world.loop.close()
@@ -113,14 +125,20 @@ class Player:
         self._played += 1
         return world.loop.run_until_complete(world.play(name, starts, choice, look))
 
-    def _fresh(self) -> World:
-        """A world in which one may play."""
-        if self._world is not None and (self._world.worn_out or self._played >= WORLD_LASTS):
-            self.close()
-            if self._played >= WORLD_LASTS:
-                gc.collect()  # a world is one large circle: left to Python, dozens of them lie about
+    def _fresh(self, *, look: bool = False) -> World:
+        """A world in which one may play; a traced one where one is to look around."""
+        must_trace = look and self.tracing == "some"
+        world = self._world
+        if world is not None:
+            lasts = TRACED_LASTS if world.traced and not must_trace else WORLD_LASTS
+            if world.worn_out or self._played >= lasts or (must_trace and not world.traced):
+                self.close()
         if self._world is None:
-            trace = self.trace_every > 0 and self._worlds % self.trace_every == self.trace_every - 1
+            self._left += 1
+            if self._played >= TRACED_LASTS or self._left >= _MOST_LEFT:
+                gc.collect()  # a world is one large circle, and the collector is off
+                self._left = 0
+            trace = self.tracing == "all" or must_trace or (self.tracing == "some" and self._worlds % 2 == 0)
             self._worlds += 1
             self._played = 0
             self._stack = AsyncExitStack()
@@ -198,15 +216,23 @@ def names_of(scenario: str) -> list[str]:
 
 
 @contextmanager
-def _quietly() -> Generator[None]:
-    """What goes wrong here is meant to: nothing of it is logged."""
+def alone() -> Generator[None]:
+    """A process does nothing but play. What goes wrong is meant to: nothing of it is logged. The collector is off: a history
+    makes few circles, and looking for them took a tenth of the time. Within another it changes nothing."""
     disabled = logging.root.manager.disable
+    if disabled >= logging.CRITICAL and not gc.isenabled():
+        yield
+        return
+    collects = gc.isenabled()
     configured = structlog.get_config()
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    gc.disable()
     try:
         yield
     finally:
+        if collects:
+            gc.enable()
         logging.disable(disabled)
         structlog.configure(wrapper_class=cast("type[structlog.typing.BindableLogger]", configured["wrapper_class"]))
 

@@ -52,7 +52,7 @@ def replay(verification: Verification, job: Job) -> tuple[Outcome, list[str]]:
     problems = [_unknown(verification, name) for name in names_of(job.scenario) if name not in verification.scenarios]
     if problems:
         raise ConfigurationError("that history cannot be played", problems)
-    player = Player(verification, trace_every=1)
+    player = Player(verification, "all")
     try:
         outcome = player.play(job)
         faults: Faults = outcome.struck if job.seed is not None else job.faults

@@ -12,11 +12,12 @@ from pavane.agent import Agent
 from pavane.kit import Limits
 from pavane.plan import plan_of
 from pavane.runner import Surroundings, run, run_agent
-from pavane.simulation.calls import Call, Calls, watched
+from pavane.simulation.calls import Call, Calls
 from pavane.simulation.points import Fault, Point
 from pavane.simulation.script import Choice, Script
 from pavane.simulation.verification import Verification
 from pavane.simulation.virtual_time import VirtualLoop
+from pavane.simulation.watched import watched
 from pavane_events.bus import TopicSpec
 from pavane_events.buses.memory import MemoryBus
 from pavane_events.envelope import Envelope, parse
