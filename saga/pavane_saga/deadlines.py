@@ -4,48 +4,57 @@ So lag and outages never fail a saga whose answers are already in the log.
 """
 
 import heapq
-from collections import Counter
 from collections.abc import Callable, Mapping
+
+_FEW = 100
+"""Times that are not worth clearing away."""
 
 
 class Deadlines:
-    """The timers of a lane, kept in memory and rebuilt from the open sagas after a restart."""
+    """The timers of a lane, one for each open saga, kept in memory and rebuilt from the open sagas after a restart.
+
+    Memory is bound by the number of open sagas, however many have ended before their time.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._times: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []
-        self._timers: Counter[str] = Counter()
-        self._over: set[str] = set()
+        """Has the times of sagas that are over, and earlier times of others, too, but never more of those than half."""
         self._due: list[str] = []
         self._marks: Mapping[str, int] | None = None
 
-    def add(self, saga: str, due_ms: int) -> None:
-        """A saga's time will come. Several times for one saga are fine: whoever fires looks at the saga."""
-        heapq.heappush(self._heap, (due_ms, saga))
-        self._timers[saga] += 1
+    def set(self, saga: str, due_ms: int) -> None:
+        """A saga's time will come then, and not when it was to come before."""
+        if self._times.get(saga) != due_ms:
+            self._times[saga] = due_ms
+            heapq.heappush(self._heap, (due_ms, saga))
+            if len(self._heap) > 2 * len(self._times) + _FEW:
+                self._heap = [(due_ms, saga) for saga, due_ms in self._times.items()]
+                heapq.heapify(self._heap)
 
     def forget(self, saga: str) -> None:
         """A saga is over: nobody needs to look at it when its time comes."""
-        if saga in self._timers:
-            self._over.add(saga)
+        self._times.pop(saga, None)
 
     def patience_s(self, most_s: float) -> float:
         """How long one may wait for records before a timer needs a look."""
         if self._due:
             return 0.01
-        while self._heap and self._heap[0][1] in self._over:
-            self._pop()
-        if not self._heap:
+        first_ms = self._first_ms()
+        if first_ms is None:
             return most_s
-        return min(most_s, max(0.001, self._heap[0][0] / 1000 - self._clock()))
+        return min(most_s, max(0.001, first_ms / 1000 - self._clock()))
 
     def must_ask(self) -> bool:
         """Whether a time has come: then the high watermarks are to be asked for, from now."""
         if self._marks is not None:
             return False
         now_ms = self._clock() * 1000
-        while self._heap and self._heap[0][0] <= now_ms:
-            self._due.append(self._pop())
+        while (first_ms := self._first_ms()) is not None and first_ms <= now_ms:
+            _, saga = heapq.heappop(self._heap)
+            del self._times[saga]
+            self._due.append(saga)
         return bool(self._due)
 
     def asked(self, marks: Mapping[str, int]) -> None:
@@ -59,10 +68,11 @@ class Deadlines:
         due, self._due, self._marks = self._due, [], None
         return due
 
-    def _pop(self) -> str:
-        _, saga = heapq.heappop(self._heap)
-        self._timers[saga] -= 1
-        if not self._timers[saga]:
-            del self._timers[saga]
-            self._over.discard(saga)
-        return saga
+    def _first_ms(self) -> int | None:
+        """The next time that comes, if any does."""
+        while self._heap:
+            due_ms, saga = self._heap[0]
+            if self._times.get(saga) == due_ms:
+                return due_ms
+            heapq.heappop(self._heap)
+        return None

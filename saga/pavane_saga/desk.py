@@ -111,7 +111,7 @@ class Desk:
                     self._declared[fact.agent] = (*self._declared.get(fact.agent, ()), fact)
         self._learn()
         for saga, head in self._dossiers.all_open():
-            self.deadlines.add(saga, self._due_ms(head))
+            self.deadlines.set(saga, self._due_ms(head))
             if head.name is not None:
                 self._dossiers.open.begin(head.name)
 
@@ -366,12 +366,12 @@ class Desk:
                 continue
             self._still_awaited(dossier)
             if self._due_ms(dossier) > self._clock() * 1000:
-                self.deadlines.add(saga_id, self._due_ms(dossier))
+                self.deadlines.set(saga_id, self._due_ms(dossier))
                 continue
             if dossier.history.fired or dossier.history.overdue is not None:
                 continue
             if saga_id in self._batch.news:
-                self.deadlines.add(saga_id, self._due_ms(dossier))  # first what was just heard, then the clock
+                self.deadlines.set(saga_id, self._due_ms(dossier))  # first what was just heard, then the clock
                 continue
             self._let_fire(dossier, self._fired(dossier))
 
@@ -403,7 +403,7 @@ class Desk:
             if step.external and step.within_s is not None and name not in found:
                 found[name] = last_ms + int(step.within_s * 1000)
         self._dossiers.wait(dossier, found)
-        self.deadlines.add(dossier.saga, self._due_ms(dossier))
+        self.deadlines.set(dossier.saga, self._due_ms(dossier))
 
     def _fired(self, dossier: Dossier) -> Fired:
         now_ms = int(self._clock() * 1000)
@@ -516,7 +516,7 @@ class Desk:
     # --- time and trace ------------------------------------------------------------------------------------------
 
     def _time(self, saga: str, name: str | None, started_ms: int) -> None:
-        self.deadlines.add(saga, started_ms + self._allowed_ms(name))
+        self.deadlines.set(saga, started_ms + self._allowed_ms(name))
 
     def _due_ms(self, saga: Dossier | Head) -> int:
         return min([saga.started_ms + self._allowed_ms(saga.name), *saga.awaited.values()])

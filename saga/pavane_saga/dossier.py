@@ -15,8 +15,13 @@ _MOST_CACHED = 3_000
 """Some 10 kB each, in all lanes of a process; the others are read again when something is heard of them."""
 
 _FEWEST_CACHED = 50
-_BUSY_COMMITS = 100
-"""A saga of which something was heard within so many commits of its lane will be heard of again soon."""
+_BUSY = 4.0
+_SLOWNESS = 64
+"""A saga is busy that was heard of lately: within so many times the distance, in commits of its lane, at which sagas are
+heard of again. That is learned, slowly, from those that are in memory and from those that were."""
+
+_REMEMBERED = 4
+"""Of so many times as many sagas as are in memory it is known when something was heard of them last."""
 
 
 class Cabinet:
@@ -67,9 +72,12 @@ class Dossiers:
         self._state = state
         self._cabinet = cabinet
         self._commits = 0
+        self._distance = 1.0
         cabinet.lanes += 1
         self.open = OpenSagas()
         self._open: OrderedDict[str, Dossier] = OrderedDict()
+        self._put_by: OrderedDict[str, int] = OrderedDict()
+        """Those that had to make room, with their ``heard``."""
         self.changes: dict[bytes, bytes | None] = {}
 
     def close(self) -> None:
@@ -82,11 +90,15 @@ class Dossiers:
         dossier = self._open.get(saga)
         if dossier is not None:
             self._open.move_to_end(saga)
+            self._learn(dossier.heard)
             dossier.heard = self._commits
             return dossier
         row = self._get(b"o/" + saga.encode())
         if row is None:
             return None
+        heard = self._put_by.pop(saga, None)
+        if heard is not None:
+            self._learn(heard)
         return self._load(saga, row)
 
     def begin(self, saga: str, name: str | None, started_ms: int) -> Dossier:
@@ -168,10 +180,20 @@ class Dossiers:
         """The changes are durable."""
         self.changes = {}
         self._commits += 1
-        while len(self._open) > self._cabinet.share:
+        share = self._cabinet.share
+        while len(self._open) > share:
             oldest = next(iter(self._open.values()))
-            busy = self._commits - oldest.heard <= _BUSY_COMMITS
-            self._open.popitem(last=busy)  # where all are busy they take turns: what was just heard of comes last again
+            busy = self._commits - oldest.heard <= _BUSY * self._distance
+            saga, gone = self._open.popitem(
+                last=busy
+            )  # where all are busy they take turns: what was just heard of is last again
+            self._put_by[saga] = gone.heard
+        while len(self._put_by) > _REMEMBERED * share:
+            self._put_by.popitem(last=False)
+
+    def _learn(self, heard: int) -> None:
+        """Something is heard again of a saga of which something was heard at that commit."""
+        self._distance += (self._commits - heard - self._distance) / _SLOWNESS
 
     def _get(self, key: bytes) -> bytes | None:
         if key in self.changes:

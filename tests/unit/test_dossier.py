@@ -57,6 +57,7 @@ def test_more_busy_sagas_than_there_is_room_for_do_not_push_each_other_out() -> 
     """Had of in turns, most of them are found in memory: the one heard of just now comes last again."""
     state = Counted()
     dossiers = opened(state, 60)
+    heard(dossiers, state, range(60))  # how soon something is heard of them again has to be learned
     for _ in range(5):
         assert heard(dossiers, state, range(60)) <= 20
 
@@ -69,3 +70,23 @@ def test_those_that_wait_make_room_for_those_that_run() -> None:
     for _ in range(3):
         heard(dossiers, state, running)
     assert heard(dossiers, state, running) == 0
+
+
+def test_those_that_began_to_wait_just_now_make_room_for_those_that_run() -> None:
+    """They were as busy, but nothing more is heard of them: who runs now is found in memory nevertheless."""
+    state = Counted()
+    dossiers = opened(state, SHARE)
+    read = 0
+    for first in range(SHARE, 50 * SHARE, 10):
+        running = [f"saga-{number}" for number in range(first, first + 10)]
+        for saga in running:
+            dossiers.begin(saga, "name", 1)
+        commit(dossiers, state)
+        before = state.read
+        for saga in running:
+            found = dossiers.find(saga)
+            assert found is not None
+            dossiers.end(found, "completed", 1)
+        commit(dossiers, state)
+        read += state.read - before
+    assert read < 100, "of 2,450"
