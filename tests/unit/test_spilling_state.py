@@ -64,6 +64,26 @@ def test_memory_is_bounded_and_shared_alike() -> None:
     first.close()
 
 
+def test_rows_that_come_and_go_leave_nothing_in_memory() -> None:
+    """Beside many old ones: that one is gone is noted only where the file may have it, even when it had many that are gone."""
+    state = SpillingState(Room(50_000, least=1_000), "lane")
+    state.apply(rows(5_000))
+    for first in range(0, 20_000, 200):  # a thousand at a time they go to the file, and then they go
+        state.apply({b"old-%06d" % number: b"." * 100 for number in range(first, first + 200)})
+        state.apply({b"old-%06d" % number: None for number in range(first - 1_000, first - 800)})
+    noted = 0
+    for number in range(1_000):
+        before = state.in_memory
+        state.apply({b"new-%d" % number: b"."})
+        state.apply({b"new-%d" % number: None})
+        noted += state.in_memory != before
+    assert noted < 100
+    assert all(state.get(b"key-%06d" % number) == value for number, value in enumerate(rows(5_000).values()))
+    assert all(state.get(b"old-%06d" % number) is not None for number in range(19_200, 20_000))
+    assert all(state.get(b"old-%06d" % number) is None for number in range(19_000))
+    state.close()
+
+
 def test_a_scan_is_as_of_its_call() -> None:
     """What is applied while it is read is not in it."""
     state = SpillingState(small(), "lane")

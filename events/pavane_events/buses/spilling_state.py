@@ -12,6 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pavane_events.buses.sieve import Sieve
 from pavane_events.errors import StateUnreadable
 
 log = logging.getLogger("pavane.bus")
@@ -25,9 +26,14 @@ _CACHE_KIB = 256
 _PORTION = 500
 """Rows of one transaction: what it would roll back to is a page of 4 KiB of memory for each."""
 
+_SIFTED_FOR_EACH = 4
+"""Rows that are looked at, for each that goes to the file, while a sieve is made anew."""
+
 _PUT = "INSERT INTO row VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _DELETE = "DELETE FROM row WHERE key = ?"
 _GET = "SELECT key, value FROM row WHERE key = ?"
+_COUNT = "SELECT count(*) FROM row"
+_KEYS = "SELECT key FROM row WHERE key >= ? ORDER BY key LIMIT ?"
 _SCAN = "SELECT key, value FROM row WHERE key >= ? ORDER BY key"
 _SCAN_UNTIL = "SELECT key, value FROM row WHERE key >= ? AND key < ? ORDER BY key"
 
@@ -67,6 +73,11 @@ class SpillingState:
         self._keys: list[bytes] = []
         self._size = 0
         self._file: sqlite3.Connection | None = None
+        self._sieve = Sieve(0)
+        """The keys that the file may have."""
+        self._next: Sieve | None = None
+        """The sieve to come, where that one is full of keys that are long gone: it has those of the file below ``_sifted``."""
+        self._sifted = b""
         self._overdrawn = 1
         """How many times its share it may take: more than once where the file could not be written."""
         self._closed = False
@@ -76,7 +87,7 @@ class SpillingState:
         recent = self._recent
         if key in recent:
             return recent[key]
-        if self._file is None:
+        if self._file is None or not self._sieve.may_have(key):
             return None
         found = self._ask(self._file, _GET, (key,))
         return found[0][1] if found else None
@@ -124,14 +135,14 @@ class SpillingState:
 
     def _put(self, key: bytes, value: bytes | None) -> None:
         recent = self._recent
-        if key in recent:
+        is_known = key in recent
+        if is_known:
             self._size -= _size_of(key, recent.pop(key))
-            if value is None and self._file is None:
+        if value is None and (self._file is None or not self._sieve.may_have(key)):
+            if is_known:
                 del self._keys[bisect_left(self._keys, key)]
-                return
-        elif value is None and self._file is None:
             return
-        else:
+        if not is_known:
             insort(self._keys, key)
         recent[key] = value
         self._size += _size_of(key, value)
@@ -149,6 +160,7 @@ class SpillingState:
             if self._file is None:
                 self._file = _nameless(self._room.directory)
             going.sort()
+            self._sift(self._file, going)
             for first in range(0, len(going), _PORTION):
                 _write(self._file, going[first : first + _PORTION])
         except (sqlite3.Error, OSError) as error:
@@ -166,6 +178,26 @@ class SpillingState:
             del self._recent[key]
         self._keys = sorted(self._recent)
         self._size = left
+
+    def _sift(self, file: sqlite3.Connection, going: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """What goes to the file is in the sieve before. A full one is made anew, some rows at a time, from what is there."""
+        added = [key for key, value in going if value is not None]
+        for key in added:
+            self._sieve.add(key)
+        if self._next is None and self._sieve.is_full:
+            rows = file.execute(_COUNT).fetchone()[0]
+            self._next, self._sifted = Sieve(2 * (rows + len(going))), b""
+        if self._next is not None:
+            for key in added:
+                self._next.add(key)
+            most = _SIFTED_FOR_EACH * len(going) + 1
+            found = file.execute(_KEYS, (self._sifted, most)).fetchall()
+            for (key,) in found:
+                self._next.add(key)
+            if len(found) == most:
+                self._sifted = found[-1][0]
+            else:
+                self._sieve, self._next = self._next, None
 
     def _ask(self, file: sqlite3.Connection, query: str, values: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
         try:
