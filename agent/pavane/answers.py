@@ -1,7 +1,7 @@
 """Answers: the outcome of a unit of work as messages: output events, settlements, dead letters."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from pavane.kit import Kit
 from pavane.step import AnyStep, Outputs
@@ -21,10 +21,10 @@ from pavane_tracing.work import Work
 
 Settlement = Literal["done", "failed", "skipped"]
 
-HEADROOM = 65_536
+HEADROOM: Final = 65_536
 """Bytes of a record kept free, so that a dead letter's reason fits beside it, and the words of an undo around its events."""
 
-ROOM = MAX_RECORD_BYTES - HEADROOM
+ROOM: Final = MAX_RECORD_BYTES - HEADROOM
 """What one event may take; and, of a step that owes an undo, all inputs and outputs together: they are one command."""
 
 

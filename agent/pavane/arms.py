@@ -1,7 +1,7 @@
 """Arms: what a join holds while it waits, and what a tombstone remembers of those it let go. Rows of lane state."""
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Final, cast
 
 from pavane.overlay import Overlay
 from pavane_events.compact import read_json, write_json
@@ -12,7 +12,7 @@ Held = dict[str, Envelope]
 LetGo = dict[str, dict[str, str]]
 """By step, the arms that were let go: parameter name to event id."""
 
-_FILLED = b"!"
+_FILLED: Final = b"!"
 
 
 def arms_key(saga: str, step: str) -> bytes:

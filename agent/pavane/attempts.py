@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pavane.breaker import BreakerOpen
 from pavane.fence import EffectUndone
@@ -15,11 +15,11 @@ from pavane.tiers import Delay, fits, is_long
 from pavane.units import Abandoned, Interruption, UndoUnit, Unit
 from pavane_tracing.work import Work
 
-log = logging.getLogger("pavane.attempts")
+log: Final = logging.getLogger("pavane.attempts")
 
 T = TypeVar("T")
 
-_LONGEST_REASON = 500
+_LONGEST_REASON: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Failure:
         object.__setattr__(self, "reason", reason[:_LONGEST_REASON])
 
 
-ENDED = "saga.ended"
-ENDED_WAITING = Failure(ENDED, "its saga ended while it was waiting to be tried again", 0, dead=False)
+ENDED: Final = "saga.ended"
+ENDED_WAITING: Final = Failure(ENDED, "its saga ended while it was waiting to be tried again", 0, dead=False)
 
 
 class Policy:

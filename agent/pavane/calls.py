@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from pavane.answers import ROOM, Answers, Inputs, UnfitOutput
 from pavane.asking import ask
@@ -24,7 +25,7 @@ from pavane_tracing.work import Work
 
 Changes = dict[bytes, bytes | None]
 
-_NO_LINKS: tuple[Trace, ...] = ()
+_NO_LINKS: Final[tuple[Trace, ...]] = ()
 
 
 class Calls:
@@ -66,7 +67,9 @@ class Calls:
         policy = Policy(step.options.retry, deadline_s)
         work.attach()
         try:
-            result: Outputs | Failure | Delay | None = await self._found(unit, inputs, events, work)
+            result: Outputs | Failure | Delay | None = None
+            if unit.retry and step.reconciliation is not None:
+                result = await self._found(unit, inputs, events, work)
             if result is None:
                 result = await attempt(once, policy, unit, self._kit, work, self._aside, fallback)
             if isinstance(result, Delay):
@@ -98,8 +101,6 @@ class Calls:
 
     async def _found(self, unit: Unit, inputs: Inputs, events: dict[str, Event], work: Work) -> Outputs | None:
         """What a step that is done again on somebody's word had brought about before, where it can be asked; else None."""
-        if not unit.retry or unit.step.reconciliation is None:
-            return None
 
         def context(number: int) -> Context:
             return self._context(unit, inputs, number, None, outcome="unknown")

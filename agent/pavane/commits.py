@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from pavane.marks import Marks
 from pavane.overlay import Overlay
@@ -13,13 +14,13 @@ from pavane_events.forgetting import Forgetting
 from pavane_events.patience import commit_patiently
 from pavane_events.record import Message, Record
 
-OUTBOX = 500
+OUTBOX: Final = 500
 """While so many messages wait for the next commit, the lane takes in no more: it bounds commits and memory."""
 
-OUTBOX_BYTES = 1024 * 1024
+OUTBOX_BYTES: Final = 1024 * 1024
 """The same, for messages that are large."""
 
-WINDOW_BYTES = 2 * 1024 * 1024
+WINDOW_BYTES: Final = 2 * 1024 * 1024
 """The same, for inputs that are large: those taken in and not yet finished."""
 
 

@@ -5,6 +5,7 @@ import json
 import logging
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from pavane.answers import Answers
 from pavane.arms import filled_ms, tombstone_ms
@@ -28,9 +29,9 @@ from pavane_events.ids import derived, uuid7
 from pavane_events.record import Message
 from pavane_saga.wire import BREAKERS, fact_envelope, fact_message, timestamp
 
-log = logging.getLogger("pavane.lane")
+log: Final = logging.getLogger("pavane.lane")
 
-_RECEIVE_S = 5.0
+_RECEIVE_S: Final = 5.0
 
 
 class LaneAtWork:

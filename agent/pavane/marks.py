@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from typing import cast
+from typing import Final, cast
 
 from pavane_events.bus import Lane
 from pavane_events.record import Record
 
-KEY = b"lane"
+KEY: Final = b"lane"
 
 
 class Marks:

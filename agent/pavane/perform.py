@@ -1,6 +1,7 @@
 """Perform: one unit from its input to its answer: what waits, tombstone, contract, arms, and then the call."""
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from pavane.answers import Answers
 from pavane.arms import (
@@ -29,7 +30,7 @@ from pavane_events.event import Event
 from pavane_saga.facts import Requested
 from pavane_saga.wire import GrantRead
 
-LONGEST_LOCK = 200
+LONGEST_LOCK: Final = 200
 """Characters of what a step locks."""
 
 

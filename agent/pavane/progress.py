@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import Final
 
-PREFIX = b"f/"
+PREFIX: Final = b"f/"
 
 
 class Progress:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Final
 
 from pavane.commits import Commits
 from pavane.kit import Kit
@@ -16,7 +17,7 @@ from pavane.workers import Workers
 from pavane_events.bus import Lane
 from pavane_events.record import Message, Record
 
-LOOK_AGAIN_S = 0.25
+LOOK_AGAIN_S: Final = 0.25
 """How soon a clock that was set forward is noticed."""
 
 

@@ -7,20 +7,20 @@ they are due, and a lane needs to look at the first of them only. A pause that f
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from pavane_events.bus import MAX_RECORD_BYTES
 from pavane_events.envelope import LONGEST_ATTRIBUTE, NO_TRACE, TRACE_HEADERS, Envelope, Trace
 from pavane_events.errors import Problem, UndecodableRecord
 from pavane_events.record import Message, Record
 
-HEADER = "pavane_retry"
+HEADER: Final = "pavane_retry"
 """The one header that a record in a tier has more than it had before: JSON, and always the last."""
 
-ROOM = MAX_RECORD_BYTES - 32_768
+ROOM: Final = MAX_RECORD_BYTES - 32_768
 """What a record may have and still take that header, trace context and all."""
 
-SPARE = 1.25
+SPARE: Final = 1.25
 """A pause may grow by a quarter where that saves it further tiers: retries are spread by about as much anyhow."""
 
 
@@ -36,7 +36,7 @@ class Tier:
         return f"{agent}.retry-{self.name}"
 
 
-TIERS = (Tier("1s", 1.0), Tier("5s", 5.0), Tier("30s", 30.0), Tier("5m", 300.0))
+TIERS: Final = (Tier("1s", 1.0), Tier("5s", 5.0), Tier("30s", 30.0), Tier("5m", 300.0))
 """In order of delay. They are on the wire: one that were removed would keep what waits in it for ever."""
 
 

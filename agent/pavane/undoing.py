@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from pavane.answers import Answers
 from pavane.asking import ask
@@ -20,7 +21,7 @@ from pavane_events.ids import idempotency_key
 from pavane_saga.facts import UndoFailed, Undone
 from pavane_tracing.work import Work
 
-log = logging.getLogger("pavane.undo")
+log: Final = logging.getLogger("pavane.undo")
 
 
 class Undoer:

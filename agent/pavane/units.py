@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 from pavane.step import AnyStep
 from pavane.tiers import Delayed
@@ -30,8 +30,8 @@ class Way:
 
 Interruption = Literal["ended", "stopping"]
 
-UNDO_UNIT = "undo"
-CONTROL_UNIT = "control"
+UNDO_UNIT: Final = "undo"
+CONTROL_UNIT: Final = "control"
 
 
 class Pausing:
@@ -146,7 +146,7 @@ class UndoUnit(Pausing):
         return
 
 
-_NO_CHANGES: Mapping[bytes, bytes | None] = MappingProxyType({})
+_NO_CHANGES: Final[Mapping[bytes, bytes | None]] = MappingProxyType({})
 
 
 class Done:

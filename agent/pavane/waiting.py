@@ -8,15 +8,15 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from pavane.arms import Held
 from pavane.overlay import Overlay
 from pavane_events.envelope import Envelope, parse_structured
 from pavane_events.record import Record
 
-_PREFIX = b"r/"
-_COUNT = b"r"
+_PREFIX: Final = b"r/"
+_COUNT: Final = b"r"
 
 
 @dataclass(frozen=True, slots=True)

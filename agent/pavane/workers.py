@@ -8,11 +8,11 @@ the next carries on at once.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from pavane.units import Abandoned, Interruption
 
-FAIR = 32
+FAIR: Final = 32
 """After so many units in a row a worker lets the event loop turn once."""
 
 

@@ -7,11 +7,11 @@ operation: these inputs are done, these outputs are published, this state is cha
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Final, Literal, Protocol, Self
 
 from pavane_events.record import Message, Record
 
-MAX_RECORD_BYTES = 1_000_000
+MAX_RECORD_BYTES: Final = 1_000_000
 """The default size limit of one record: key, value and headers together, as Kafka's ``max.message.bytes``."""
 
 Start = Literal["earliest", "latest"]

@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import cast
+from typing import Final, cast
 
 from pydantic_core import from_json, to_json
 
@@ -18,24 +18,24 @@ from pavane_events.errors import Problem, UndecodableRecord
 from pavane_events.plain import Plain, plain
 from pavane_events.record import Headers, Message, Record
 
-JSON = "application/json"
-STRUCTURED = "application/cloudevents+json"
-MOST_CAUSES = 16
-MOST_PARTS = 64
-LONGEST_ATTRIBUTE = 2048
+JSON: Final = "application/json"
+STRUCTURED: Final = "application/cloudevents+json"
+MOST_CAUSES: Final = 16
+MOST_PARTS: Final = 64
+LONGEST_ATTRIBUTE: Final = 2048
 """Characters of one attribute, and of one id among the causes: they go into state, commands and headers of others."""
-_LONGEST_TRACE = 8192
-_MOST_HEADERS = 64
-_LONGEST_NUMBER = 9
+_LONGEST_TRACE: Final = 8192
+_MOST_HEADERS: Final = 64
+_LONGEST_NUMBER: Final = 9
 
-_REQUIRED = ("id", "source", "type")
-_READ = (*_REQUIRED, "time", "subject", "dataschema", "sagaid", "causationid", "step", "declaration")
-_MEMBERS = frozenset((*_READ, "specversion", "causes", "depth", "part", "datacontenttype", "traceparent", "tracestate"))
-_CAUSES = re.compile(r'\["[^"\\]+"(?:,"[^"\\]+")*\]')
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_CONTENT_TYPE = ("content-type", JSON.encode())
-_SPECVERSION = ("ce_specversion", b"1.0")
-_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+_REQUIRED: Final = ("id", "source", "type")
+_READ: Final = (*_REQUIRED, "time", "subject", "dataschema", "sagaid", "causationid", "step", "declaration")
+_MEMBERS: Final = frozenset((*_READ, "specversion", "causes", "depth", "part", "datacontenttype", "traceparent", "tracestate"))
+_CAUSES: Final = re.compile(r'\["[^"\\]+"(?:,"[^"\\]+")*\]')
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTENT_TYPE: Final = ("content-type", JSON.encode())
+_SPECVERSION: Final = ("ce_specversion", b"1.0")
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(slots=True, init=False, unsafe_hash=True)
@@ -65,10 +65,10 @@ class Trace:
         return {name: value for name, value in named if value}
 
 
-TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
+TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
 
 
-NO_TRACE = Trace()
+NO_TRACE: Final = Trace()
 
 
 @dataclass(slots=True, kw_only=True, init=False)

@@ -1,11 +1,11 @@
 """Forgetting: rows of lane state about sagas of which the topics hold nothing any more go, too, a few with each commit."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
-_PAUSE_S = 1.0
-_SLICES = 0x10000
-_PATIENCE = 2.0
+_PAUSE_S: Final = 1.0
+_SLICES: Final = 0x10000
+_PATIENCE: Final = 2.0
 """Rows are kept so many times as long as records: brokers drop whole segments, and later than they might."""
 
 

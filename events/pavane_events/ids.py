@@ -4,11 +4,12 @@ import os
 import time
 from collections.abc import Iterable
 from hashlib import sha1
+from typing import Final
 from uuid import UUID
 
-NAMESPACE = UUID("8f2d9c1e-6b7a-5d43-9e0f-7061766e6521")
-_NAMESPACE = NAMESPACE.bytes
-_VARIANT = {f"{digit:x}": f"{digit & 0x3 | 0x8:x}" for digit in range(16)}
+NAMESPACE: Final = UUID("8f2d9c1e-6b7a-5d43-9e0f-7061766e6521")
+_NAMESPACE: Final = NAMESPACE.bytes
+_VARIANT: Final = {f"{digit:x}": f"{digit & 0x3 | 0x8:x}" for digit in range(16)}
 
 
 def uuid7(unix_ms: int | None = None) -> str:

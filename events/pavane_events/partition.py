@@ -2,12 +2,13 @@
 
 from functools import lru_cache
 from struct import unpack_from
+from typing import Final
 
 from mypy_extensions import i64
 
-_MASK: i64 = 0xFFFFFFFF
-_M: i64 = 0x5BD1E995
-_SEED: i64 = 0x9747B28C
+_MASK: Final[i64] = 0xFFFFFFFF
+_M: Final[i64] = 0x5BD1E995
+_SEED: Final[i64] = 0x9747B28C
 
 
 def murmur2(data: bytes) -> int:

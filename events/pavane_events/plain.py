@@ -8,9 +8,9 @@ what is wrong. Both ways give the same (``tests/unit/test_envelope_plain.py``).
 from collections.abc import Callable
 from datetime import datetime
 from operator import itemgetter
-from typing import cast
+from typing import Final, cast
 
-_ATTRIBUTES = (
+_ATTRIBUTES: Final = (
     "id",
     "source",
     "type",
@@ -24,8 +24,8 @@ _ATTRIBUTES = (
     "depth",
     "declaration",
 )
-_CHECKED = ("specversion", "part")
-USUAL = ("content-type", *(f"ce_{name}" for name in _ATTRIBUTES + _CHECKED), "traceparent", "tracestate")
+_CHECKED: Final = ("specversion", "part")
+USUAL: Final = ("content-type", *(f"ce_{name}" for name in _ATTRIBUTES + _CHECKED), "traceparent", "tracestate")
 """The headers of an event as lanes write them."""
 
 Text = str | None
@@ -37,15 +37,22 @@ _Texts = tuple[Text, Text, Text, Text, Text, Text, Text, Text, Text, Text, Text,
 _Sort = Callable[[list[Text]], _Texts]
 """Puts the texts of headers, and None after them, into the order of :data:`_ORDER`, and None where there is none."""
 
-_ORDER = [*(f"ce_{name}" for name in _ATTRIBUTES), "traceparent", "tracestate", "content-type", "ce_specversion", "ce_part"]
-_MOST_SORTS = 256
-_SORTS: dict[tuple[str, ...], _Sort] = {}
+_ORDER: Final = [
+    *(f"ce_{name}" for name in _ATTRIBUTES),
+    "traceparent",
+    "tracestate",
+    "content-type",
+    "ce_specversion",
+    "ce_part",
+]
+_MOST_SORTS: Final = 256
+_SORTS: Final[dict[tuple[str, ...], _Sort]] = {}
 """By names of headers as they came: lanes write theirs in one order, so they are few."""
 
-_TOGETHER = 2048
+_TOGETHER: Final = 2048
 """Characters of all attributes together: then none is too long by itself."""
 
-_NUMBERS = {str(number): number for number in range(100)}
+_NUMBERS: Final = {str(number): number for number in range(100)}
 
 
 def plain(names: tuple[str, ...], values: tuple[bytes, ...]) -> Plain | None:

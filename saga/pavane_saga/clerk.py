@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Final, Literal
 
 from pavane_events.bus import MAX_RECORD_BYTES
 from pavane_events.envelope import Envelope, parse_structured
@@ -31,9 +31,9 @@ from pavane_tracing.edges import Edge
 from pavane_tracing.metrics import count_ended, count_parked
 from pavane_tracing.work import Work
 
-log = logging.getLogger("pavane.coordinator")
+log: Final = logging.getLogger("pavane.coordinator")
 
-_TOLD_SPANS = 32
+_TOLD_SPANS: Final = 32
 """Of a trace's budget, what is kept for what is told beside a command: that it was granted, which locks are free."""
 
 Verdict = Literal["completed", "compensated", "abandoned"]

@@ -5,8 +5,9 @@ So lag and outages never fail a saga whose answers are already in the log.
 
 import heapq
 from collections.abc import Callable, Mapping
+from typing import Final
 
-_FEW = 100
+_FEW: Final = 100
 """Times that are not worth clearing away."""
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from pavane_events.bus import Lane
 from pavane_events.dead_letter import Reason, dead_letter
@@ -37,9 +38,9 @@ from pavane_tracing.metrics import count_overdue
 from pavane_tracing.store import encode
 from pavane_tracing.work import Tracing, Work
 
-log = logging.getLogger("pavane.coordinator")
+log: Final = logging.getLogger("pavane.coordinator")
 
-UNKNOWN_AFTER_S = 30.0
+UNKNOWN_AFTER_S: Final = 30.0
 """How long events of a saga may come before its start event: topics have no order between them."""
 
 

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from pavane_events.bus import LaneState
 from pavane_events.compact import read_json, write_json
@@ -11,16 +11,16 @@ from pavane_saga.facts import Fact, fact_from_json
 from pavane_saga.history import History
 from pavane_tracing.metrics import OpenSagas
 
-_MOST_CACHED = 3_000
+_MOST_CACHED: Final = 3_000
 """Some 10 kB each, in all lanes of a process; the others are read again when something is heard of them."""
 
-_FEWEST_CACHED = 50
-_BUSY = 4.0
-_SLOWNESS = 64
+_FEWEST_CACHED: Final = 50
+_BUSY: Final = 4.0
+_SLOWNESS: Final = 64
 """A saga is busy that was heard of lately: within so many times the distance, in commits of its lane, at which sagas are
 heard of again. That is learned, slowly, from those that are in memory and from those that were."""
 
-_REMEMBERED = 4
+_REMEMBERED: Final = 4
 """Of so many times as many sagas as are in memory it is known when something was heard of them last."""
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pavane_saga.facts import (
     Answered,
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 Unit = tuple[str, tuple[str, ...]]
 """A unit of work: a step's wire name and the sorted ids of the events it was called with."""
 
-_STRENGTH: Mapping[Literal["done", "failed", "skipped"], int] = {"done": 3, "failed": 2, "skipped": 1}
+_STRENGTH: Final[Mapping[Literal["done", "failed", "skipped"], int]] = {"done": 3, "failed": 2, "skipped": 1}
 
 
 Owing = tuple[StepPlan, int, int]
 """A step that listens to a type, and the offsets between which it owes an answer: from, and up to but not including."""
 
-_EVER = 1 << 63
+_EVER: Final = 1 << 63
 
 
 def declared_after(known: tuple[Declared, ...], new: Declared) -> tuple[Declared, ...]:
@@ -135,8 +135,8 @@ def _owed_by(declared: Declared, later: tuple[Declared, ...]) -> Iterator[tuple[
                 yield event_type, (step, first, until)
 
 
-_NOTHING: dict[Any, Any] = {}
-_NOBODY: frozenset[Any] = frozenset()
+_NOTHING: Final[dict[Any, Any]] = {}
+_NOBODY: Final[frozenset[Any]] = frozenset()
 """What histories have of most kinds; they share it, for nothing of theirs is ever changed in place."""
 
 

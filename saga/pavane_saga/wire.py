@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 from pavane_events.compact import read_json, write_json
 from pavane_events.envelope import Envelope, Trace, read_structured
@@ -13,18 +13,18 @@ from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
 from pavane_saga.facts import Fact, fact_from_json
 
-FACTS = "pavane.facts"
-ENDS = "pavane.ends"
-AGENTS = "pavane.agents"
-BREAKERS = "pavane.breakers"
-ADMISSIONS = "pavane.admissions"
-LOCKS = "pavane.locks"
-COORDINATOR = "pavane.coordinator"
+FACTS: Final = "pavane.facts"
+ENDS: Final = "pavane.ends"
+AGENTS: Final = "pavane.agents"
+BREAKERS: Final = "pavane.breakers"
+ADMISSIONS: Final = "pavane.admissions"
+LOCKS: Final = "pavane.locks"
+COORDINATOR: Final = "pavane.coordinator"
 
-FACT_PREFIX = "pavane.fact."
-UNDO = "pavane.undo"
-GRANT = "pavane.grant"
-ENDED = "pavane.ended"
+FACT_PREFIX: Final = "pavane.fact."
+UNDO: Final = "pavane.undo"
+GRANT: Final = "pavane.grant"
+ENDED: Final = "pavane.ended"
 
 
 def commands_topic(agent: str) -> str:

@@ -1,5 +1,6 @@
 """Whatever the project says is compiled is a library where anything is, and nothing is where nothing is."""
 
+import re
 import sys
 import tomllib
 from importlib import import_module
@@ -26,6 +27,13 @@ def test_a_module_that_is_named_is_compiled_where_any_is(path: str) -> None:
 @pytest.mark.parametrize("path", MODULES)
 def test_no_coroutine_of_a_compiled_module_awaits_while_it_handles_an_exception(path: str) -> None:
     assert [*awaits_while_handling((ROOT / path).read_text())] == []
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_the_constants_of_a_compiled_module_are_final(path: str) -> None:
+    """Else a compiled function looks them up by name each time, and takes numbers apart. Names of types are not looked up."""
+    constant = re.compile(r"^(_?[A-Z][A-Z0-9_]*[A-Z]|_[A-Z]|log)(: (?!Final|\"Final).*)? = ", re.MULTILINE)
+    assert not constant.search((ROOT / path).read_text())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The attributes of Pavane's spans, put together once per topic and group as far as they never change."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from pavane_events.envelope import Envelope
 from pavane_events.errors import PavaneError
@@ -14,7 +15,7 @@ from pavane_tracing.conventions import (
     Naming,
 )
 
-KAFKA = "kafka"
+KAFKA: Final = "kafka"
 
 Scalar = str | int | float | bool
 Attributes = Mapping[str, Scalar]
@@ -55,6 +56,9 @@ class MessagingAttributes:
         names = self.naming.names
         self._names = names
         self._offset = names.kafka_offset if system == KAFKA else PAVANE_OFFSET
+        self._message_id = names.message_id
+        self._body_size = names.body_size
+        self._doubles = bool(self.naming.doubles)
         self._processed: dict[tuple[str, str, int, str], dict[str, Scalar]] = {}
         self._sent: dict[tuple[str, str], dict[str, Scalar]] = {}
 
@@ -88,15 +92,15 @@ class MessagingAttributes:
 
     def process_values(self, common: Attributes, envelope: Envelope, offset: int) -> dict[str, Scalar]:
         """What a ``process`` span says of its own message."""
-        event_id, names = envelope.id, self._names
+        event_id = envelope.id
         values = {
             **common,
             self._offset: offset,
-            names.message_id: event_id,
-            names.body_size: len(envelope.data),
+            self._message_id: event_id,
+            self._body_size: len(envelope.data),
             EVENT_ID: event_id,
         }
-        if self.naming.doubles:
+        if self._doubles:
             self.naming.double(values)
         return values
 
@@ -106,12 +110,12 @@ class MessagingAttributes:
 
     def send_values(self, common: Attributes, event_id: str, saga: str | None, size: int | None) -> dict[str, Scalar]:
         """What a ``send`` span says of its own message."""
-        values: dict[str, Scalar] = {**common, self._names.message_id: event_id, EVENT_ID: event_id}
+        values: dict[str, Scalar] = {**common, self._message_id: event_id, EVENT_ID: event_id}
         if saga is not None:
             values[SAGA_ID] = saga
         if size is not None:
-            values[self._names.body_size] = size
-        if self.naming.doubles:
+            values[self._body_size] = size
+        if self._doubles:
             self.naming.double(values)
         return values
 

@@ -6,24 +6,26 @@ receiver begins a new trace, linked to it, with a budget of its own. Nothing is 
 between processes, and the same hops roll over at the same places. https://www.w3.org/TR/trace-context-2/#tracestate-header
 """
 
-FRESH = 480
+from typing import Final
+
+FRESH: Final = 480
 """What a trace begins with, and what a message has that says nothing, as those from elsewhere do.
 
 A fourth of what a trace may have (:data:`MOST_IN_TRACE`). It is counted along what is sent: how many listen to an event its
 sender cannot know. So each may be worked on by four on the average before a trace is larger than that.
 """
 
-MOST_IN_TRACE = 2_000
+MOST_IN_TRACE: Final = 2_000
 """What a trace of a saga is to stay below."""
 
-MEMBER = "pavane"
+MEMBER: Final = "pavane"
 
-_FEWEST = 2
+_FEWEST: Final = 2
 """The least that is worth handing on: to be processed, and to be answered."""
-_MOST_OTHERS = 31
-_PREFIX = f"{MEMBER}="
-_STATES = tuple(f"{_PREFIX}{left}" for left in range(FRESH + 1))
-_LEFT = {state: left for left, state in enumerate(_STATES)}
+_MOST_OTHERS: Final = 31
+_PREFIX: Final = f"{MEMBER}="
+_STATES: Final = tuple(f"{_PREFIX}{left}" for left in range(FRESH + 1))
+_LEFT: Final = {state: left for left, state in enumerate(_STATES)}
 
 
 def split_state(header: str) -> tuple[str | None, int | None]:
@@ -53,7 +55,7 @@ def stamped(left: int, others: str | None = None) -> str:
     return f"{own},{others}" if len(members) <= _MOST_OTHERS else ",".join((own, *members[:_MOST_OTHERS]))
 
 
-_ONWARD = tuple(stamped(left - 2) for left in range(FRESH + 1))
+_ONWARD: Final = tuple(stamped(left - 2) for left in range(FRESH + 1))
 """By what is left: what a unit hands on that sends one message, as most do."""
 
 

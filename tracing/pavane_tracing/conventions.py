@@ -6,26 +6,26 @@ Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-COORDINATOR_SERVICE = "coordinator"
+COORDINATOR_SERVICE: Final = "coordinator"
 """The service whose spans every saga has. Agents are services by their own names."""
-OPERATOR_SERVICE = "operator"
+OPERATOR_SERVICE: Final = "operator"
 """The service that people's decisions are of."""
-SAGA_ID = "saga.id"
-SAGA_NAME = "saga.name"
-SAGA_STEP = "saga.step"
-SAGA_UNDO = "saga.undo"
+SAGA_ID: Final = "saga.id"
+SAGA_NAME: Final = "saga.name"
+SAGA_STEP: Final = "saga.step"
+SAGA_UNDO: Final = "saga.undo"
 """True on a span that undoes a step: its links name spans of the step."""
-SAGA_VERDICT = "saga.verdict"
+SAGA_VERDICT: Final = "saga.verdict"
 """How a saga ended: on the span ``saga <name> end``."""
-EVENT_ID = "event.id"
-EVENT_TYPE = "event.type"
-PAVANE_OFFSET = "pavane.offset"
+EVENT_ID: Final = "event.id"
+EVENT_TYPE: Final = "event.type"
+PAVANE_OFFSET: Final = "pavane.offset"
 """The offset of a record on a bus that is not Kafka."""
-SPANS_DROPPED = "pavane.spans.dropped"
+SPANS_DROPPED: Final = "pavane.spans.dropped"
 """How many spans of one unit of work were too many, or too large together, to be kept."""
 
 
@@ -71,7 +71,7 @@ V1_45 = replace(
     kafka_offset="kafka.offset",
     kafka_key="kafka.message.key",
 )
-MESSAGING = V1_44
+MESSAGING: Final = V1_44
 """What Pavane writes unless it is told otherwise."""
 
 
@@ -89,7 +89,7 @@ class Naming:
                 attributes[older] = attributes[name]
 
 
-OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
+OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
 
 
 def naming_for(opt_in: str) -> Naming:

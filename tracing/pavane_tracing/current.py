@@ -1,7 +1,7 @@
 """Makes a context the current one at the least cost: OpenTelemetry does it by two calls around a context variable."""
 
 from contextvars import ContextVar, Token
-from typing import cast
+from typing import Final, cast
 
 import opentelemetry.context as api
 from opentelemetry.context import Context, attach, detach
@@ -24,7 +24,7 @@ def _variable() -> "ContextVar[Context] | None":
     return variable if same else None
 
 
-_CURRENT = _variable()
+_CURRENT: Final = _variable()
 
 
 def enter(context: Context) -> Token[Context]:

@@ -6,7 +6,7 @@ its choice on what it sends; the receiver follows what is stamped, whatever it w
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 Policy = Literal["continue", "new_linked"]
 Edge = Literal[
@@ -24,7 +24,7 @@ Edge = Literal[
     "redrive",
 ]
 
-DEFAULTS: Mapping[Edge, Policy] = MappingProxyType(
+DEFAULTS: Final[Mapping[Edge, Policy]] = MappingProxyType(
     {
         "event": "continue",  # an event to whoever listens, a saga's start among them
         "admission": "continue",  # from an intake to the lane that owns the saga
@@ -42,12 +42,12 @@ DEFAULTS: Mapping[Edge, Policy] = MappingProxyType(
 )
 """What is done along each edge unless it is set otherwise. Why: ``docs/decisions/0014-edges-of-a-trace.md``."""
 
-NEW_LINKED: frozenset[Edge] = frozenset(edge for edge, policy in DEFAULTS.items() if policy == "new_linked")
+NEW_LINKED: Final[frozenset[Edge]] = frozenset(edge for edge, policy in DEFAULTS.items() if policy == "new_linked")
 """The edges at which a new trace begins by default."""
 
 
-_EDGES: Mapping[str, Edge] = {edge: edge for edge in DEFAULTS}
-_POLICIES: Mapping[str, Policy] = {policy: policy for policy in DEFAULTS.values()}
+_EDGES: Final[Mapping[str, Edge]] = {edge: edge for edge in DEFAULTS}
+_POLICIES: Final[Mapping[str, Policy]] = {policy: policy for policy in DEFAULTS.values()}
 
 
 def edges_of(text: str) -> frozenset[Edge]:

@@ -3,13 +3,13 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-MOST_SPANS = 20_000
+MOST_SPANS: Final = 20_000
 """Held at most: some 10 MB. The sagas that began first go first, all of a saga at once."""
-MOST_FAILED = 10_000
+MOST_FAILED: Final = 10_000
 """Failed sagas that are remembered, so that what they do later is not held but exported."""
 
 

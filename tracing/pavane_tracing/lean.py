@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from time import time_ns
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
@@ -20,8 +20,8 @@ from pavane_tracing.attributes import Scalar
 from pavane_tracing.propagation import SAMPLED, UNSAMPLED, Origin, trace_state
 from pavane_tracing.span import KINDS, STATUSES, SpanEvent, SpanLink, SpanRow, plain_attributes
 
-_UNSET = Status(StatusCode.UNSET)
-_FEWEST_ATTRIBUTES = 32
+_UNSET: Final = Status(StatusCode.UNSET)
+_FEWEST_ATTRIBUTES: Final = 32
 """No span of the platform's own has more attributes before the user adds some."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import Token
 from functools import partial
 from random import getrandbits
-from typing import Protocol
+from typing import Final, Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
@@ -26,7 +26,7 @@ from pavane_tracing.span import SpanLink, SpanRow
 from pavane_tracing.unit import UNIT_KEY, Service, Unit
 from pavane_tracing.work import Point, Tracing, Work, entered, state_after
 
-_MOST_LAYOUTS = 4096
+_MOST_LAYOUTS: Final = 4096
 
 
 class Take(Protocol):

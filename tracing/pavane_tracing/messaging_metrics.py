@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from os import environ
 from time import perf_counter
+from typing import Final
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import get_meter, get_meter_provider
@@ -17,20 +18,20 @@ from pavane_events.record import Message, Record
 from pavane_tracing.attributes import Scalar
 from pavane_tracing.conventions import OPT_IN, Naming, naming_for
 
-SENT = "messaging.client.sent.messages"
-CONSUMED = "messaging.client.consumed.messages"
-PROCESS_DURATION = "messaging.process.duration"
-OPERATION_DURATION = "messaging.client.operation.duration"
-DURATIONS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+SENT: Final = "messaging.client.sent.messages"
+CONSUMED: Final = "messaging.client.consumed.messages"
+PROCESS_DURATION: Final = "messaging.process.duration"
+OPERATION_DURATION: Final = "messaging.client.operation.duration"
+DURATIONS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """As the conventions want them."""
 
-_METER = get_meter("pavane")
-_SENT = _METER.create_counter(SENT, "{message}", "Number of messages producer attempted to send to the broker.")
-_CONSUMED = _METER.create_counter(CONSUMED, "{message}", "Number of messages that were delivered to the application.")
-_PROCESS = _METER.create_histogram(
+_METER: Final = get_meter("pavane")
+_SENT: Final = _METER.create_counter(SENT, "{message}", "Number of messages producer attempted to send to the broker.")
+_CONSUMED: Final = _METER.create_counter(CONSUMED, "{message}", "Number of messages that were delivered to the application.")
+_PROCESS: Final = _METER.create_histogram(
     PROCESS_DURATION, "s", "Duration of processing operation.", explicit_bucket_boundaries_advisory=DURATIONS_S
 )
-_OPERATION = _METER.create_histogram(
+_OPERATION: Final = _METER.create_histogram(
     OPERATION_DURATION,
     "s",
     "Duration of messaging operation initiated by a producer or consumer client.",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextvars import ContextVar, Token
+from typing import Final
 
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, NoOpTracerProvider
@@ -116,7 +117,7 @@ class MeasuredOffWork(OffWork):
             clock.end(None)
 
 
-_HERE: "ContextVar[OffWork | None]" = ContextVar("pavane.untraced", default=None)
+_HERE: "Final[ContextVar[OffWork | None]]" = ContextVar("pavane.untraced", default=None)
 
 
 def untraced_work() -> OffWork | None:
@@ -190,5 +191,5 @@ def _without_baggage(trace: Trace) -> Trace:
     return Trace(traceparent=trace.traceparent, tracestate=trace.tracestate)
 
 
-NO_TRACING: Tracing = OffTracing(Service("", NoOpTracerProvider()), keep=False)
+NO_TRACING: Final[Tracing] = OffTracing(Service("", NoOpTracerProvider()), keep=False)
 """The one instance that is needed. :meth:`Tracing.off` returns it."""

@@ -7,6 +7,7 @@ https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/pr
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from struct import Struct
+from typing import Final
 
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util.types import AnyValue
@@ -14,19 +15,19 @@ from opentelemetry.util.types import AnyValue
 from pavane_tracing.attributes import Scalar
 from pavane_tracing.span import SpanLink
 
-_NAME = b"*"
-_ATTRIBUTE = b"J"
-_EVENT = b"Z"
-_LINK = b"j"
-_STATUS = b"z"
-_LOCAL = b"\x85\x01\x00\x01\x00\x00"
+_NAME: Final = b"*"
+_ATTRIBUTE: Final = b"J"
+_EVENT: Final = b"Z"
+_LINK: Final = b"j"
+_STATUS: Final = b"z"
+_LOCAL: Final = b"\x85\x01\x00\x01\x00\x00"
 """Flags of a span: whether its parent is of another process is known (bit 8), and it is not (bit 9)."""
-_REMOTE = b"\x85\x01\x00\x03\x00\x00"
-_TIMES = Struct("<6sBQBQ").pack
-_EVENT_TIME = Struct("<BQ").pack
-_DOUBLE = Struct("<d").pack
+_REMOTE: Final = b"\x85\x01\x00\x03\x00\x00"
+_TIMES: Final = Struct("<6sBQBQ").pack
+_EVENT_TIME: Final = Struct("<BQ").pack
+_DOUBLE: Final = Struct("<d").pack
 
-_hex = bytes.fromhex
+_hex: Final = bytes.fromhex
 
 
 def varint(number: int) -> bytes:
@@ -42,7 +43,7 @@ def varint(number: int) -> bytes:
     return bytes(found)
 
 
-_SMALL = tuple(bytes((number,)) for number in range(0x80))
+_SMALL: Final = tuple(bytes((number,)) for number in range(0x80))
 
 
 def field(tag: bytes, content: bytes) -> bytes:
@@ -76,39 +77,47 @@ def append_values(parts: list[bytes], values: dict[str, Scalar]) -> None:
     Of an attribute all but its content depends on its key and the content's length alone, and is kept.
     """
     for key, value in values.items():
+        place, content = _PLACES, b""
         if isinstance(value, str):
             try:
                 content = value.encode()
             except UnicodeEncodeError:
                 content = _utf8(value)
-            length = len(content)
+            if len(content) < _TEXTS:
+                place = len(content)
         elif type(value) is int and 0 <= value < _MOST_NUMBER:
             content = _SMALL[value] if value < 0x80 else varint(value)
-            length = -len(content)
-        else:
+            place = _TEXTS + len(content)
+        if place == _PLACES:
             parts.append(_pairs(_ATTRIBUTE, {key: value}))
             continue
         starts = _STARTS.get(key)
-        start = None if starts is None else starts.get(length)
-        parts.append(_start(key, length) if start is None else start)
+        start = None if starts is None else starts[place]
+        parts.append(_start(key, place) if start is None else start)
         parts.append(content)
 
 
-_STARTS: dict[str, dict[int, bytes]] = {}
-_MOST_STARTS = 256
-"""Keys, and lengths of each."""
+_TEXTS: Final = 256
+"""Lengths of texts whose beginnings are kept: 0 up to here."""
 
-_MOST_NUMBER = 1 << 63
+_PLACES: Final = _TEXTS + 11
+"""Those of numbers lie behind them: they have 1 to 10 bytes."""
+
+_STARTS: Final[dict[str, list[bytes | None]]] = {}
+_MOST_STARTS: Final = 256
+"""Keys."""
+
+_MOST_NUMBER: Final = 1 << 60
+"""Larger ones are rare, and slow to compare with."""
 
 
-def _start(key: str, length: int) -> bytes:
-    """Everything of an attribute but its content, which is the last of it: a text, or, below zero, a number's bytes."""
-    whole = _pairs(_ATTRIBUTE, {key: "x" * length if length >= 0 else 1 << 7 * (-length - 1)})
-    start = whole[: len(whole) - abs(length)]
+def _start(key: str, place: int) -> bytes:
+    """Everything of an attribute but its content, which is the last of it: a text, or a number's bytes."""
+    length = place if place < _TEXTS else place - _TEXTS
+    whole = _pairs(_ATTRIBUTE, {key: "x" * length if place < _TEXTS else 1 << 7 * (length - 1)})
+    start = whole[: len(whole) - length]
     if key in _STARTS or len(_STARTS) < _MOST_STARTS:
-        starts = _STARTS.setdefault(key, {})
-        if len(starts) < _MOST_STARTS:
-            starts[length] = start
+        _STARTS.setdefault(key, [None] * _PLACES)[place] = start
     return start
 
 

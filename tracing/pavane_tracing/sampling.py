@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from hashlib import blake2b
+from typing import Final
 
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.propagation import Origin
 
-_SHARES = {"always_on": 1.0, "always_off": 0.0}
-_ALL = 1 << 64
+_SHARES: Final = {"always_on": 1.0, "always_off": 0.0}
+_ALL: Final = 1 << 64
 
 
 class SagaSampler:

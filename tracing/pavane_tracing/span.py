@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, Protocol, cast
+from typing import Final, Literal, Protocol, cast
 
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AnyValue, Attributes
@@ -198,14 +198,14 @@ def _values(value: object) -> Mapping[str, Value]:
     return cast("Mapping[str, Value]", _object(value))
 
 
-KINDS: Mapping[SpanKind, Kind] = {
+KINDS: Final[Mapping[SpanKind, Kind]] = {
     SpanKind.INTERNAL: "INTERNAL",
     SpanKind.SERVER: "SERVER",
     SpanKind.CLIENT: "CLIENT",
     SpanKind.PRODUCER: "PRODUCER",
     SpanKind.CONSUMER: "CONSUMER",
 }
-STATUSES: Mapping[StatusCode, StatusName] = {
+STATUSES: Final[Mapping[StatusCode, StatusName]] = {
     StatusCode.UNSET: "UNSET",
     StatusCode.OK: "OK",
     StatusCode.ERROR: "ERROR",

@@ -6,6 +6,7 @@ It holds its spans from their start, and reads them once they have ended.
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Final
 
 from opentelemetry.context import Context, create_key, get_value
 from opentelemetry.trace import TracerProvider
@@ -13,16 +14,16 @@ from opentelemetry.trace import TracerProvider
 from pavane_tracing.attributes import Scalar, common_attributes
 from pavane_tracing.span import FinishedSpan, SpanRow, row_of
 
-MOST_SPANS = 1_000
+MOST_SPANS: Final = 1_000
 """Of one unit of work, how many spans are kept before the user's further ones are only counted, in ``dropped``."""
-MOST_STRAYS = 1_000
+MOST_STRAYS: Final = 1_000
 
-UNIT_KEY = create_key("pavane.unit")
+UNIT_KEY: Final = create_key("pavane.unit")
 
 About = tuple[str | None, str | None, str | None, str | None]
 """Saga, its name, step, and the id of the event."""
 
-_NOTHING: About = (None, None, None, None)
+_NOTHING: Final[About] = (None, None, None, None)
 
 
 class Strays:

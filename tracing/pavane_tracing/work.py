@@ -7,7 +7,7 @@ that costs nothing and hands the incoming context on.
 from collections.abc import Callable, Collection, Iterable
 from contextvars import Token
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import (
@@ -31,10 +31,10 @@ from pavane_tracing.propagation import Origin, allowed_baggage, context_of, orig
 from pavane_tracing.span import SpanRow, row_of
 from pavane_tracing.unit import Service, Unit
 
-FLUSH_S = 2.0
+FLUSH_S: Final = 2.0
 """How long the end of a service waits for a collector: what a dead one may cost."""
 
-SCOPE = "pavane"
+SCOPE: Final = "pavane"
 """The instrumentation scope of the platform's own spans."""
 
 

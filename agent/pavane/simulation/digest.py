@@ -1,6 +1,7 @@
 """Digest: when two moments of two histories are the same, so that what may follow is looked at once only."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from pavane.simulation.world import World
 from pavane_events.buses.memory import MemoryLane
@@ -12,7 +13,7 @@ from pavane_tracing.store import SPANS_TOPIC
 
 State = int
 
-_OF_NONE = -1
+_OF_NONE: Final = -1
 """In the place of a saga for what is of none: the hash of None is another in every process, and states are compared."""
 
 

@@ -1,7 +1,9 @@
 """Sieve: which keys a file cannot have, without asking it. A Bloom filter of three probes."""
 
-_FEWEST_BITS = 1 << 16
-_BITS_A_KEY = 8
+from typing import Final
+
+_FEWEST_BITS: Final = 1 << 16
+_BITS_A_KEY: Final = 8
 """Of a key that is not there the sieve is then wrong once in some thirty times."""
 
 
@@ -55,4 +57,4 @@ class Sieve:
         return bool(bits[(place & mask) >> 3] >> (place & 7) & 1)
 
 
-_WHOLE = (1 << 58) - 1
+_WHOLE: Final = (1 << 58) - 1

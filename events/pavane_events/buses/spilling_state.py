@@ -11,31 +11,32 @@ import tempfile
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from pavane_events.buses.sieve import Sieve
 from pavane_events.errors import StateUnreadable
 
-log = logging.getLogger("pavane.bus")
+log: Final = logging.getLogger("pavane.bus")
 
-ROOM_BYTES = 8 * 1024 * 1024
-_LEAST_BYTES = 128 * 1024
-_ROW_BYTES = 200
+ROOM_BYTES: Final = 8 * 1024 * 1024
+_LEAST_BYTES: Final = 128 * 1024
+_ROW_BYTES: Final = 200
 """What a row takes beside its key and value."""
 
-_CACHE_KIB = 256
-_PORTION = 500
+_CACHE_KIB: Final = 256
+_PORTION: Final = 500
 """Rows of one transaction: what it would roll back to is a page of 4 KiB of memory for each."""
 
-_SIFTED_FOR_EACH = 4
+_SIFTED_FOR_EACH: Final = 4
 """Rows that are looked at, for each that goes to the file, while a sieve is made anew."""
 
-_PUT = "INSERT INTO row VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-_DELETE = "DELETE FROM row WHERE key = ?"
-_GET = "SELECT key, value FROM row WHERE key = ?"
-_COUNT = "SELECT count(*) FROM row"
-_KEYS = "SELECT key FROM row WHERE key >= ? ORDER BY key LIMIT ?"
-_SCAN = "SELECT key, value FROM row WHERE key >= ? ORDER BY key"
-_SCAN_UNTIL = "SELECT key, value FROM row WHERE key >= ? AND key < ? ORDER BY key"
+_PUT: Final = "INSERT INTO row VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+_DELETE: Final = "DELETE FROM row WHERE key = ?"
+_GET: Final = "SELECT key, value FROM row WHERE key = ?"
+_COUNT: Final = "SELECT count(*) FROM row"
+_KEYS: Final = "SELECT key FROM row WHERE key >= ? ORDER BY key LIMIT ?"
+_SCAN: Final = "SELECT key, value FROM row WHERE key >= ? ORDER BY key"
+_SCAN_UNTIL: Final = "SELECT key, value FROM row WHERE key >= ? AND key < ? ORDER BY key"
 
 
 class Room:

@@ -7,7 +7,7 @@ state and offsets can never be of different age.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import TopicPartition
@@ -18,9 +18,9 @@ from pavane_events.buses.kafka.transactions import Row
 from pavane_events.buses.spilling_state import Room, SpillingState
 from pavane_events.record import Record
 
-LANE_ROW = b"lane"
-_STATE = b"s"
-TOPIC = ".state"
+LANE_ROW: Final = b"lane"
+_STATE: Final = b"s"
+TOPIC: Final = ".state"
 """What a group's changelog is called: the group's name and this."""
 
 

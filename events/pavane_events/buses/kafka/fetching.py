@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, for_code
@@ -19,24 +19,24 @@ from pavane_events.record import Columns, Record
 
 UNCOMMITTED, COMMITTED = 0, 1
 EARLIEST, LATEST = -2, -1
-OFFSET_OUT_OF_RANGE = 1
-UNKNOWN_TOPIC = 3
+OFFSET_OUT_OF_RANGE: Final = 1
+UNKNOWN_TOPIC: Final = 3
 
-PARTITION_FETCH_BYTES = 256 * 1024
+PARTITION_FETCH_BYTES: Final = 256 * 1024
 """Per partition and request; a record that is larger comes alone (KIP-74). It bounds what waits in memory."""
 
-FETCH_BYTES = 1024 * 1024
+FETCH_BYTES: Final = 1024 * 1024
 """Per request."""
 
-PORTION_RECORDS = 64
+PORTION_RECORDS: Final = 64
 """What is unpacked in one turn of the event loop, and worked on while the processor still has it at hand: a tenth faster."""
 
-PAUSE_S = 0.05
-_SESSION_ENDED = frozenset({70, 71})
+PAUSE_S: Final = 0.05
+_SESSION_ENDED: Final = frozenset({70, 71})
 """FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH: say everything anew."""
 
-_EPOCHS = 2**31 - 1
-PATIENCE_S = 30.0
+_EPOCHS: Final = 2**31 - 1
+PATIENCE_S: Final = 30.0
 
 
 Portion = tuple[list[Record], int]

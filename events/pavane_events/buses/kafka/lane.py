@@ -5,7 +5,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from aiokafka.structs import TopicPartition
 
@@ -18,11 +18,11 @@ from pavane_events.buses.waiting import Bell
 from pavane_events.errors import LaneLost, UnknownTopic
 from pavane_events.record import Message, Record
 
-QUEUE_RECORDS = 512
+QUEUE_RECORDS: Final = 512
 """Past so many records received and not yet taken, a lane is fetched no more; it is again when half of them are gone."""
 
-QUEUE_BYTES = 1024 * 1024
-TAKEN_BYTES = 512 * 1024
+QUEUE_BYTES: Final = 1024 * 1024
+TAKEN_BYTES: Final = 512 * 1024
 """Of one receive, one record aside."""
 
 

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import KafkaError
@@ -37,16 +37,16 @@ from pavane_events.buses.kafka.failures import (
 from pavane_events.buses.kafka.fetching import by_leader
 from pavane_events.buses.kafka.protocol import Offset, TxnOffsetCommit
 
-BATCH_BYTES = 256 * 1024
+BATCH_BYTES: Final = 256 * 1024
 """Of one record batch; a larger record makes a batch of its own."""
 
-REQUEST_BYTES = 8 * 1024 * 1024
-_ALL_REPLICAS = -1
-_MARKERS_S = 0.004
+REQUEST_BYTES: Final = 8 * 1024 * 1024
+_ALL_REPLICAS: Final = -1
+_MARKERS_S: Final = 0.004
 """How long to wait while the broker still writes the last transaction's markers (error 51)."""
 
-_UNKNOWN_TOPIC_PATIENCE_S = 1.0
-_SEQUENCES = 2**31
+_UNKNOWN_TOPIC_PATIENCE_S: Final = 1.0
+_SEQUENCES: Final = 2**31
 
 
 class Member(NamedTuple):
