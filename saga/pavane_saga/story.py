@@ -315,7 +315,8 @@ def _of_fact(telling: _Telling, fact: Fact) -> _Heard | None:
             return _Heard("undo-failed", "undo failed: its effect may stand", fact.step, fact.code, fact.reason)
         case Decided():
             about = f" {fact.step}" if fact.step else ""
-            return _Heard("decided", f"{_SAID[fact.verb]}{about}", fact.who, "", fact.why)
+            corrected = f", with corrected {', '.join(kind for kind, _ in fact.corrected)}" if fact.corrected else ""
+            return _Heard("decided", f"{_SAID[fact.verb]}{about}{corrected}", fact.who, "", fact.why)
         case Redriven():
             return _Heard("decided", f"decided: redrive {fact.agent} {fact.letter}", fact.who, "", fact.why)
         case Fired():
