@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pavane_saga.commands import Command, End
-from pavane_saga.engine import decide, due
+from pavane_saga.commands import Command, End, Undo
+from pavane_saga.engine import decide, due, status
 from pavane_saga.facts import (
     Decided,
     Fact,
@@ -115,3 +115,19 @@ def test_a_coordinator_that_begins_anew_anywhere_has_issued_the_same_in_the_end(
         later, commands = decide(recorded.plan, earlier, facts[cut:])
         assert {*due(recorded.plan, earlier), *commands} >= {*due(recorded.plan, later)}
         assert set(due(recorded.plan, later)) == set(due(recorded.plan, whole))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_failed_before_the_pivot_has_turned_its_saga_back_and_is_asked_to_be_undone_at_once(path: Path) -> None:
+    recorded = read(path)
+    plan = recorded.plan
+    for cut in range(len(recorded.facts)):
+        history = History().with_facts(recorded.facts[: cut + 1])
+        failed = [each for each in history.failing.values() if not plan.is_observer(each.step)]
+        if not failed or history.granted or history.abandoned:
+            continue
+        assert status(plan, history) in ("compensating", "parked")
+        asked = {(each.step, each.causes) for each in due(plan, history) if isinstance(each, Undo)}
+        for each in failed:
+            if each.began and plan.has_effects(each.step) and history.events.keys() >= set(each.causes):
+                assert (each.step, each.causes) in asked
