@@ -45,7 +45,8 @@ def check(
     """Check agents and sagas as a whole, before anything runs: undos, ends, loose events, versions, contracts.
 
     Exits with 1 where there is an error (a warning alone is none) or a contract's file is not current, 2 where a target
-    cannot be loaded, 3 where the bus that --bus names is unavailable. Without --bus no bus is asked.
+    cannot be loaded, 3 where the bus that --bus names is unavailable. Without --bus no bus is asked. What each code means,
+    and what to do: docs/reference/checks.md.
     """
     from pavane.cli.targets import Targets, load_targets
     from pavane_saga.finding import Finding
