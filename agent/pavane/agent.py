@@ -11,6 +11,7 @@ from pavane.signature import accepts, read_signature
 from pavane.step import AnyStep, Step, StepOptions
 from pavane.trial import Trial
 from pavane_events.errors import DeclarationError, Problem
+from pavane_events.place import calling_place
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,6 +37,7 @@ class Agent:
                 [Problem("name", "agent.name", "lower-case words joined by '-' or '.', not beginning with 'pavane'")],
             )
         self.name = name
+        self.declared_at = calling_place()
         self.steps: dict[str, AnyStep] = {}
         self.breakers: dict[str, tuple[int, float]] = {}
         self._lifespan: Lifespan | None = None

@@ -100,7 +100,7 @@ def read_undo(function: Callable[..., object], step: Signature, what: str) -> tu
             Problem(
                 f"{what}(done)",
                 "undo.done-optional",
-                f"done must accept None, for a process can die between effect and answer: done: {given} | None",
+                f"it must accept None, for a process can die between effect and answer: write done: {given} | None",
             )
         )
     for parameter in step.parameters:

@@ -173,15 +173,21 @@ def _changes(wanted: Mapping[str, str], found: Mapping[str, str]) -> dict[str, t
 
 def wrong_partitions(counts: Mapping[str, int], partitions: int) -> ConfigurationError:
     """The error for topics with another partition count than the deployment's: it is never changed under records."""
-    fix = (
-        f"where {partitions} is wrong, set PAVANE_PARTITIONS; else begin under another PAVANE_KAFKA_PREFIX, or, when all "
-        "sagas have ended, stop every agent, delete the topics with Kafka's own tools and apply again"
-    )
     problems = [
         Problem(name, "topic.partitions", f"it has {_partitions(count)} and this deployment {partitions}")
         for name, count in sorted(counts.items())
     ]
-    return ConfigurationError(f"topics have another partition count, which moves no record to its new place: {fix}", problems)
+    return ConfigurationError(
+        f"topics have another partition count, which moves no record to its new place: {partitions_fix(partitions)}", problems
+    )
+
+
+def partitions_fix(partitions: int) -> str:
+    """What to do about topics with another partition count than that."""
+    return (
+        f"where {partitions} is wrong, set PAVANE_PARTITIONS; else begin under another PAVANE_KAFKA_PREFIX, or, when all "
+        "sagas have ended, stop every agent, delete the topics with Kafka's own tools and apply again"
+    )
 
 
 def _partitions(count: int) -> str:

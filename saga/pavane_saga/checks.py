@@ -14,6 +14,23 @@ from pavane_saga.manifest import Manifest, SagaPlan
 from pavane_saga.saga import SagaEnded
 from pavane_saga.ways import ancestors, can_run, heard_by, missing, reached
 
+MAY_BE_ELSEWHERE = frozenset(
+    {
+        "answer.unheard",
+        "completes.unreachable",
+        "event.unheard",
+        "event.unproduced",
+        "fails.unheard",
+        "fails.unproduced",
+        "fails.unreachable",
+        "retriable.before-pivot",
+        "start.unheard",
+        "step.off-the-way",
+        "undo.off-the-way",
+    }
+)
+"""Codes of what an agent that is not among those named may settle, as by saying the event or by hearing it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Contract:
@@ -124,11 +141,22 @@ def _loose_events(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> Itera
 
 
 def _unreachable(steps: Sequence[StepPlan], saga: SagaPlan) -> Iterator[Finding]:
-    """Whether ``completes`` can come about: a step answers once every parameter has an event that can come about."""
+    """Which ends cannot come about: a step answers once every parameter has an event that can come about.
+
+    Where it is ``completes``, that alone is told.
+    """
     known = reached(steps, (saga.starts, *saga.answers))
+    stuck = [step for step in steps if step.produces and not step.observer and not can_run(step, known)]
     if saga.completes in known:
+        for kind in sorted(set(saga.fails) - known):
+            waits = [f"{step.name} waits for {missing(step, known)}" for step in stuck if kind in step.produces]
+            if waits:
+                message = (
+                    f"it fails {saga.name}, and who says it is never called ({'; '.join(waits)}): name who says that, or"
+                    " correct the types"
+                )
+                yield Finding("fails.unreachable", "warning", kind, message)
         return
-    stuck = [step for step in steps if step.produces and not can_run(step, known)]
     waits = [f"{step.name} waits for {missing(step, known)}" for step in stuck]
     makers = any(saga.completes in step.produces for step in steps)
     why = "; ".join(waits[:3]) if makers and waits else f"nobody says it: let a step return {saga.completes}"
@@ -137,22 +165,31 @@ def _unreachable(steps: Sequence[StepPlan], saga: SagaPlan) -> Iterator[Finding]
 
 
 def _off_the_way(steps: Sequence[StepPlan], sagas: Sequence[SagaPlan]) -> Iterator[Finding]:
-    """Steps with an undo on which neither a saga's end builds nor its pivot."""
+    """Steps with an undo on which neither a saga's end builds nor its pivot; and such as change nothing, and fail nothing.
+
+    A ``retriable`` step is no such step: it is there for what it does.
+    """
     on_the_way: set[str] = set()
+    to_a_failure: set[str] = set()
     for saga in sagas:
         on_the_way |= ancestors(steps, saga.completes)
+        to_a_failure = to_a_failure.union(*(ancestors(steps, kind) for kind in saga.fails))
         for step in steps:
             if step.pivot and can_run(step, reached(steps, (saga.starts, *saga.answers))):
                 on_the_way |= {step.name}.union(*(ancestors(steps, kind) for kind in heard_by(step)))
     for saga in sagas:
         known = reached(steps, (saga.starts, *saga.answers))
         for step in steps if saga.completes in known else ():
-            if step.effects and not step.observer and can_run(step, known) and step.name not in on_the_way:
-                message = (
-                    f"nothing that leads to {saga.completes} builds on it: {saga.name} completes only after it has"
-                    " answered, and its failure undoes everything; make it an observer, or let a later step take its event"
-                )
+            if step.observer or not can_run(step, known) or step.name in on_the_way:
+                continue
+            message = (
+                f"nothing that leads to {saga.completes} builds on it: {saga.name} completes only after it has"
+                " answered, and its failure undoes everything; make it an observer, or let a later step take its event"
+            )
+            if step.effects:
                 yield Finding("undo.off-the-way", "warning", step.name, message)
+            elif not step.retriable and step.name not in to_a_failure:
+                yield Finding("step.off-the-way", "warning", step.name, message)
 
 
 def _circles(steps: Sequence[StepPlan]) -> Iterator[Finding]:

@@ -4,12 +4,13 @@ A decision is a fact like any other: stated on the topic of facts, folded by the
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Protocol
 
 from pavane_events.errors import ConfigurationError, Problem
-from pavane_saga.commands import Command
-from pavane_saga.engine import Failure, decide, stuck
-from pavane_saga.facts import Corrected, Decided, Settled, UndoFailed, Verb
+from pavane_saga.commands import Command, End, Undo
+from pavane_saga.engine import Failure, decide, due, open_debts, standing, stuck
+from pavane_saga.facts import Corrected, Decided, Settled, UndoFailed, Undone, Verb, Verdict
 from pavane_saga.history import History, Plan, Unit
 
 
@@ -29,23 +30,28 @@ class Judged(Protocol):
 def decisions(
     saga: Judged, verb: Verb, step: str | None, *, who: str, why: str, at_ms: int, corrected: Corrected = ()
 ) -> tuple[Decided, ...]:
-    """The facts that say so; none where it was said before and nothing failed since: saying it twice does no harm.
+    """The facts that say so; none where it was said before and nothing failed since, also where the saga has ended: saying
+    it twice does no harm. :func:`said_before` has who said it.
 
     ``step`` names the step whose undo failed, or that failed after the pivot, with its agent (``payment/charge``) or
     without; None where there is only one. A step that failed for several inputs is meant with all of them. Raises
     :class:`ConfigurationError` where there is nothing to decide, or the question is not clear.
     """
     history = saga.history
+    said = said_before(saga, verb, step)
     if history.ended is not None:
+        if said:
+            return ()
         raise _nothing("saga.ended", f"it has ended ({history.ended.verdict}): what is written stays so")
     waiting = stuck(saga.plan, history)
-    if saga.failure is None and not waiting and not (history.retries or history.abandoned):
+    if saga.failure is None and not waiting and not said:
         raise _nothing("saga.running", "nothing has failed: it runs, and there is nothing to decide")
     if verb == "abandon":
         return () if history.abandoned is not None else (Decided(verb, "", (), 1, who, why, at_ms),)
     meant = [failed for failed in waiting if step is None or _is(failed.step, step)]
     if not meant:
-        if any(step is None or _is(unit[0], step) for unit in _decided(history, verb)):
+        undone = verb == "done" and any(step is None or _is(unit[0], step) for unit in history.undone)
+        if said or undone:
             return ()
         raise _none_stuck(waiting, step)
     if step is None and len({failed.step for failed in meant}) > 1:
@@ -67,16 +73,53 @@ def decisions(
     )
 
 
-def consequences(saga: Judged, decided: Collection[Decided]) -> tuple[Command, ...]:
-    """What the coordinator does at once when it reads these: the undos it asks for next, and the end it may come to."""
-    return decide(saga.plan, saga.history, decided)[1]
+def said_before(saga: Judged, verb: Verb, step: str | None) -> tuple[Decided, ...]:
+    """What somebody has said in these words, of each unit the last, in a fixed order."""
+    found: dict[Unit, Decided] = {}
+    for fact in saga.history.facts:
+        if isinstance(fact, Decided) and fact.verb == verb and (verb == "abandon" or step is None or _is(fact.step, step)):
+            known = found.get((fact.step, fact.causes))
+            if known is None or fact.number > known.number:
+                found[fact.step, fact.causes] = fact
+    return tuple(found[unit] for unit in sorted(found))
 
 
-def _decided(history: History, verb: Verb) -> Collection[Unit]:
-    """The units about which somebody has said that, or of which it is true."""
-    if verb == "retry":
-        return history.retries.keys()
-    return history.undone if verb == "done" else history.skipped
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What comes of a decision. ``next``: what the coordinator does at once when it reads it; ``later``: the undos that
+    follow, or are under way, where each succeeds; ``end``: the verdict then, None where the saga goes on;
+    ``standing``: effects that may stand then; ``waits_for``: the steps that somebody has to decide about, or that owe an
+    answer, before it can end.
+    """
+
+    next: tuple[Command, ...]
+    later: tuple[Undo, ...]
+    end: Verdict | None
+    standing: tuple[Unit, ...]
+    waits_for: tuple[str, ...]
+
+
+def prospect(saga: Judged, decided: Collection[Decided]) -> Prospect:
+    """What would come of these, or of what was decided before, by the coordinator's own rules."""
+    plan = saga.plan
+    history, first = decide(plan, saga.history, decided)
+    later: list[Undo] = []
+    while True:
+        waiting = {(each.step, each.causes) for each in stuck(plan, history)}
+        asked = [each for each in due(plan, history) if isinstance(each, Undo)]
+        settled = waiting | history.undone | history.skipped
+        undos = [each for each in asked if (each.step, each.causes) not in settled]
+        if not undos:
+            break
+        later += [each for each in undos if each not in first]
+        history = history.with_facts(Undone(each.step, each.causes) for each in undos)
+    ends: list[Verdict] = [each.verdict for each in due(plan, history) if isinstance(each, End)]
+    if history.ended is not None:
+        ends = [history.ended.verdict]
+    end = ends[0] if ends else None
+    owing = [debt.step for debt in open_debts(plan, history) if not debt.waiting]
+    waits_for = sorted({*(step for step, _ in waiting), *owing}) if end is None else []
+    return Prospect(first, tuple(later), end, standing(plan, history), tuple(waits_for))
 
 
 def _is(name: str, wanted: str) -> bool:

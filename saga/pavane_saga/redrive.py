@@ -45,7 +45,8 @@ class Redrive:
 def redrive_of(letter: Record, agent: str, directory: Directory, untouched: Record | None = None) -> Redrive:
     """What redriving that letter of that agent does. ``untouched``: the record itself, where the letter had no room for it.
 
-    A step in a saga is not redriven: its failure has decided the saga, or parked it, and then ``sagas retry`` is the way.
+    A step in a saga is not redriven: its failure has decided the saga, or parked it, and then ``sagas retry`` is the way
+    (docs/decisions/0017-a-failed-step-is-not-redriven.md).
     Raises :class:`ConfigurationError` with the reason.
     """
     reason = reason_headers(letter.headers)

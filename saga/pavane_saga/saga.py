@@ -7,6 +7,7 @@ from typing import Literal
 
 from pavane_events.errors import DeclarationError, Problem
 from pavane_events.event import Event
+from pavane_events.place import calling_place
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
@@ -41,6 +42,7 @@ class Saga:
         answers: type[Event] | Sequence[type[Event]] = (),
     ) -> None:
         self.name = name
+        self.declared_at = calling_place()
         self.starts = starts
         self.completes = completes
         self.fails = (fails,) if isinstance(fails, type) else tuple(fails)

@@ -141,8 +141,7 @@ async def read_story(bus: Bus, saga: str) -> Story | None:
     if not telling.chapters:
         return None
     partition = partition_of(saga.encode(), bus.partitions)
-    declared = (await _declarations(bus, directory, {partition}))[partition]
-    return _tell(saga, telling, directory, declared)
+    return _tell(saga, telling, directory, (await _lanes(bus, directory, {partition}))[partition])
 
 
 async def list_sagas(bus: Bus) -> list[Summary]:
@@ -160,10 +159,10 @@ async def list_sagas(bus: Bus) -> list[Summary]:
             saga = (record.key or b"").decode(errors="replace")
             if saga in open_now:
                 _hear(tellings[saga], record, directory)
-    declared = await _declarations(bus, directory, {partition_of(saga.encode(), bus.partitions) for saga in open_now})
+    lanes = await _lanes(bus, directory, {partition_of(saga.encode(), bus.partitions) for saga in open_now})
     return sorted(
         (
-            _tell(saga, telling, directory, declared.get(partition_of(saga.encode(), bus.partitions), {})).summary
+            _tell(saga, telling, directory, lanes.get(partition_of(saga.encode(), bus.partitions), _Lane({}))).summary
             for saga, telling in tellings.items()
         ),
         key=lambda each: (each.started_ms or 0, each.subject or "", each.saga),
@@ -178,10 +177,10 @@ async def open_stories(bus: Bus) -> list[tuple[Story, SagaPlan]]:
         if record.key is not None:
             _hear(tellings.setdefault(record.key.decode(errors="replace"), _Telling()), record, directory)
     waiting = {saga: each for saga, each in tellings.items() if each.ended_ms is None and each.name in directory.sagas}
-    lanes = {saga: partition_of(saga.encode(), bus.partitions) for saga in waiting}
-    declared = await _declarations(bus, directory, set(lanes.values()))
+    partitions = {saga: partition_of(saga.encode(), bus.partitions) for saga in waiting}
+    lanes = await _lanes(bus, directory, set(partitions.values()))
     return [
-        (_tell(saga, telling, directory, declared[lanes[saga]]), directory.sagas[telling.name or ""])
+        (_tell(saga, telling, directory, lanes[partitions[saga]]), directory.sagas[telling.name or ""])
         for saga, telling in waiting.items()
     ]
 
@@ -214,23 +213,29 @@ async def _records(bus: Bus, topics: Iterable[str], saga: str | None = None) -> 
             continue
 
 
-_Declarations = Mapping[str, tuple[Declared, ...]]
+class _Lane(NamedTuple):
+    """What its agents declared, oldest first, and every version that did: of two with the same steps only one is kept."""
+
+    declared: Mapping[str, tuple[Declared, ...]]
+    versions: frozenset[str] = frozenset()
 
 
-async def _declarations(bus: Bus, directory: Directory, partitions: Collection[int]) -> dict[int, _Declarations]:
-    """By lane, what its agents declared, oldest first; of an agent that has not declared it, what its manifest says."""
-    found: dict[int, _Declarations] = {}
+async def _lanes(bus: Bus, directory: Directory, partitions: Collection[int]) -> dict[int, _Lane]:
+    """By number, what is declared of a lane; of an agent that has not declared it, what its manifest says."""
+    found: dict[int, _Lane] = {}
     for partition in partitions:
         declared: dict[str, tuple[Declared, ...]] = {}
+        versions: set[str] = set()
         try:
             async for record in bus.read(FACTS, partition=partition):
                 if record.key is None:
                     fact = _fact(record)
                     if isinstance(fact, Declared):
                         declared[fact.agent] = declared_after(declared.get(fact.agent, ()), fact)
+                        versions.add(fact.version)
         except UnknownTopic:
             pass
-        found[partition] = {**_by_manifest(directory), **declared}
+        found[partition] = _Lane({**_by_manifest(directory), **declared}, frozenset(versions))
     return found
 
 
@@ -315,7 +320,8 @@ def _of_fact(telling: _Telling, fact: Fact) -> _Heard | None:
             return _Heard("undo-failed", "undo failed: its effect may stand", fact.step, fact.code, fact.reason)
         case Decided():
             about = f" {fact.step}" if fact.step else ""
-            return _Heard("decided", f"{_SAID[fact.verb]}{about}", fact.who, "", fact.why)
+            corrected = f", with corrected {', '.join(kind for kind, _ in fact.corrected)}" if fact.corrected else ""
+            return _Heard("decided", f"{_SAID[fact.verb]}{about}{corrected}", fact.who, "", fact.why)
         case Redriven():
             return _Heard("decided", f"decided: redrive {fact.agent} {fact.letter}", fact.who, "", fact.why)
         case Fired():
@@ -339,15 +345,16 @@ def _of_end(envelope: Envelope) -> _Heard:
     return _Heard("let-go", "joins let go", COORDINATOR)
 
 
-def _tell(saga: str, telling: _Telling, directory: Directory, declared: _Declarations) -> Story:
+def _tell(saga: str, telling: _Telling, directory: Directory, lane: _Lane) -> Story:
     found = directory.sagas.get(telling.name or "")
     plan = Plan(
         saga=found.name if found else "",
         starts=found.starts if found else "",
         completes=found.completes if found else "",
         fails=frozenset(found.fails if found else ()),
-        declared={agent: known[-1] for agent, known in declared.items()},
-        earlier={agent: known[:-1] for agent, known in declared.items() if len(known) > 1},
+        declared={agent: known[-1] for agent, known in lane.declared.items()},
+        former=lane.versions,
+        earlier={agent: known[:-1] for agent, known in lane.declared.items() if len(known) > 1},
     )
     history = History().with_facts(telling.facts)
     summary = Summary(saga, telling.name, telling.subject, status(plan, history), telling.started_ms, telling.ended_ms)

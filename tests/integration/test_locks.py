@@ -7,19 +7,23 @@ from datetime import timedelta
 
 import pytest
 
-from pavane import Agent, Context, Event, Saga
+from pavane import Agent, Context, EffectUndone, Event, Saga
 from pavane.runner import Surroundings, run
 from pavane_credit import clerk
 from pavane_credit.applications import read_applications
 from pavane_credit.choreography import AGENTS, SAGAS
 from pavane_events.bus import Bus, TopicSpec
-from pavane_events.buses.memory import MemoryBus
+from pavane_events.buses.memory import Faults, MemoryBus
 from pavane_events.envelope import Envelope, parse
-from pavane_saga.facts import Fired
+from pavane_saga.facts import Fact, Fired
 from pavane_saga.intake import saga_id_of
 from pavane_saga.locks import list_locks
 from pavane_saga.saga import SagaEnded
 from pavane_saga.wire import FACTS, read_fact
+from support.mortals import processes
+from support.stage import Stage, until
+
+GUESTS = 16
 
 
 class Wanted(Event, type="rooms.wanted"):
@@ -39,6 +43,8 @@ class Hotel:
 
     def __init__(self) -> None:
         self.inside: dict[str, str] = {}
+        self.entered: set[str] = set()
+        self.undone: set[str] = set()
         self.crowded: list[str] = []
         first, second = Agent("first"), Agent("second")
 
@@ -56,6 +62,7 @@ class Hotel:
 
         @enter.compensate
         async def leave(wanted: Wanted, done: Entered | None, ctx: Context) -> None:
+            self.undone.add(ctx.idempotency_key)
             self._leave(wanted.rooms[0], ctx)
 
         @second.step(lock=other_room)
@@ -68,12 +75,19 @@ class Hotel:
 
         @enter_other.compensate
         async def leave_other(entered: Entered, done: Left | None, ctx: Context) -> None:
+            self.undone.add(ctx.idempotency_key)
             self._leave(entered.rooms[1], ctx)
 
         self.agents = [first, second]
         self.saga = Saga("staying", starts=Wanted, completes=Left, deadline=timedelta(minutes=2), intake="rooms.intake")
 
     def _enter(self, room: str, ctx: Context) -> None:
+        """Once, whoever asks how often; not at all where that was undone."""
+        if ctx.idempotency_key in self.undone:
+            raise EffectUndone(ctx.idempotency_key)
+        if ctx.idempotency_key in self.entered:
+            return
+        self.entered.add(ctx.idempotency_key)
         if self.inside.setdefault(room, ctx.saga or "") != ctx.saga:
             self.crowded.append(f"{self.inside[room]} and {ctx.saga} are in {room}")
 
@@ -107,7 +121,7 @@ def test_two_hundred_sagas_share_five_rooms_on_four_lanes() -> None:
                     await bus.publish([start.to_message("rooms.intake", key=saga_id_of("/t", str(number)))])
                 ends = Counter([each.verdict for each in await ended(bus, 200)])
                 facts = [read_fact(parse(record)) async for record in bus.read(FACTS)]
-                circles = [fact for fact in facts if isinstance(fact, Fired) and fact.rule == "deadlock"]
+                circles = [fact for fact in facts if isinstance(fact, Fired) and is_circle(fact)]
                 assert ends["completed"] + ends["compensated"] == 200
                 assert ends["compensated"] == len(circles) > 0, "only who had to give way failed"
                 assert all("waits for" in each.detail and "held by" in each.detail for each in circles)
@@ -117,6 +131,43 @@ def test_two_hundred_sagas_share_five_rooms_on_four_lanes() -> None:
     asyncio.run(scenario())
     assert hotel.crowded == []
     assert hotel.inside == {}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_on_a_bad_bus_by_processes_that_die_nobody_shares_a_room_and_every_lock_is_given_back(seed: int) -> None:
+    hotel, chance = Hotel(), random.Random(seed)
+    faults = Faults(seed, crash_before=0.02, crash_after=0.02, lost=0.01, duplicate=0.05, delay=0.2, reorder=0.5)
+
+    async def scenario() -> None:
+        async with MemoryBus(partitions=2, faults=faults) as bus:
+            await bus.create_topics([TopicSpec("rooms.intake")])
+            stage = Stage(bus, [hotel.saga])
+            async with processes(hotel.agents, hotel.saga, bus, chance):
+                ids = [await stage.publish({"rooms": chance.sample("abcd", 2)}) for _ in range(GUESTS)]
+
+                async def all_ended() -> bool:
+                    faults.active = len(faults.history) < 400
+                    return len(await stage.verdicts()) == GUESTS
+
+                async def all_free() -> bool:
+                    return await list_locks(bus) == []
+
+                await until(all_ended)
+                await until(all_free)
+            verdicts = await stage.verdicts()
+            circles = {saga for saga in ids for fact in await stage.facts(saga) if is_circle(fact)}
+            assert {saga for saga, verdict in verdicts.items() if verdict == "compensated"} == circles, faults.history
+            assert set(verdicts.values()) <= {"completed", "compensated"}
+            ends = Counter([each.saga for each in await stage.events(SagaEnded.event_type)])
+            assert set(ends.values()) == {1}
+
+    asyncio.run(scenario())
+    assert hotel.crowded == [], faults.history
+    assert hotel.inside == {}, faults.history
+
+
+def is_circle(fact: Fact) -> bool:
+    return isinstance(fact, Fired) and fact.rule == "deadlock"
 
 
 def test_one_person_has_one_application_open(monkeypatch: pytest.MonkeyPatch) -> None:

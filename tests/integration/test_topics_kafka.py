@@ -146,6 +146,9 @@ def test_another_partition_count_is_refused_before_anything_is_done(
     assert "toy.paid: it has 2 partitions and this deployment 4" in said.err
     assert set(see(kafka, kafka_prefix)) == {"toy.paid"}
     assert f"! {kafka_prefix}toy.paid  has 2 partitions, should have 4\n" in pavane("topics", "diff", *TOY).out
+    checked = pavane("check", *TOY, "--bus", kafka.url)
+    assert checked.code == 1
+    assert "error  toy.paid: it has 2 partitions and this deployment 4: where 4 is wrong, set" in checked.out
 
 
 def test_topics_that_nobody_declares_are_listed_and_stay(pavane: Shell, kafka: Kafka, kafka_prefix: str) -> None:

@@ -72,6 +72,7 @@ def read(path: Path) -> Recorded:
         completes=str(saga["completes"]),
         fails=frozenset(cast("list[str]", saga["fails"])),
         declared={agent: found[-1] for agent, found in known.items()},
+        former=frozenset(cast("list[str]", document.get("former", ()))),
         earlier={agent: found[:-1] for agent, found in known.items() if len(found) > 1},
     )
     return Recorded(plan, tuple(facts), cast("dict[str, object]", document["judged"]))
@@ -92,6 +93,7 @@ def write(story: Story, path: Path) -> None:
             for agent, last in plan.declared.items()
             for each in (*plan.earlier.get(agent, ()), last)
         ],
+        "former": sorted(plan.former),
         "facts": [json.loads(each.to_json()) for each in facts],
         "judged": judgement(plan, facts),
     }
@@ -108,7 +110,10 @@ def _kind(fact: Fact) -> str:
     if isinstance(fact, Happened):
         return f"{fact.type} {fact.step} {len(fact.causes)} {fact.part}/{fact.parts}"
     members = cast("dict[str, object]", json.loads(fact.to_json()))
-    return " ".join(str(members.get(name, "")) for name in ("fact", "step", "how", "began", "code", "rule", "verb", "retry"))
+    names = ("fact", "step", "how", "began", "code", "rule", "verb", "retry")
+    return " ".join(
+        [*(str(members.get(name, "")) for name in names), *cast("dict[str, object]", members.get("corrected", {}))]
+    )
 
 
 async def add(url: str, folder: Path, name: str, known: set[str]) -> int:

@@ -5,16 +5,21 @@ import json
 import re
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from pavane.plan import plan_of
 from pavane.testing import ContinuityReport, assert_continuous
 from pavane_events.bus import TopicSpec
 from pavane_events.buses.address import open_bus
+from pavane_events.envelope import Envelope
+from pavane_events.partition import partition_of
 from pavane_events.record import Message
 from pavane_saga.story import Story, read_story
+from pavane_saga.wire import FACTS, fact_envelope
 from pavane_tracing.span import SpanRow
 from pavane_tracing.store import all_spans
 from unit import cli_toy
@@ -125,6 +130,36 @@ def test_a_saga_on_its_way_shows_who_owes_what(tmp_path: Path) -> None:
     assert story.summary.state == "running"
     owed = {(debt.step, debt.type, debt.waiting) for debt in story.owed}
     assert owed == {("packing/pack", "toy.order-placed", False), ("shipping/ship", "toy.paid", True)}
+
+
+def test_what_an_earlier_version_said_waits_for_no_declaration(tmp_path: Path) -> None:
+    async def tell() -> Story | None:
+        saga = cli_toy.saga_of("order-1")
+        async with await open_bus(f"sqlite:///{tmp_path / 'bus.db'}") as bus:
+            await cli_toy.perform_partly(bus, "order-1")
+            await bus.create_topics([TopicSpec(cli_toy.Packed.event_type)])
+            later = plan_of(cli_toy.packing).manifest.declared([(cli_toy.OrderPlaced.event_type, 0)])
+            for declared in (replace(later, version="packing@earlier"), later):
+                fact = fact_envelope(declared, saga=None, source="/agents/packing", time_s=0)
+                await bus.publish([fact.to_message(FACTS, partition=partition_of(saga.encode(), bus.partitions))])
+            packed = Envelope(
+                id="packed",
+                source="/agents/packing",
+                type=cli_toy.Packed.event_type,
+                data=cli_toy.Packed(order_id="order-1").to_json(),
+                saga=saga,
+                causation="start",
+                causes=("start",),
+                step="packing/pack",
+                declaration="packing@earlier",
+                depth=1,
+            )
+            await bus.publish([packed.to_message()])
+            return await read_story(bus, saga)
+
+    story = asyncio.run(tell())
+    assert story is not None
+    assert (story.unseen, [debt.step for debt in story.owed]) == ((), ["shipping/ship", "shipping/ship"])
 
 
 def test_a_trace_is_drawn_and_is_whole(pavane: Shell) -> None:

@@ -1,6 +1,7 @@
 """``pavane run`` and ``pavane tail --follow``: real processes, ready, stopped by signals."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pavane import Agent
-from pavane.cli.check import check_start
+from pavane.cli.check import check_start, findings_of
 from pavane.cli.run import Watched
 from pavane.cli.targets import load_targets
 from pavane_events.bus import TopicSpec
@@ -58,14 +59,39 @@ def line_of(process: "subprocess.Popen[str]") -> str:
     return process.stderr.readline()
 
 
+def until_ready(process: "subprocess.Popen[str]") -> list[str]:
+    """What it says until it is ready, that included."""
+    said = [line_of(process)]
+    while not said[-1].startswith("ready: "):
+        assert said[-1], f"it ended: {said}"
+        said.append(line_of(process))
+    return said
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_it_says_when_it_is_ready_and_stops_gracefully(bus: str, number: signal.Signals, code: int) -> None:
     with started("run", "unit.cli_toy:AGENTS", "unit.cli_toy:orders", "--bus", bus) as process:
-        assert line_of(process) == f"ready: payment, packing, shipping, saga order on {bus} (4 lanes)\n"
+        assert until_ready(process)[-1] == f"ready: payment, packing, shipping, saga order on {bus} (4 lanes)\n"
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (code, "")
     assert err == "stopping: running work may finish; once more ends at once\n"
+
+
+def test_warnings_are_logged_once_at_the_start_with_code_place_and_fix(bus: str) -> None:
+    with started("run", "unit.cli_toy:AGENTS", "unit.cli_toy:orders", "--bus", bus) as process:
+        *logged, _ = until_ready(process)
+    (warning,) = map(json.loads, logged)
+    assert (warning["level"], warning["code"], warning["where"]) == ("warning", "fails.unheard", "toy.refused")
+    assert warning["source"].startswith("unit/cli_toy.py:")
+    assert "observe it" in warning["event"]
+
+
+def test_what_others_may_settle_is_no_warning_at_the_start_of_some(caplog: pytest.LogCaptureFixture) -> None:
+    some = load_targets(["unit.cli_toy:shipping", "unit.cli_toy:orders"])
+    assert {"event.unproduced", "fails.unheard"} <= {each.code for each in findings_of(some)}
+    check_start(some)
+    assert caplog.records == []
 
 
 def test_a_second_signal_ends_it_at_once(bus: str, tmp_path: Path) -> None:
@@ -100,7 +126,7 @@ def test_what_was_published_before_is_done_by_whoever_runs_next(
     for _ in range(2):
         assert pavane("publish", "toy.orders", *data, "--app", "unit.cli_toy:orders").code == 0
     with started("run", "unit.cli_toy:EVERYTHING", "--bus", bus) as process:
-        assert line_of(process).startswith("ready: ")
+        until_ready(process)
         with started("tail", "pavane.saga-ended", "--follow", "--json", "--bus", bus) as watching:
             assert watching.stdout is not None
             assert '"verdict": "completed"' in watching.stdout.readline()

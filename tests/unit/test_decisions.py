@@ -5,13 +5,14 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from pavane_events.buses.address import open_bus
 from pavane_events.errors import ConfigurationError
-from pavane_saga.facts import Decided, Fact, UndoFailed, Verb, fact_from_json
-from pavane_saga.operator import consequences, decisions
+from pavane_saga.facts import Decided, Ended, Fact, UndoFailed, Verb, fact_from_json
+from pavane_saga.operator import decisions, prospect, said_before
 from pavane_saga.story import Story, read_story
 from pavane_tracing.continuity import check_continuity
 from pavane_tracing.finding import assert_continuous
@@ -115,8 +116,29 @@ class TestOperator:
 
     def test_what_would_come_of_it_is_known_before(self) -> None:
         saga = self.judged(STUCK, *REST)
-        assert COMPENSATED in consequences(saga, self.ask(saga, "done"))
-        assert COMPENSATED not in consequences(saga, self.ask(saga, "retry"))
+        assert COMPENSATED in prospect(saga, self.ask(saga, "done")).next
+        assert COMPENSATED not in prospect(saga, self.ask(saga, "retry")).next
+
+    def test_what_is_undone_after_what_is_retried_is_known_before_and_what_is_waited_for(self) -> None:
+        saga = self.judged(STUCK)
+        ahead = prospect(saga, self.ask(saga, "retry"))
+        assert [getattr(each, "step", None) for each in ahead.next] == ["trip/pay"]
+        assert [each.step for each in ahead.later] == ["trip/flight", "trip/hotel"]
+        assert (ahead.end, ahead.standing) == ("compensated", ())
+        held = self.judged(STUCK, UndoFailed("trip/hotel", ("asked",), "bank-away"))
+        ahead = prospect(held, self.ask(held, "skip", "pay"))
+        assert ([each.step for each in ahead.later], ahead.end, ahead.waits_for) == ([], None, ("trip/hotel",))
+        assert {step for step, _ in ahead.standing} == {"trip/pay", "trip/hotel"}
+
+    @pytest.mark.parametrize("verb", ["retry", "done", "skip", "abandon"])
+    def test_saying_it_again_after_the_end_says_nothing_more_and_tells_who_said_it(self, verb: Verb) -> None:
+        first = self.ask(self.judged(STUCK), verb)
+        over = self.judged(STUCK, *first, Ended("abandoned", 9))
+        assert self.ask(over, verb) == ()
+        assert said_before(over, verb, None) == first
+        for other in {"retry", "done", "skip", "abandon"} - {verb}:
+            with pytest.raises(ConfigurationError, match=re.escape("it has ended (abandoned)")):
+                self.ask(over, cast("Verb", other))
 
     def test_only_events_of_the_undo_can_be_corrected(self) -> None:
         with pytest.raises(ConfigurationError, match="nothing else"):
@@ -187,15 +209,32 @@ def test_abandon_ends_it_at_once(pavane: Shell, url: str) -> None:
     said = pavane("sagas", "abandon", ORDER, "--why", "enough")
     assert "next: the saga ends abandoned" in said.out
     assert go_on(url, ended).summary.state == "abandoned"
-    again = pavane("sagas", "abandon", ORDER, "--why", "enough")
-    assert again.code == 2
-    assert "it has ended (abandoned)" in again.err
+    other = pavane("sagas", "skip", ORDER, "--why", "enough")
+    assert other.code == 2
+    assert "it has ended (abandoned)" in other.err
+
+
+def test_what_was_said_can_be_said_again_when_the_saga_has_ended(pavane: Shell, url: str) -> None:
+    pavane("sagas", "skip", ORDER, "--why", "cheap", "--who", "ann")
+    go_on(url, ended)
+    again = pavane("sagas", "skip", ORDER, "pack", "--why", "cheap enough", "--who", "bob")
+    assert again.code == 0
+    first, second = again.out.splitlines()
+    assert first.startswith("said already: skip packing/pack, by ann, 20")
+    assert first.endswith(" (cheap)")
+    assert second.startswith("the saga ended abandoned, 20")
+    document = pavane("sagas", "skip", ORDER, "--why", "cheap", "--json").document
+    assert (document["decided"], document["end"]) == ([], "abandoned")
+    (said,) = cast("list[dict[str, object]]", document["said_before"])
+    assert (said["who"], said["why"]) == ("ann", "cheap")
 
 
 def test_a_retry_that_fails_parks_again_and_one_with_corrected_data_succeeds(pavane: Shell, url: str, tmp_path: Path) -> None:
     assert pavane("sagas", "retry", ORDER, "--why", "perhaps").code == 0
     twice = pavane("sagas", "retry", ORDER, "--why", "perhaps")
-    assert (twice.code, twice.out) == (0, "that was decided before, and nothing has failed since: nothing to do\n")
+    assert twice.code == 0
+    assert twice.out.startswith("said already: retry packing/pack, by ")
+    assert twice.out.endswith(" (perhaps)\nnothing has failed since: nothing to do\n")
     story = go_on(url, lambda story: story.summary.state == "parked")
     assert [failed.retry for failed in story.stuck] == [1]
 
@@ -210,6 +249,29 @@ def test_a_retry_that_fails_parks_again_and_one_with_corrected_data_succeeds(pav
     assert "undo packing/pack (retry 2)" in pavane(*command).out
     story = go_on(url, ended)
     assert (story.summary.state, story.standing) == ("compensated", ())
+    assert "decided: try again: packing/pack, with corrected toy.order-placed (typo)" in pavane("sagas", "show", ORDER).out
+
+
+DRY: dict[tuple[str, ...], list[str]] = {
+    ("retry",): [
+        "would decide: retry packing/pack",
+        "  next: undo packing/pack (retry 1)",
+        "  then, where all goes well: the saga ends compensated",
+    ],
+    ("done", "--by-hand"): ["would decide: done packing/pack", "  next: the saga ends compensated"],
+    ("skip",): ["would decide: skip packing/pack", "  next: the saga ends abandoned", "  left standing: packing/pack"],
+    ("abandon",): ["would decide: abandon", "  next: the saga ends abandoned", "  left standing: packing/pack"],
+}
+
+
+@pytest.mark.parametrize("verb", DRY)
+def test_a_dry_run_says_what_comes_next_and_in_the_end_and_what_would_stand(pavane: Shell, verb: tuple[str, ...]) -> None:
+    said = pavane("sagas", verb[0], ORDER, *verb[1:], "--why", "perhaps", "--dry-run")
+    assert (said.code, said.out.splitlines()) == (0, DRY[verb])
+
+
+def test_retry_says_that_it_is_for_steps_past_the_pivot_too(pavane: Shell) -> None:
+    assert "a step that failed past the pivot" in " ".join(pavane("sagas", "retry", "-h").out.split())
 
 
 def test_a_dry_run_decides_nothing(pavane: Shell, url: str) -> None:

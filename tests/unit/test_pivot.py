@@ -11,9 +11,11 @@ import pytest
 from pavane import Agent, Context, Event, Rejected, Retry, Saga
 from pavane_events.envelope import Envelope, parse
 from pavane_events.errors import DeclarationError
-from pavane_saga.facts import Decided, Granted, Settled, Verb
+from pavane_saga.facts import Decided, Ended, Granted, Settled, Verb
+from pavane_saga.history import History
 from pavane_saga.intake import saga_id_of
-from pavane_saga.story import read_story
+from pavane_saga.operator import decisions, prospect
+from pavane_saga.story import Story, read_story
 from pavane_saga.wire import GRANT, GrantCommand, fact_envelope
 from support.stage import Stage, stage, until
 
@@ -194,8 +196,36 @@ def test_a_parked_saga_is_told_so_by_its_story() -> None:
         assert story is not None
         assert [(each.step, each.code) for each in story.stuck] == [("door/send", "attempts.exhausted")]
         assert story.failure is None
+        again, left, by_hand = (prospect(story, said_of(story, verb)) for verb in _VERBS)
+        assert (again.end, again.waits_for) == (None, ())
+        assert (left.end, {step for step, _ in left.standing}) == ("abandoned", {"stock/hold", "till/pay"})
+        assert by_hand.end == "abandoned"
 
     shop.run(scenario)
+
+
+def test_what_was_left_undone_past_it_can_be_said_again_while_the_saga_runs_on_and_after() -> None:
+    shop = Shop()
+    shop.jammed = True
+
+    async def scenario(running: Stage) -> None:
+        saga = await running.publish({})
+        await decided(running, saga, "skip")
+        await running.ended(saga)
+        story = await read_story(running.bus, saga)
+        assert story is not None
+        assert said_of(story, "skip") == ()
+        runs_on = replace(story, history=History().with_facts(f for f in story.history.facts if not isinstance(f, Ended)))
+        assert said_of(runs_on, "skip") == ()
+
+    shop.run(scenario)
+
+
+_VERBS: tuple[Verb, ...] = ("retry", "skip", "done")
+
+
+def said_of(story: Story, verb: Verb) -> tuple[Decided, ...]:
+    return decisions(story, verb, None, who="ann", why="because", at_ms=1)
 
 
 def an_event(name: str) -> bytes:

@@ -1,16 +1,18 @@
 """``pavane check``: what is wrong with a choreography, and whether its published contracts are current."""
 
-import inspect
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pavane.cli.options import JsonOption, TargetsArgument
+from pavane.cli.options import JsonOption, TargetsArgument, of_any_level
 from pavane.cli.output import paint, print_json, say
+from pavane.cli.places import Places, shown
 from pavane_events.errors import DeclarationError, Problem
+from pavane_events.place import raising_place
 
 if TYPE_CHECKING:
     from pavane.agent import Agent
@@ -28,12 +30,23 @@ def check(
         typer.Option("--schemas", metavar="DIR", help="Hold the event classes against DIR's files.", show_default=False),
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="With --schemas: write what is not current.")] = False,
+    bus: Annotated[
+        str | None,
+        typer.Option(
+            "--bus",
+            metavar="URL",
+            help="Hold the partition counts of this Kafka's topics against each other.",
+            callback=of_any_level,
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check agents and sagas as a whole, before anything runs: undos, ends, loose events, versions, contracts.
 
     Exits with 1 where there is an error (a warning alone is none) or a contract's file is not current, 2 where a target
-    cannot be loaded.
+    cannot be loaded, 3 where the bus that --bus names is unavailable. Without --bus no bus is asked. What each code means,
+    and what to do: docs/reference/checks.md.
     """
     from pavane.cli.targets import Targets, load_targets
     from pavane_saga.finding import Finding
@@ -44,9 +57,12 @@ def check(
     found = Targets((), ())
     try:
         found = load_targets(targets)
-        findings += _findings(found)
+        findings += findings_of(found)
+        if bus is not None and not any(agent.problems() for agent in found.agents):
+            findings += _partitions(found, targets, bus)
     except DeclarationError as error:
-        findings += [Finding(each.code, "error", each.where, each.message) for each in error.problems]
+        place = shown(raising_place(error))
+        findings += [Finding(each.code, "error", each.where, each.message, place) for each in error.problems]
     written: list[Path] = []
     if schemas is not None:
         if write:
@@ -64,14 +80,25 @@ def check(
 
 
 def check_start(found: "Targets") -> None:
-    """What is wrong between targets whoever else is there. Raises :class:`DeclarationError` with all of it.
+    """What is wrong between targets whoever else is there: warnings are logged, each once.
 
-    Whether a saga can complete is left open: what is missing may run elsewhere.
+    What may be settled by somebody who runs elsewhere is left open, but where a saga can complete among the targets: then
+    they are taken for all there are. Raises :class:`DeclarationError` with every error.
     """
-    wrong = [each for each in _findings(found) if each.severity == "error" and each.code != "completes.unreachable"]
+    import structlog
+
+    from pavane_saga.checks import MAY_BE_ELSEWHERE
+
+    findings = findings_of(found)
+    wrong = [each for each in findings if each.severity == "error" and each.code not in MAY_BE_ELSEWHERE]
     if wrong:
         problems = [Problem(each.where, each.code, each.message) for each in wrong]
         raise DeclarationError("this cannot run as it is declared", problems)
+    is_whole = bool(found.sagas) and all(each.severity == "warning" for each in findings)
+    log: structlog.typing.FilteringBoundLogger = structlog.get_logger(__name__)
+    for each in findings:
+        if each.severity == "warning" and (is_whole or each.code not in MAY_BE_ELSEWHERE):
+            log.warning(each.message, code=each.code, where=each.where, source=each.source)
 
 
 def _print(found: "Targets", findings: "list[Finding]", written: list[Path]) -> None:
@@ -91,7 +118,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _findings(found: "Targets") -> "list[Finding]":
+def findings_of(found: "Targets") -> "list[Finding]":
+    """Everything that is wrong with the targets and between them, with where that is."""
     from pavane_saga.checks import check_choreography
     from pavane_saga.finding import Finding
     from pavane_saga.manifest import SagaPlan
@@ -99,27 +127,33 @@ def _findings(found: "Targets") -> "list[Finding]":
     own = [Finding(each.code, "error", each.where, each.message) for agent in found.agents for each in agent.problems()]
     sagas = [SagaPlan.of(saga) for saga in found.sagas]
     wrong = own + check_choreography([_manifest(agent) for agent in found.agents], sagas, list(_contracts(found)))
-    places = _places(found)
-    return [replace(each, source=places.get(each.where.partition(",")[0], "")) for each in wrong]
+    return _placed(found, wrong)
 
 
-def _places(found: "Targets") -> dict[str, str]:
-    """By step and by event type, the file and line that say so."""
-    places = {step.wire_name: _place(step.function) for agent in found.agents for step in agent.steps.values()}
-    for event in _events(found):
-        places.setdefault(event.event_type, _place(event))
-    return places
+def _placed(found: "Targets", findings: "Sequence[Finding]") -> "list[Finding]":
+    """The same, with the file and line of each."""
+    places = Places(found, _events(found))
+    return [replace(each, source=places.of(each)) for each in findings]
 
 
-def _place(what: Callable[..., object]) -> str:
-    try:
-        file, line = inspect.getsourcefile(what), inspect.getsourcelines(what)[1]
-    except (OSError, TypeError):  # made at run time
-        return ""
-    if file is None:
-        return ""
-    path = Path(file)
-    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
+def _partitions(found: "Targets", targets: list[str], bus: str) -> "list[Finding]":
+    """The topics whose partition count differs, as ``pavane topics diff`` sees it. In a file all topics have the same."""
+    from pavane.cli.needs import needs_of
+    from pavane.cli.session import brokers
+    from pavane_saga.finding import Finding
+
+    needs = needs_of(targets, bus)
+    if not needs.on_kafka:
+        say(f"all topics of {needs.settings.bus} have one partition count: there is nothing to compare")
+        return []
+    from pavane_events.buses.kafka.provision import compare
+    from pavane_events.topics import partitions_fix, wrong_partitions
+
+    settings = needs.settings
+    compared = asyncio.run(compare(brokers(settings), settings.kafka_options(), needs.wanted, settings.partitions))
+    fix = partitions_fix(compared.partitions)
+    wrong = wrong_partitions(compared.differences.partitions, compared.partitions).problems
+    return _placed(found, [Finding(each.code, "error", each.where, f"{each.message}: {fix}") for each in wrong])
 
 
 def _manifest(agent: "Agent") -> "Manifest":

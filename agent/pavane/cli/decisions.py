@@ -1,4 +1,4 @@
-"""``pavane sagas retry|done|skip|abandon``: what a person decides about a saga whose undo failed."""
+"""``pavane sagas retry|done|skip|abandon``: what a person decides about a saga that is parked."""
 
 import getpass
 import json
@@ -12,7 +12,7 @@ from urllib.parse import quote
 import typer
 
 from pavane.cli.options import BusOption, JsonOption
-from pavane.cli.output import print_json, safe, say
+from pavane.cli.output import moment, print_json, safe, say
 from pavane.cli.sagas import SagaArgument, story_of
 from pavane_events.bus import Bus
 from pavane_events.errors import ConfigurationError, ContractViolation, Problem
@@ -22,11 +22,16 @@ if TYPE_CHECKING:
     from pavane.cli.targets import Targets
     from pavane_saga.commands import Command
     from pavane_saga.facts import Corrected, Decided, Verb
+    from pavane_saga.operator import Prospect
     from pavane_saga.story import Story
 
 StepArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[STEP]", help="Whose undo failed, if there are several: payment/charge.", show_default=False),
+    typer.Argument(
+        metavar="[STEP]",
+        help="Whose undo failed, or which failed past the pivot, if there are several: payment/charge.",
+        show_default=False,
+    ),
 ]
 WhyOption = Annotated[str, typer.Option("--why", help="The reason, for the record.", show_default=False)]
 WhoOption = Annotated[
@@ -59,7 +64,7 @@ def retry(
         typer.Option(
             "--with",
             metavar="FILE",
-            help="JSON: corrected data by event type, for this undo alone. Needs --app.",
+            help="JSON: corrected data by event type, for this try alone. Needs --app.",
             show_default=False,
         ),
     ] = None,
@@ -71,9 +76,9 @@ def retry(
     bus: BusOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask again for an undo that failed, as it was or with corrected data.
+    """Ask again for an undo that failed, or for a step that failed past the pivot, as it was or with corrected data.
 
-    Exits with 2 where no undo of the saga has failed, or corrected data does not fit; 3 where the bus is unavailable.
+    Exits with 2 where nothing of the saga has failed for good, or corrected data does not fit; 3 where the bus is unavailable.
     """
     from pavane.cli.targets import load_targets
 
@@ -88,18 +93,18 @@ def done(
     saga: SagaArgument,
     why: WhyOption,
     step: StepArgument = None,
-    by_hand: Annotated[bool, typer.Option("--by-hand", help="Its effect was taken back by a person. Required.")] = False,
+    by_hand: Annotated[bool, typer.Option("--by-hand", help="A person has seen to it. Required.")] = False,
     who: WhoOption = None,
     dry_run: DryRunOption = False,
     bus: BusOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """State that a person has taken back what an undo could not: it counts as undone.
+    """State that a person has taken back what an undo could not, or has done what a step past the pivot could not.
 
-    Exits with 2 where no undo of the saga has failed, 3 where the bus is unavailable.
+    Exits with 2 where nothing of the saga has failed for good, 3 where the bus is unavailable.
     """
     if not by_hand:
-        raise typer.BadParameter("say that you have taken the effect back yourself", param_hint="--by-hand")
+        raise typer.BadParameter("say that you have seen to it yourself", param_hint="--by-hand")
     _ask(Question(saga, "done", step, name_of(who), why, dry_run), bus, as_json=as_json)
 
 
@@ -114,7 +119,8 @@ def skip(
 ) -> None:
     """Leave the effect of an undo that failed standing, and undo the rest: the saga ends abandoned, not compensated.
 
-    Exits with 2 where no undo of the saga has failed, 3 where the bus is unavailable.
+    Past the pivot: leave undone what failed, and go on. Exits with 2 where nothing of the saga has failed for good, 3 where
+    the bus is unavailable.
     """
     _ask(Question(saga, "skip", step, name_of(who), why, dry_run), bus, as_json=as_json)
 
@@ -127,9 +133,9 @@ def abandon(
     bus: BusOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """End a saga that is turned back as it is: no undo is asked for any more, and what stands stays.
+    """End a saga that is turned back or parked as it is: no undo is asked for any more, and what stands stays.
 
-    Exits with 2 where the saga is not turned back, 3 where the bus is unavailable.
+    Exits with 2 where the saga is neither, 3 where the bus is unavailable.
     """
     _ask(Question(saga, "abandon", None, name_of(who), why, dry_run), bus, as_json=as_json)
 
@@ -152,7 +158,7 @@ def name_of(who: str | None) -> str:
 
 def _ask(question: Question, bus: str | None, *, as_json: bool) -> None:
     from pavane.cli.session import with_bus
-    from pavane_saga.operator import consequences
+    from pavane_saga.operator import prospect, said_before
 
     if not question.why.strip():
         raise typer.BadParameter("say why: it goes on record", param_hint="--why")
@@ -161,30 +167,64 @@ def _ask(question: Question, bus: str | None, *, as_json: bool) -> None:
         return await _decide(opened, question)
 
     story, decided = with_bus(bus, decide)
-    commands = consequences(story, decided)
+    ahead = prospect(story, decided)
+    before = () if decided else said_before(story, question.verb, question.step)
     if as_json:
         print_json(
             {
                 "saga": story.summary.saga,
                 "decided": [each.identity for each in decided] if not question.dry_run else [],
                 "would_decide": [each.identity for each in decided] if question.dry_run else [],
-                "next": [_described(each) for each in commands],
+                "said_before": [
+                    {"identity": each.identity, "who": each.who, "why": each.why, "at_ms": each.at_ms} for each in before
+                ],
+                "next": [_described(each) for each in ahead.next],
+                "later": [_described(each) for each in ahead.later],
+                "end": ahead.end,
                 "standing": [{"step": name, "causes": list(causes)} for name, causes in story.standing],
+                "left_standing": [{"step": name, "causes": list(causes)} for name, causes in ahead.standing],
             }
         )
         return
     if not decided:
-        print("that was decided before, and nothing has failed since: nothing to do")
+        _tell_before(story, before)
         return
     would = "would decide" if question.dry_run else "decided"
     for each in decided:
         print(f"{would}: {each.verb} {each.step}".rstrip())
-    for command in commands:
-        print(f"  next: {safe(_described(command))}")
-    if not commands:
-        print("  next: nothing at once")
+    _tell_ahead(ahead, question.verb)
     if not question.dry_run:
         say("the coordinator acts on it when it reads it: pavane sagas show " + story.summary.saga)
+
+
+def _tell_ahead(ahead: "Prospect", verb: "Verb") -> None:
+    """What is asked for next, which end is to come, and what stands then."""
+    from pavane_saga.commands import End
+
+    for command in ahead.next:
+        print(f"  next: {safe(_described(command))}")
+    if not ahead.next:
+        print("  next: nothing at once")
+    then = [_described(each) for each in ahead.later]
+    if ahead.end is None:
+        then.append(f"it waits for {', '.join(ahead.waits_for)}" if ahead.waits_for else "the saga goes on")
+    elif not any(isinstance(each, End) for each in ahead.next):
+        then.append(_described(End(ahead.end)))
+    if then:
+        print(f"  then, where all goes well: {safe('; '.join(then))}")
+    if verb in ("skip", "abandon") and ahead.standing:
+        print(f"  left standing: {safe(', '.join(sorted({step for step, _ in ahead.standing})))}")
+
+
+def _tell_before(story: "Story", before: "Sequence[Decided]") -> None:
+    """Who said it, and what came of it."""
+    for each in before:
+        print(safe(f"said already: {each.verb} {each.step}".rstrip() + f", by {each.who}, {moment(each.at_ms)} ({each.why})"))
+    ended = story.summary.ended_ms
+    if ended is not None:
+        print(f"the saga ended {story.summary.state}, {moment(ended)}: nothing to do")
+    else:
+        print("nothing has failed since: nothing to do" if before else "it is undone already: nothing to do")
 
 
 async def _decide(bus: Bus, question: Question) -> "tuple[Story, Sequence[Decided]]":

@@ -7,14 +7,16 @@ import typer
 from pavane.settings import Settings, load_settings
 
 
-def _or_global(context: typer.Context, value: str | None) -> str | None:
+def of_any_level(context: typer.Context, value: str | None) -> str | None:
     """``pavane --bus URL command`` and ``pavane command --bus URL`` are the same."""
     return value if value is not None else context.find_root().params.get("bus")
 
 
 BUS_HELP = "The bus, as in sqlite:///pavane.db or kafka://host:9092. (default: PAVANE_BUS, else sqlite:///pavane.db)"
 
-BusOption = Annotated[str | None, typer.Option("--bus", metavar="URL", help=BUS_HELP, callback=_or_global, show_default=False)]
+BusOption = Annotated[
+    str | None, typer.Option("--bus", metavar="URL", help=BUS_HELP, callback=of_any_level, show_default=False)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 TargetsArgument = Annotated[
     list[str],

@@ -27,7 +27,8 @@ def run(targets: TargetsArgument, bus: BusOption = None) -> None:
     """Run agents and the coordinator of sagas until SIGTERM or Ctrl-C.
 
     They share out the lanes with whoever else runs them on the same bus. The first signal stops gracefully: running
-    work may finish (PAVANE_DRAIN_S), the rest is begun again by the next run; a second signal ends at once. Exits with 0
+    work may finish (PAVANE_DRAIN_S), the rest is begun again by the next run; a second signal ends at once. What `pavane
+    check` would warn of is logged once, at the start. Exits with 0
     after SIGTERM, 130 after Ctrl-C, 1 where an agent failed, 2 where a target cannot be loaded or cannot start, 3 where
     the bus is unavailable, locked or of another version.
     """

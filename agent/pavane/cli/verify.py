@@ -1,6 +1,7 @@
 """``pavane verify``: a choreography under every fault, and under every two."""
 
 import os
+import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -87,7 +88,7 @@ def _print(report: "Report", target: str, *, as_json: bool) -> None:
     for finding in report.findings:
         print()
         print(paint(describe(finding), "red"))
-        print(f"\nplay it again: pavane verify {target} --replay '{finding.replay}'")
+        print(f"\nplay it again: {shlex.join(['pavane', 'verify', target, '--replay', finding.replay])}")
 
 
 def _replay(found: "Verification", history: str, *, as_json: bool) -> None:
