@@ -5,7 +5,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -168,10 +170,85 @@ def test_a_log_line_of_an_unsampled_saga_names_it_too() -> None:
     assert tracing.shutdown(10)
 
 
-@pytest.mark.usefixtures("collector")
-def test_the_stock_sdk_cannot_hold_spans_and_says_so() -> None:
-    with pytest.raises(ConfigurationError, match="PAVANE_TRACE_KEEP"):
-        make_tracing("service", keep=False, options=TracingOptions(tracer="sdk", unsampled="held"))
+@pytest.mark.usefixtures("collector", "half")
+@pytest.mark.parametrize(
+    ("options", "variable"),
+    [
+        (TracingOptions(unsampled="held"), "PAVANE_TRACE_KEEP"),
+        (TracingOptions(spool=Path("spool")), "PAVANE_TRACE_SPOOL"),
+    ],
+)
+@pytest.mark.parametrize("why", ["sdk", "grpc", "half"])
+def test_what_the_stock_sdk_cannot_do_is_refused(
+    options: TracingOptions, variable: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why == "sdk":
+        options = replace(options, tracer="sdk")
+    elif why == "grpc":
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    else:
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "half")
+    with pytest.raises(ConfigurationError, match=f"{variable}.*{why}"):
+        make_tracing("service", keep=False, options=options)
+
+
+@pytest.fixture
+def half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that brings two samplers along: one is one, the other is not."""
+    about = tmp_path / "half-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: half\nVersion: 1\n")
+    (tmp_path / "half_sampler.py").write_text(
+        "from opentelemetry.sdk.trace.sampling import TraceIdRatioBased\n"
+        "def made(argument):\n    return TraceIdRatioBased(float(argument))\n"
+        "def none(argument):\n    return None\n"
+    )
+    names = "half = half_sampler:made\nnone = half_sampler:none\n"
+    (about / "entry_points.txt").write_text(f"[opentelemetry_traces_sampler]\n{names}")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+
+@pytest.mark.usefixtures("half")
+def test_a_sampler_that_a_package_brings_along_decides(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "half")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    tracing = make_tracing("service", keep=False)
+    for number in range(200):
+        tracing.send_root("a.b", f"e{number}", "a.b", saga="one saga")
+    assert tracing.shutdown(10)
+    assert 60 < len(collector.spans()) < 140
+
+
+@pytest.mark.usefixtures("collector", "half")
+@pytest.mark.parametrize("tracer", ["lean", "sdk"])
+@pytest.mark.parametrize(("name", "argument"), [("paretnbased_always_on", ""), ("none", ""), ("half", "many")])
+def test_a_sampler_that_nobody_knows_is_refused(
+    tracer: Literal["lean", "sdk"], name: str, argument: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", name)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
+    with pytest.raises(ConfigurationError, match=f"OTEL_TRACES_SAMPLER.*{name}"):
+        make_tracing("service", keep=False, options=TracingOptions(tracer=tracer))
+
+
+def test_the_stock_sdk_samples_by_saga_and_says_why_it_is_there(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    with caplog.at_level("INFO", "pavane.tracing"):
+        tracing = make_tracing("service", keep=False, options=TracingOptions(tracer="sdk"))
+    assert "stock SDK: PAVANE_TRACER=sdk" in caplog.text
+    for number in range(100):
+        saga = f"saga-{number}"
+        begun = tracing.point("saga x start", None, saga=saga)
+        later = tracing.point("fired", None, links=[begun.trace], saga=saga)
+        tracing.send_root("a.b", f"e{number}", "a.b", saga=saga, links=[later.trace])
+    assert tracing.shutdown(10)
+    found = Counter(each.value.string_value for span in collector.spans() for each in span.attributes if each.key == "saga.id")
+    rule = SagaSampler(0.5)
+    sagas = [f"saga-{number}" for number in range(100)]
+    assert found == {saga: 3 for saga in sagas if rule.samples_id(saga, "0" * 32)}
 
 
 @pytest.mark.slow

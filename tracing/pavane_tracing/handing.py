@@ -13,6 +13,7 @@ from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
 from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing.batching import batching_of
 from pavane_tracing.conventions import SAGA_ID
 from pavane_tracing.held import HeldSpans
 from pavane_tracing.options import TracingOptions
@@ -76,7 +77,7 @@ class LeanExport:
     def join(self, options: TracingOptions) -> "SpanExport":
         """A service has come. Raises :class:`ConfigurationError` for a variable that cannot be followed."""
         from pavane_tracing.endpoint import endpoint_of
-        from pavane_tracing.export import SpanExport, batching_of
+        from pavane_tracing.export import SpanExport
 
         with self._lock:
             if self._running is None:

@@ -7,6 +7,8 @@ from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.propagation import Origin
 
 _SHARES = {"always_on": 1.0, "always_off": 0.0}
+_KINDS = (*_SHARES, "traceidratio")
+BUILT_IN = (*_KINDS, *(f"parentbased_{kind}" for kind in _KINDS))
 _ALL = 1 << 64
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
 
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.conventions import OPT_IN, Naming, naming_for
@@ -23,6 +23,7 @@ from pavane_tracing.options import TracingOptions
 from pavane_tracing.routing import global_routes
 from pavane_tracing.sampling import SagaSampler, sampler_of
 from pavane_tracing.stock import STOCK_EXPORT
+from pavane_tracing.stock_sampling import BySaga, loaded_sampler
 from pavane_tracing.unit import Service, Strays, unit_in
 from pavane_tracing.variables import TRACES_PROTOCOL, is_disabled, is_exporting, protocol_of
 from pavane_tracing.work import SCOPE, Tracing
@@ -49,14 +50,36 @@ def make_tracing(
     chosen = options or TracingOptions()
     naming, content = naming_for(environ.get(OPT_IN, "")), captures_content(environ.get(CAPTURE, ""))
     words = _Words(system, baggage, naming, content, chosen.new_linked)
-    stock = chosen.tracer == "sdk" or (exporting and protocol_of(environ, TRACES_PROTOCOL) == "grpc")
-    if exporting and stock and chosen.unsampled != "dropped":
-        message = "the stock SDK's spans cannot be held: leave PAVANE_TRACER alone, and export by http/protobuf"
-        raise ConfigurationError("tracing cannot be set up", [Problem("PAVANE_TRACE_KEEP", "tracing.keep", message)])
-    sampler = None if stock else sampler_of(environ)
-    if sampler is None:
-        return _with_sdk(service, words, exporting=exporting)
-    return _lean(service, words, chosen, sampler, exporting=exporting)
+    sampler = sampler_of(environ)
+    why = _why_stock(chosen, sampler, exporting=exporting)
+    if why is None and sampler is not None:
+        return _lean(service, words, chosen, sampler, exporting=exporting)
+    if exporting:
+        _refuse_with_sdk(chosen, why or "")
+    made = BySaga(sampler) if sampler is not None else loaded_sampler(environ)
+    return _with_sdk(service, words, made, why or "", exporting=exporting)
+
+
+def _why_stock(options: TracingOptions, sampler: SagaSampler | None, *, exporting: bool) -> str | None:
+    """What asks for the stock SDK's spans, if anything does."""
+    if options.tracer == "sdk":
+        return "PAVANE_TRACER=sdk"
+    if exporting and protocol_of(environ, TRACES_PROTOCOL) == "grpc":
+        return "they go by grpc"
+    return f"OTEL_TRACES_SAMPLER={environ['OTEL_TRACES_SAMPLER'].strip()} is not built in" if sampler is None else None
+
+
+def _refuse_with_sdk(options: TracingOptions, why: str) -> None:
+    """What only the lean tracer does must not be left out in silence."""
+    problems: list[Problem] = []
+    if options.unsampled != "dropped":
+        message = f"the stock SDK's spans cannot be held, and they are its: {why}"
+        problems.append(Problem("PAVANE_TRACE_KEEP", "tracing.keep", message))
+    if options.spool is not None:
+        message = f"the stock SDK's spans have no spool, and they are its: {why}"
+        problems.append(Problem("PAVANE_TRACE_SPOOL", "tracing.spool", message))
+    if problems:
+        raise ConfigurationError("tracing cannot be set up", problems)
 
 
 class _Words(NamedTuple):
@@ -101,12 +124,13 @@ def _lean(service: str, words: _Words, options: TracingOptions, sampler: SagaSam
     )
 
 
-def _with_sdk(service: str, words: _Words, *, exporting: bool) -> Tracing:
+def _with_sdk(service: str, words: _Words, sampler: Sampler, why: str, *, exporting: bool) -> Tracing:
     """All spans are the SDK's."""
-    provider = TracerProvider(resource=Resource.create({"service.name": service}), shutdown_on_exit=False)
+    resource = Resource.create({"service.name": service})
+    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False, span_limits=_limits())
     owner = Service(service, provider)
     routes = global_routes()
-    processor = STOCK_EXPORT.join() if exporting else None
+    processor = STOCK_EXPORT.join(why) if exporting else None
 
     def shutdown(timeout_s: float) -> bool:
         routes.remove(provider)
