@@ -8,25 +8,24 @@ from collections.abc import Collection
 from os import environ
 from typing import NamedTuple
 
-from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
 
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.conventions import OPT_IN, Naming, naming_for
 from pavane_tracing.edges import Edge
 from pavane_tracing.genai import CAPTURE, captures_content
-from pavane_tracing.handing import LEAN_EXPORT, Handing, RecordOnly
+from pavane_tracing.handing import LEAN_EXPORT, Handing, RecordOnly, UnitProcessor
 from pavane_tracing.lean_work import LeanTracing
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.routing import global_routes
 from pavane_tracing.sampling import SagaSampler, sampler_of
 from pavane_tracing.stock import STOCK_EXPORT
 from pavane_tracing.stock_sampling import BySaga, loaded_sampler
-from pavane_tracing.unit import Service, Strays, unit_in
+from pavane_tracing.unit import Service
 from pavane_tracing.variables import TRACES_PROTOCOL, is_disabled, is_exporting, protocol_of
-from pavane_tracing.work import SCOPE, Tracing
+from pavane_tracing.work import Tracing
 
 
 def make_tracing(
@@ -104,7 +103,7 @@ def _lean(service: str, words: _Words, options: TracingOptions, sampler: SagaSam
     provider = TracerProvider(sampler=following, resource=resource, shutdown_on_exit=False, span_limits=limits)
     owner = Service(service, provider)
     routes = global_routes()
-    provider.add_span_processor(_UnitProcessor(owner.strays, keep=export is None))
+    provider.add_span_processor(UnitProcessor(owner.strays, keep=export is None))
     if export is not None:
         provider.add_span_processor(Handing(export, held))
 
@@ -136,40 +135,11 @@ def _with_sdk(service: str, words: _Words, sampler: Sampler, why: str, *, export
         routes.remove(provider)
         return processor is None or STOCK_EXPORT.leave(processor, timeout_s)
 
-    provider.add_span_processor(_UnitProcessor(owner.strays, keep=not exporting))
+    provider.add_span_processor(UnitProcessor(owner.strays, keep=not exporting))
     if processor is not None:
         provider.add_span_processor(processor)
     routes.add(provider)
     return Tracing(owner, keep=not exporting, shutdown=shutdown, **words._asdict())
-
-
-class _UnitProcessor(SpanProcessor):
-    """Puts each span into the unit of work it is started in: the user's get its saga, all are collected if kept."""
-
-    def __init__(self, strays: Strays, *, keep: bool) -> None:
-        self._strays = strays
-        self._keep = keep
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Called by the SDK; the live span is a readable one, too."""
-        scope = span.instrumentation_scope
-        own = scope is not None and scope.name == SCOPE
-        unit = unit_in(parent_context)
-        if unit is not None and not own:
-            span.set_attributes(unit.common)
-        if not self._keep:
-            return
-        span_id = span.get_span_context().span_id
-        if unit is None or unit.closed:
-            self._strays.expect(span_id)
-        else:
-            unit.add(span_id, span, always=own)
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Called by the SDK."""
-        context = span.get_span_context()
-        if context is not None:
-            self._strays.ended(context.span_id, span)
 
 
 def _limits() -> SpanLimits:
