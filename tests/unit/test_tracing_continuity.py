@@ -92,5 +92,5 @@ def test_a_report_keeps_the_first_thousand_findings_and_counts_all() -> None:
 
 
 def test_a_report_is_one_line() -> None:
-    figures = "1 sagas, 2 traces, 2 roots, 1 orphans, 6 spans, 0 hops; 1 spans missing: 1 span.orphan"
+    figures = "1 saga, 2 traces, 2 roots, 1 orphan, 6 spans, 0 hops; 1 span missing: 1 span.orphan"
     assert str(check_continuity([*WHOLE, span(8, 7)])) == figures

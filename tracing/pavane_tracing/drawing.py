@@ -13,6 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from pavane_tracing.conventions import EVENT_TYPE, MESSAGING, SAGA_STEP
+from pavane_tracing.naming import counted
 from pavane_tracing.path import Leg
 from pavane_tracing.sent import Key
 from pavane_tracing.span import SpanRow
@@ -61,10 +62,10 @@ def _head(tree: SagaTree, width: int) -> Text:
     errors = sum(node.row.status == "ERROR" for node in tree.nodes())
     name = f" {tree.saga_name}" if tree.saga_name else ""
     head = Text.assemble(("saga ", "dim"), (tree.saga, "bold"), (name, "bold cyan"))
-    counted = f"{_count(sum(1 for _ in tree.nodes()), 'span')} · {_count(len(tree.services), 'service')}"
-    summary = Text(f"{counted} · {_time(tree.duration_ns)}", "dim")
+    figures = f"{counted(sum(1 for _ in tree.nodes()), 'span')} · {counted(len(tree.services), 'service')}"
+    summary = Text(f"{figures} · {_time(tree.duration_ns)}", "dim")
     if errors:
-        summary.append(f" · {_count(errors, 'error')}", "red")
+        summary.append(f" · {counted(errors, 'error')}", "red")
     if tree.path:
         head.append("\n").append_text(_path(tree.path, width))
     head.append("\n").append_text(summary)
@@ -81,7 +82,7 @@ def _path(path: Sequence[Leg], width: int) -> Text:
     waited = (longest.queued_ns or 0) > longest.worked_ns
     hop = longest.row.text(SAGA_STEP) or f"{longest.row.service} ← {longest.row.text(EVENT_TYPE)}"
     most = f"{_time(max(longest.queued_ns or 0, longest.worked_ns))} {'before' if waited else 'in'} {hop}"
-    said = f" {_count(len(path), 'hop')}: {_time(queued)} queued, {_time(worked)} at work; longest {most}"
+    said = f" {counted(len(path), 'hop')}: {_time(queued)} queued, {_time(worked)} at work; longest {most}"
     line = Text.assemble((_MARK, "bold green"), (said, "dim"))
     line.truncate(width, overflow="ellipsis")
     return line
@@ -227,7 +228,7 @@ def _marks(node: Node) -> Text:
         marks.append(" (not consumed)", "dim")
     undos = sum(_is_moved(child) for child in node.children)
     if undos:
-        marks.append(f" ↩ asks for {_count(undos, 'undo')}", "yellow")
+        marks.append(f" ↩ asks for {counted(undos, 'undo')}", "yellow")
     return marks
 
 
@@ -249,10 +250,6 @@ def _who(row: SpanRow) -> str:
 
 def _shorten(text: str, room: int) -> str:
     return text if len(text) <= room else text[: room - 1] + "…"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _time(nanoseconds: int) -> str:
