@@ -135,6 +135,31 @@ def test_an_unsampled_saga_is_exported_when_it_fails_with_the_users_spans_in_the
     assert {span.parent_span_id for span in spans if span.name != "process a.b"} == processes
 
 
+def test_who_is_not_told_that_a_saga_failed_learns_it_from_what_comes_sampled(collector: Collector) -> None:
+    tracing = make_tracing("service", keep=False, options=TracingOptions(unsampled="held"))
+    work(tracing, "worse")
+    work(tracing, "better")
+    envelope = Envelope(id="later", source="/x", type="a.b", data=b"{}", saga="worse", trace=SAMPLED)
+    tracing.process(envelope, topic="a.b", partition=0, offset=1, group="g").end()
+    assert tracing.shutdown(10)
+    assert names(collector.spans()) == ["inner", "process a.b", "process a.b", "send c.d"]
+
+
+def test_a_forked_process_holds_nothing_of_its_parent_s_and_waits_for_no_lock_of_its() -> None:
+    out: list[str] = []
+    held = HeldSpans()
+    held.hold("saga", out.append, "the parent's")
+    with held._lock:  # pyright: ignore[reportPrivateUsage]  # as a thread of the parent may, at that moment
+        child = os.fork()
+        if child == 0:
+            held.hold("saga", out.append, "the child's")
+            held.fail("saga")
+            os._exit(0 if out == ["the child's"] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    held.fail("saga")
+    assert out == ["the parent's"]
+
+
 def test_work_that_turns_out_to_be_of_a_saga_is_held_with_it(collector: Collector) -> None:
     tracing = make_tracing("service", keep=False, options=TracingOptions(unsampled="held"))
     unit = tracing.process(

@@ -274,8 +274,11 @@ class LeanTracing(Tracing):
         trace_id = new_trace_id() if root or origin is None else origin.trace_id
         before = origin if origin is not None or not links else _first(links)
         sampled = before.sampled if before is not None and self._follow else self._sampler.samples_id(saga, trace_id)
-        if not sampled and self._held is not None and saga is not None:
-            sampled = self._held.has_failed(saga)
+        if self._held is not None and saga is not None:
+            if sampled:
+                self._held.follow(saga)
+            else:
+                sampled = self._held.has_failed(saga)
         take = self._take if sampled else self.held(saga or trace_id)
         if take is None and not (sampled and self.keep):
             metrics = self._metrics
