@@ -11,6 +11,7 @@ Code = Literal[
     "span.doubled",
     "span.orphan",
     "trace.roots",
+    "trace.large",
     "saga.changed",
     "hop.untraced",
     "hop.unsent",
