@@ -1,9 +1,10 @@
 """Context: what a step may know of the work it does, beside its events."""
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 import structlog
 from opentelemetry import trace
@@ -12,6 +13,12 @@ from pavane.breaker import Breaker, Breakers
 from pavane_events.ids import uuid7
 from pavane_tracing.genai import Invocation
 from pavane_tracing.here import log_ids
+
+log: Final = logging.getLogger("pavane.step")
+
+_FAKE: Final = "fake/step"
+_NO_MODEL: Final = {_FAKE}
+"""The steps of which it was told that what a model used is lost; a fake one has nowhere to put it."""
 
 Outcome = Literal["done", "not-done", "unknown"]
 
@@ -73,10 +80,14 @@ class Context:
     def usage(self, *, input_tokens: int = 0, output_tokens: int = 0) -> None:
         """Tell how many tokens a model took and gave. What several calls of it used within this attempt is added up.
 
-        They are told on the attempt's span ``invoke_agent``; a step that does not say ``model=`` has none, and says nothing.
+        They are told on the attempt's span ``invoke_agent``; a step that does not say ``model=`` has none: a line in the log
+        says so, once.
         """
         if self._invocation is not None:
             self._invocation.used(input_tokens, output_tokens)
+        elif self.step not in _NO_MODEL:
+            _NO_MODEL.add(self.step)
+            log.warning("%s tells what a model used, which nothing records: say @agent.step(model=...)", self.step)
 
     def breaker(self, name: str) -> Breaker:
         """The circuit breaker of that name, shared by all work of this agent in this process."""
@@ -93,7 +104,7 @@ class Context:
         """A context for trying a step as a plain function, without a bus."""
         return cls(
             saga=saga or uuid7(),
-            step="fake/step",
+            step=_FAKE,
             key=key or uuid7(),
             breakers=Breakers(time.time, {}),
             attempt=attempt,

@@ -66,6 +66,8 @@ class Trace:
 
 
 TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
+_LISTS: Final = ("tracestate", "baggage")
+"""Headers that may come in parts, which are one list in the order in which they came: W3C Trace Context 3.3.1, Baggage 3.2."""
 
 
 NO_TRACE: Final = Trace()
@@ -251,16 +253,26 @@ def carried_trace(headers: Mapping[str, str]) -> Trace:
     return Trace(**carried)
 
 
+def headers_of(headers: Headers) -> dict[str, str]:
+    """Headers as text, by name in lower case. Of those that are there twice the first counts, but lists are joined."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        lowered, text = name.lower(), value.decode(errors="replace")
+        if lowered not in found:
+            found[lowered] = text
+        elif lowered in _LISTS:
+            found[lowered] += f",{text}"
+    return found
+
+
 def unread(record: Record) -> Envelope:
     """What stands for a record in its trace: itself where it is an event, else its place, under the context that it carries.
 
-    Of headers that are there twice the first counts. Nothing but a trace is made of it.
+    Of headers that are there twice the first counts, and lists are joined. Nothing but a trace is made of it.
     """
     if isinstance(record.parsed, Envelope):
         return record.parsed
-    headers: dict[str, str] = {}
-    for name, value in record.headers[:_MOST_HEADERS]:
-        headers.setdefault(name.lower(), value.decode(errors="replace"))
+    headers = headers_of(record.headers[:_MOST_HEADERS])
     place = f"{record.topic}/{record.partition}/{record.offset}"
     trace = carried_trace(headers).without_baggage()
     return Envelope(id=place, source=f"/{record.topic}", type=record.topic, data=record.value or b"", trace=trace)
@@ -344,11 +356,12 @@ def _parse_with_care(record: Record) -> Envelope:
         problems.append(Problem("headers", "headers.too-many", f"more than {_MOST_HEADERS} headers"))
     for name, value in record.headers[:_MOST_HEADERS]:
         lowered = name.lower()
-        if lowered in headers and lowered not in ("tracestate", "baggage"):
+        before = headers.get(lowered)
+        if before is not None and lowered not in _LISTS:
             problems.append(Problem(lowered, "header.doubled", "the header is there more than once: send it once"))
             continue
         try:
-            headers[lowered] = value.decode()
+            headers[lowered] = value.decode() if before is None else f"{before},{value.decode()}"
         except UnicodeDecodeError:
             if lowered.startswith("ce_") or lowered in ("content-type", "traceparent"):
                 problems.append(Problem(lowered, "header.encoding", "the header is not UTF-8"))

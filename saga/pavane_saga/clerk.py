@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from pavane_events.bus import MAX_RECORD_BYTES
-from pavane_events.envelope import Envelope, parse_structured
+from pavane_events.envelope import Envelope, parse_structured, trace_headers
 from pavane_events.ids import derived
-from pavane_events.record import Message
+from pavane_events.record import Message, size_of
 from pavane_saga.commands import Acquire, Command, End, Grant, Halt, Park, Refuse, Undo
 from pavane_saga.facts import Fact, Granted, Settled, UndoFailed
 from pavane_saga.history import History
@@ -35,6 +35,8 @@ log: Final = logging.getLogger("pavane.coordinator")
 
 _TOLD_SPANS: Final = 32
 """Of a trace's budget, what is kept for what is told beside a command: that it was granted, which locks are free."""
+_STAMP_BYTES: Final = len("tracestate" + "pavane=480,")
+"""What a message's trace context may say more than the one of the work that sends it."""
 
 Verdict = Literal["completed", "compensated", "abandoned"]
 
@@ -103,10 +105,10 @@ class Clerk:
             outcome=command.outcome,
             retry=command.retry,
         )
-        message = self._sent(order.envelope(self._now_s), commands_topic(command.step.partition("/")[0]), "undo")
-        if message.size() <= MAX_RECORD_BYTES:
+        message = self._command(command.step, order.envelope(self._now_s), "undo")
+        if isinstance(message, Message):
             return message
-        reason = f"its inputs and outputs take {message.size()} bytes: no command carries them"
+        reason = f"its inputs and outputs take {message} bytes: no command carries them"
         return self._fact(UndoFailed(command.step, command.causes, "undo.too-large", reason, command.retry))
 
     def _grant(self, command: Grant) -> list[Message]:
@@ -114,13 +116,19 @@ class Clerk:
         self.stated.append(granted)
         inputs = self._events(command.causes, self._corrected(command))
         order = GrantCommand(self._id, command.step, command.causes, inputs, command.retry)
-        message = self._sent(order.envelope(self._now_s), commands_topic(command.step.partition("/")[0]), "grant")
-        if message.size() > MAX_RECORD_BYTES:
-            reason = f"its inputs take {message.size()} bytes: no command carries them"
+        message = self._command(command.step, order.envelope(self._now_s), "grant")
+        if not isinstance(message, Message):
+            reason = f"its inputs take {message} bytes: no command carries them"
             message = self._fact(
                 Settled(command.step, command.causes, "failed", False, "input.too-large", reason, retry=command.retry)
             )
         return [self._fact(granted), message]
+
+    def _command(self, step: str, envelope: Envelope, edge: Edge) -> Message | int:
+        """The command to a step; where none can carry so much, how many bytes it takes: then no span says that it was sent."""
+        topic = commands_topic(step.partition("/")[0])
+        size = envelope.to_message(topic).size() + size_of(trace_headers(self._work.trace)) + _STAMP_BYTES
+        return size if size > MAX_RECORD_BYTES else self._sent(envelope, topic, edge)
 
     def _order(self, order: LockOrder) -> Message:
         return order_message(order, self._work, self._now_s)

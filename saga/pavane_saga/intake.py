@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from pavane_events.bus import MAX_RECORD_BYTES
-from pavane_events.envelope import Envelope, carried_trace, is_event, parse
+from pavane_events.envelope import Envelope, carried_trace, headers_of, is_event, parse
 from pavane_events.errors import ContractViolation, Problem, UndecodableRecord
 from pavane_events.event import Event
 from pavane_events.ids import derived, uuid7
@@ -110,9 +110,7 @@ def _origin(record: Record) -> tuple[Envelope, bool]:
         return parse(record), True
     if record.value is None:
         raise UndecodableRecord("no application", [Problem("value", "value.null", "the record has no value")])
-    headers: dict[str, str] = {}
-    for name, value in record.headers:
-        headers.setdefault(name.lower(), value.decode(errors="replace"))
+    headers = headers_of(record.headers)
     key = headers.get(IDEMPOTENCY_KEY)
     origin = Envelope(
         id=key or f"{record.topic}/{record.partition}/{record.offset}",

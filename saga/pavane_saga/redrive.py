@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pavane_events.dead_letter import PREFIX, reason_headers
-from pavane_events.envelope import Envelope, Trace, carried_trace, parse
+from pavane_events.envelope import Envelope, Trace, carried_trace, headers_of, parse
 from pavane_events.errors import ConfigurationError, Problem, UndecodableRecord
 from pavane_events.record import Message, Record
 from pavane_saga.manifest import Directory
@@ -53,7 +53,7 @@ def redrive_of(letter: Record, agent: str, directory: Directory, untouched: Reco
     place = f"{letter.partition}@{letter.offset}"
     record = untouched or _untouched(letter)
     source, step = reason.get("source_topic", ""), reason.get("error_step", "")
-    headers = {name.lower(): value.decode(errors="replace") for name, value in record.headers}
+    headers = headers_of(record.headers)
     given_up = reason.get("error_traceparent")
     traces = (*((Trace(given_up),) if given_up is not None else ()), carried_trace(headers))
     if agent == COORDINATOR:

@@ -1,7 +1,11 @@
-"""Credit sagas whose processes are killed with -9, exported to a real Jaeger: what they took along is counted, and bounded."""
+"""Credit sagas whose processes are killed with -9, exported to a real Jaeger: what they took along is counted, and bounded.
+
+What the intake refused is redriven at the end.
+"""
 
 import asyncio
 import random
+import sys
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from chaos.crew import Child, Member, child
-from integration.test_jaeger import APPLICANT, Run, a_run, export_to
+from integration.test_jaeger import APPLICANT, SERVICES, Run, a_run, declared_edges, export_to
 from pavane.continuity import InJaeger, services_of
 from pavane.runner import Surroundings
 from pavane.testing import ContinuityReport, check_bus
@@ -17,18 +21,23 @@ from pavane_credit.outcome import Watch
 from pavane_credit.supervisor import TARGETS
 from pavane_events.bus import Bus, TopicSpec
 from pavane_events.buses.address import open_bus
+from pavane_events.dead_letter import dead_letters_topic, reason_headers
+from pavane_events.record import Message, Record
 from pavane_saga.manifest import read_directory
 from pavane_saga.saga import SagaEnded
+from pavane_saga.wire import COORDINATOR
+from pavane_tracing.conventions import OPERATOR_SERVICE
 from pavane_tracing.finding import LOSSES
 from pavane_tracing.span import SpanRow
 from pavane_tracing.work import FLUSH_S, Tracing
-from support.jaeger import JaegerServer
+from support.jaeger import JaegerServer, TracedSpan, orphans_of, roots_of
 from support.stage import until
 
 APPLICATIONS = 150
 KILLS_EACH = 2
 INTERVAL_MS = 500
 GROUP = 10
+JUNK = 3
 
 
 class Killed(NamedTuple):
@@ -37,6 +46,10 @@ class Killed(NamedTuple):
     kills: int
     report: ContinuityReport
     rows: Sequence[SpanRow]
+    given_up: Sequence[str]
+    """The spans that gave a dead letter up, by their ``traceparent``: those of the first time, then those of the second."""
+    redriven: Sequence[list[TracedSpan]]
+    """The traces of the second time."""
 
 
 class Pace:
@@ -84,8 +97,27 @@ async def perform(run: Run) -> int:
             return await watch.look() == len(sagas)
 
         await until(ended)
+        await redrive(run, bus)
         stop.set()
     return pace.kills
+
+
+async def redrive(run: Run, bus: Bus) -> None:
+    """Applications that nobody can read are refused, and refused once more when somebody has them tried again."""
+    await bus.publish([Message("credit.applications", b"junk", f"junk-{number}".encode()) for number in range(JUNK)])
+    letters = await until(lambda: refused(bus, JUNK))
+    places = [f"{letter.partition}@{letter.offset}" for letter in letters]
+    command = (sys.executable, "-m", "pavane", "dead-letters", "redrive", COORDINATOR, *places, "--why", "the bureau is back")
+    process = await asyncio.create_subprocess_exec(*command, "--bus", run.address, stdout=asyncio.subprocess.DEVNULL)
+    assert await process.wait() == 0
+    await until(lambda: refused(bus, 2 * JUNK))
+
+
+async def refused(bus: Bus, count: int) -> list[Record]:
+    """The coordinator's dead letters, in the order in which they came, once there are so many."""
+    topic = dead_letters_topic(COORDINATOR)
+    found = [record async for record in bus.read(topic)] if topic in await bus.topics() else []
+    return sorted(found, key=lambda record: record.timestamp_ms) if len(found) >= count else []
 
 
 async def live(member: Member, pace: Pace, stop: asyncio.Event) -> None:
@@ -121,7 +153,10 @@ async def look(run: Run, jaeger: JaegerServer, kills: int) -> Killed:
     async with await open_bus(run.address) as bus:
         services = [*services_of(await read_directory(bus)), APPLICANT]
         rows = InJaeger(jaeger.query, 0).of_all([run.saga_of(each) for each in run.applications], services)
-        return Killed(kills, await check_bus(bus, jaeger_url=jaeger.query), list(rows))
+        letters = [reason_headers(letter.headers) for letter in await refused(bus, 2 * JUNK)]
+        given_up = [letter["error_traceparent"] for letter in letters]
+        redriven = [jaeger.trace(each.split("-")[1]) for each in given_up[JUNK:]]
+        return Killed(kills, await check_bus(bus, jaeger_url=jaeger.query), list(rows), given_up, redriven)
 
 
 def bound_of(rows: Sequence[SpanRow]) -> int:
@@ -150,5 +185,19 @@ def test_every_trace_has_one_root(killed: Killed) -> None:
     assert killed.report.roots == killed.report.traces
 
 
-def test_every_service_is_called_by_its_name(killed: Killed) -> None:
-    assert "unknown_service" not in " ".join({row.service for row in killed.rows})
+def test_the_services_and_who_causes_work_of_whom_are_as_declared(killed: Killed) -> None:
+    assert {row.service for row in killed.rows} == SERVICES
+    services = {(row.trace_id, row.span_id): row.service for row in killed.rows}
+    parents = ((services.get((row.trace_id, row.parent_span_id or "")), row.service) for row in killed.rows)
+    assert {(parent, child) for parent, child in parents if parent not in (None, child)} == declared_edges()
+
+
+def test_what_is_redriven_begins_a_trace_of_its_own_that_is_linked_to_where_it_was_given_up(killed: Killed) -> None:
+    before = {(trace, span) for _, trace, span, _ in (each.split("-") for each in killed.given_up[:JUNK])}
+    assert len(before) == len(killed.redriven) == JUNK
+    for spans in killed.redriven:
+        (root,) = roots_of(spans)
+        assert root.service == OPERATOR_SERVICE
+        assert len(before.intersection(root.links)) == 1
+        assert root.trace not in {trace for trace, _ in before}
+        assert orphans_of(spans) == []

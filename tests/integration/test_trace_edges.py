@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -30,6 +31,7 @@ from pavane_tracing.edges import NEW_LINKED, Edge
 from pavane_tracing.finding import assert_continuous
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.propagation import span_context
+from pavane_tracing.sent import span_of
 from pavane_tracing.span import SpanRow
 from pavane_tracing.store import all_spans
 from support.stage import Stage, stage, until
@@ -71,13 +73,14 @@ class World:
     ahead_s: float = 0.0
     new_linked: frozenset[Edge] = NEW_LINKED
     outside: set[str] = field(default_factory=set[str])
+    tracer: Literal["lean", "sdk"] = "lean"
 
     def clock(self) -> float:
         return time.time() + self.ahead_s
 
     @property
     def surroundings(self) -> Surroundings:
-        options = TracingOptions(new_linked=self.new_linked)
+        options = TracingOptions(tracer=self.tracer, new_linked=self.new_linked)
         return Surroundings(trace=True, limits=Limits(drain_s=2.0), clock=self.clock, tracing_options=options)
 
     def stage(self, agents: Sequence[Agent], saga: Saga | None = None) -> AbstractAsyncContextManager[Stage]:
@@ -385,6 +388,31 @@ def test_a_delayed_retry_goes_on_as_its_sender_has_stamped(play: Callable[[Scena
             assert linked(after) == {sent.span_id, before.span_id}
             assert after.parent_span_id == (None if sender == "new_linked" else before.span_id)
         assert len(seen.traces) == (3 if sender == "new_linked" else 1)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("tracer", ["lean", "sdk"])
+def test_a_saga_is_sampled_in_all_of_its_linked_traces_or_in_none(
+    play: Callable[[Scenario], None], tracer: Literal["lean", "sdk"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+
+    async def scenario(world: World) -> None:
+        world.tracer = tracer
+        async with world.stage([late()]) as running:
+            sagas = [await running.publish({"n": 1}) for _ in range(24)]
+            for count in (24, 48):
+                await tiers(running, count)
+                world.ahead_s += 31
+            assert [await running.ended(saga) for saga in sagas] == ["completed"] * 24
+            starts = {each.saga: each for each in await running.events("edge.asked")}
+        seen = await world.seen()
+        linked_traces = {saga: {row.trace_id for row in seen.rows if row.text("saga.id") == saga} for saga in sagas}
+        assert set(map(len, linked_traces.values())) == {0, 3}, "both are there, and nothing between"
+        sampled = {saga for saga, start in starts.items() if span_of(start)[1]}
+        assert sampled == {saga for saga, found in linked_traces.items() if found}
 
     play(scenario)
 

@@ -43,6 +43,7 @@ def cage() -> tuple[Agent, Saga]:
     @agent.step(retry=ONCE)
     async def weigh(asked: Asked, ctx: Context) -> Weighed:
         if ctx.attempt == 1:
+            trace.get_current_span().record_exception(KeyError(asked.name))
             raise ConnectionError(f"nobody knows {asked.name}")
         return Weighed(name=asked.name)
 
@@ -57,7 +58,9 @@ def cage() -> tuple[Agent, Saga]:
         ctx.usage(input_tokens=1, output_tokens=2)
         with pytest.raises(KeyError), trace.get_tracer("library").start_as_current_span("look up"):
             raise KeyError("of no interest")
-        raise ValueError(f"{weighed.name} does not sing")
+        silent = ValueError(f"{weighed.name} does not sing")
+        trace.get_current_span().record_exception(silent)
+        raise silent
 
     @agent.observe
     async def watch(weighed: Weighed) -> None:

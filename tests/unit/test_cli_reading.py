@@ -20,7 +20,7 @@ from pavane_events.partition import partition_of
 from pavane_events.record import Message
 from pavane_saga.story import Story, read_story
 from pavane_saga.wire import FACTS, fact_envelope
-from pavane_tracing.span import SpanRow
+from pavane_tracing.span import SpanLink, SpanRow
 from pavane_tracing.store import all_spans
 from unit import cli_toy
 from unit.cli_shell import Said, Shell
@@ -239,6 +239,51 @@ def test_a_trace_that_was_never_exported_has_a_link_all_the_same(pavane: Shell, 
     monkeypatch.setenv("PAVANE_JAEGER_URL", "http://jaeger:16686")
     trace = pavane("trace", SHIPPED, "--json").document["traceId"]
     assert pavane("trace", SHIPPED, "--jaeger").out == f"http://jaeger:16686/trace/{trace}\n"
+
+
+@pytest.fixture(scope="module")
+def unsampled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One order, of which no span was to be made."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('unsampled') / 'bus.db'}"
+    with pytest.MonkeyPatch.context() as variables:
+        variables.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+        asyncio.run(cli_toy.perform(url, AMOUNTS[:1]))
+    return url
+
+
+def test_of_a_saga_that_was_not_sampled_it_is_said(pavane: Shell, unsampled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAVANE_BUS", unsampled)
+    said = pavane("trace", SHIPPED)
+    assert said.code == 1
+    assert "this saga was not sampled (OTEL_TRACES_SAMPLER)" in said.err
+    document = pavane("trace", SHIPPED, "--json").document
+    assert (document["sampled"], document["link"], document["searchLink"]) == (False, None, None)
+    monkeypatch.setenv("PAVANE_JAEGER_URL", "http://jaeger:16686")
+    linked = pavane("trace", SHIPPED, "--jaeger")
+    assert linked.code == 2
+    assert "it was not sampled" in linked.err
+
+
+def test_a_check_counts_the_sagas_that_were_not_sampled(unsampled: str, tmp_path: Path) -> None:
+    (tmp_path / "spans.jsonl").write_text("")
+    report = assert_continuous(unsampled, otlp=tmp_path / "spans.jsonl")
+    assert (report.sagas, report.unsampled) == (1, 1)
+    assert str(report).startswith("1 saga (1 unsampled), 0 traces, 0 roots, 0 orphans, 0 spans, 0 hops; 0 spans missing")
+
+
+def test_a_saga_of_several_traces_is_linked_to_by_its_tag_too(
+    pavane: Shell, bus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [row for row in asyncio.run(spans_on(bus)) if row.text("saga.id") == cli_toy.saga_of(SHIPPED)]
+    root = next(row for row in found if row.kind == "CONSUMER")
+    later = replace(root, trace_id="e" * 32, span_id="e" * 16, parent_span_id=None)
+    linked = replace(later, links=(SpanLink(root.trace_id, root.parent_span_id or ""),))
+    (tmp_path / "spans.jsonl").write_text("".join(as_line(row) for row in (*found, linked)))
+    monkeypatch.setenv("PAVANE_JAEGER_URL", "http://jaeger:16686")
+    said = pavane("trace", SHIPPED, "--otlp", str(tmp_path / "spans.jsonl"))
+    assert f"in Jaeger: http://jaeger:16686/trace/{found[0].trace_id}" in said.out
+    assert re.search(r"all of its traces: http://jaeger:16686/search\?service=coordinator&tags=.*saga.id", said.out)
+    assert cli_toy.saga_of(SHIPPED) in said.out.rpartition("all of its traces")[2]
 
 
 def test_a_test_of_ones_own_asserts_it_in_one_line(bus: str, tmp_path: Path) -> None:

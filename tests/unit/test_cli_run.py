@@ -68,6 +68,14 @@ def until_ready(process: "subprocess.Popen[str]") -> list[str]:
     return said
 
 
+def test_what_a_step_gives_to_the_loop_s_threads_keeps_its_context(bus: str) -> None:
+    with started("run", "unit.cli_threads:agent", "--bus", bus) as process:
+        assert until_ready(process)[-1].startswith("ready: threaded")
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "kept\n")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_it_says_when_it_is_ready_and_stops_gracefully(bus: str, number: signal.Signals, code: int) -> None:
     with started("run", "unit.cli_toy:AGENTS", "unit.cli_toy:orders", "--bus", bus) as process:

@@ -21,6 +21,8 @@ from pavane_saga.desk import UNKNOWN_AFTER_S, Decision, Desk
 from pavane_saga.facts import Fact, Fired, Settled, UndoFailed, Undone
 from pavane_saga.intake import saga_id_of
 from pavane_saga.wire import ADMISSIONS, COORDINATOR, FACTS, fact_envelope, fact_message, read_fact, read_undo_request
+from pavane_tracing.setup import make_tracing
+from pavane_tracing.store import SPANS_TOPIC, decode
 from pavane_tracing.work import Tracing
 
 
@@ -70,12 +72,13 @@ class Office:
         self.now = 1_700_000_000.0
         self.saga = SAGA
         self.out: list[Message] = []
+        self.tracing = Tracing.off()
         self._offsets: dict[str, int] = {}
         self.desk = self.another()
 
     def another(self) -> Desk:
         """A desk that begins with what is in the lane's state."""
-        return Desk(self.lane, {"k": self.saga}, Tracing.off(), lambda: self.now, self.bus.partitions)
+        return Desk(self.lane, {"k": self.saga}, self.tracing, lambda: self.now, self.bus.partitions)
 
     def record(self, message: Message, partition: int | None = None) -> Record:
         """The message as it lies in the log."""
@@ -326,6 +329,24 @@ def test_an_undo_that_no_command_can_carry_is_an_undo_that_failed() -> None:
         fact = read_fact(parse(office.record(outputs[1])))
         assert isinstance(fact, UndoFailed)
         assert (fact.step, fact.code) == ("clerk/answer", "undo.too-large")
+
+    at_the_desk(scenario)
+
+
+def test_of_an_undo_that_was_not_sent_no_span_says_that_it_was() -> None:
+    async def scenario(office: Office) -> None:
+        office.tracing = make_tracing("coordinator", keep=True)
+        office.desk = office.another()
+        saga = office.saga_here()
+        large = b'{"n":1,"x":"' + b"x" * 700_000 + b'"}'
+        await office.take(
+            replace(asked(saga), data=large).to_message(), replace(answered(saga, "k.refused"), data=large).to_message()
+        )
+        rows = [row for message in office.out if message.topic == SPANS_TOPIC for row in decode(office.record(message))]
+        sent = {row.name for row in rows if row.kind == "PRODUCER"}
+        assert f"send {FACTS}" in sent
+        assert "send clerk.commands" not in sent
+        assert office.tracing.shutdown(5)
 
     at_the_desk(scenario)
 

@@ -15,7 +15,7 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pavane_events.envelope import STRUCTURED, Envelope, Trace, is_event, parse, parse_structured
+from pavane_events.envelope import STRUCTURED, Envelope, Trace, is_event, parse, parse_structured, unread
 from pavane_events.errors import UndecodableRecord
 from pavane_events.record import Headers, Message, Record
 
@@ -303,6 +303,16 @@ def test_a_trace_context_that_no_tracer_wrote_is_left_behind() -> None:
     junk = (("traceparent", "\u00fc".encode()), ("tracestate", b"a=b"), ("baggage", b"k" * 9000))
     envelope = parse(Record("t", 0, 0, None, b"{}", (*headers_of(), *junk), 0))
     assert envelope.trace == Trace(tracestate="a=b")
+
+
+def test_lists_of_a_trace_context_that_come_in_parts_are_joined_in_their_order() -> None:
+    parent = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+    parts = (("tracestate", b"a=1,b=2"), ("baggage", b"k=v"), ("Tracestate", b"c=3"), ("baggage", b"l=w"))
+    record = Record("t", 0, 0, None, b"{}", (*headers_of(), ("traceparent", parent.encode()), *parts), 0)
+    whole = Trace(parent, "a=1,b=2,c=3", "k=v,l=w")
+    assert parse(record).trace == whole
+    junk = Record("t", 0, 0, None, None, (*headers_of(), ("traceparent", parent.encode()), *parts), 0)
+    assert unread(junk).trace == whole.without_baggage()
 
 
 def test_empty_optional_attributes_are_none() -> None:

@@ -168,3 +168,19 @@ def test_a_model_has_a_name(model: str | None, provider: str | None) -> None:
 
     with pytest.raises(DeclarationError, match="say which model the step works with"):
         agent.step(effects=False, model=model, provider=provider)(answer)
+
+
+def test_tokens_that_nothing_records_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent("forgetful-librarian")
+
+    @agent.step(effects=False, retry=Retry(attempts=3, first_s=0.0))
+    async def answer(asked: Asked, ctx: Context) -> Answered:
+        ctx.usage(input_tokens=100, output_tokens=20)
+        if ctx.attempt < 3:
+            raise ConnectionError("busy")
+        return Answered(answer=asked.question)
+
+    spans_told_by(agent)
+    Context.fake().usage(input_tokens=1)
+    lines = [record.getMessage() for record in caplog.records if "model" in record.getMessage()]
+    assert lines == ["forgetful-librarian/answer tells what a model used, which nothing records: say @agent.step(model=...)"]

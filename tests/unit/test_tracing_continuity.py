@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from pavane_tracing.continuity import check_continuity
-from pavane_tracing.finding import MOST_FINDINGS, Finding, Tally, assert_continuous
+from pavane_tracing.finding import MOST_FINDINGS, ContinuityReport, Finding, Tally, assert_continuous
 from pavane_tracing.span import Kind, SpanLink, SpanRow
+from pavane_tracing.sweep import Sweep
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 OTHER = "a" * 32
@@ -83,6 +84,28 @@ def test_a_span_of_another_saga_than_its_parent_is_found() -> None:
     assert codes(check_continuity(rows).findings) == ["saga.changed"]
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_saga_that_makes_a_trace_too_large_is_found(whole: bool) -> None:
+    rows = [span(1, None), *(span(number, number // 2) for number in range(2, 2_009))]
+
+    def report(rows: list[SpanRow]) -> ContinuityReport:
+        if whole:
+            return check_continuity(rows)
+        with Sweep(kept=True) as sweep:
+            sweep.add_spans(rows)
+            return sweep.report()
+
+    (finding,) = report(rows).findings
+    assert (finding.code, finding.saga) == ("trace.large", "saga-1")
+    assert "2008 spans" in finding.message
+    assert report(rows[:1_999]).findings == ()
+
+
+def test_a_trace_that_many_sagas_share_may_be_large() -> None:
+    rows = [span(1, None, saga=None), *(span(number, 1, saga=f"saga-{number}") for number in range(2, 3_000))]
+    assert check_continuity(rows).findings == ()
+
+
 def test_a_report_keeps_the_first_thousand_findings_and_counts_all() -> None:
     tally = Tally()
     tally.find(Finding("span.orphan", f"hop {number}", "lost") for number in range(MOST_FINDINGS + 5))
@@ -92,5 +115,5 @@ def test_a_report_keeps_the_first_thousand_findings_and_counts_all() -> None:
 
 
 def test_a_report_is_one_line() -> None:
-    figures = "1 sagas, 2 traces, 2 roots, 1 orphans, 6 spans, 0 hops; 1 spans missing: 1 span.orphan"
+    figures = "1 saga, 2 traces, 2 roots, 1 orphan, 6 spans, 0 hops; 1 span missing: 1 span.orphan"
     assert str(check_continuity([*WHOLE, span(8, 7)])) == figures

@@ -15,9 +15,12 @@ from opentelemetry.trace import SpanKind
 
 from pavane_events.errors import ConfigurationError
 from pavane_tracing import metrics
+from pavane_tracing.batching import Batching, batching_of
 from pavane_tracing.endpoint import Endpoint, endpoint_of
-from pavane_tracing.export import Batching, SpanExport, batching_of
+from pavane_tracing.export import SpanExport
 from pavane_tracing.lean import Layout, LeanSpan
+from pavane_tracing.options import TracingOptions
+from pavane_tracing.setup import make_tracing
 from pavane_tracing.spool import Spool
 from support.collector import Collector, collecting
 
@@ -160,6 +163,34 @@ def test_what_is_refused_for_good_or_in_part_is_told_and_counted(
     assert read() == {"exported": 1, "dropped": 3}
     assert "spans are exported again" in caplog.text
     assert export.shutdown(5)
+
+
+def test_the_stock_sdk_s_export_counts_alike(
+    collector: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, read = counted()
+    meter = MeterProvider([reader]).get_meter("test")
+    monkeypatch.setattr(metrics, "_EXPORTED", meter.create_counter("exported"))
+    monkeypatch.setattr(metrics, "_DROPPED", meter.create_counter("dropped"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "20")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "20")
+    with caplog.at_level(logging.WARNING):
+        refused = make_tracing("service", keep=False, options=TracingOptions(tracer="sdk"))
+        collector.status = 400
+        for number in range(3):
+            refused.send_root("t", f"e{number}", "t")
+        assert refused.shutdown(10)
+        assert read() == {"dropped": 3}
+        tracing = make_tracing("service", keep=False, options=TracingOptions(tracer="sdk"))
+        collector.status, collector.pause_s = 200, 0.3
+        for number in range(200):
+            tracing.send_root("t", f"e{number}", "t")
+        assert tracing.shutdown(10)
+    assert "spans come faster than they are sent" in caplog.text
+    found = read()
+    assert found["dropped"] > 100
+    assert (found["exported"], found["exported"] + found["dropped"]) == (len(collector.spans()), 203)
 
 
 def test_more_than_may_wait_is_dropped_and_told_and_blocks_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -346,3 +377,4 @@ def test_batches_are_as_large_as_the_variables_say() -> None:
     variables = {"OTEL_BSP_MAX_QUEUE_SIZE": "100", "OTEL_BSP_SCHEDULE_DELAY": "250"}
     assert batching_of(variables) == Batching(most_waiting=100, per_request=100, delay_s=0.25)
     assert batching_of({}) == Batching()
+    assert 0 < batching_of({"OTEL_BSP_SCHEDULE_DELAY": "0"}).delay_s < 0.1

@@ -6,7 +6,6 @@ import pytest
 
 from pavane_tracing.losses import Losses
 
-QUEUE = logging.getLogger("opentelemetry.sdk._shared_internal")
 EXPORTER = logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter")
 
 
@@ -22,12 +21,6 @@ def test_the_first_of_a_row_of_losses_is_told_with_its_first_reason(caplog: pyte
             EXPORTER.error("given up")
         losses.lose(512)
     assert lines(caplog) == ["spans are dropped until the OTLP endpoint takes them again, work goes on: refused, attempt 0"]
-
-
-def test_a_full_queue_is_a_loss(caplog: pytest.LogCaptureFixture) -> None:
-    with Losses():
-        QUEUE.warning("queue full %d", 2048)
-    assert lines(caplog) == ["spans are dropped until the OTLP endpoint takes them again, work goes on: queue full 2048"]
 
 
 def test_when_they_arrive_again_it_says_how_many_were_lost_and_the_next_row_is_another(

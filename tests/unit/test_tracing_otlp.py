@@ -6,13 +6,13 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import methodcaller
+from typing import get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue as AnyValueMessage
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
@@ -20,10 +20,15 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, Tra
 from opentelemetry.trace import SpanContext, StatusCode, TraceFlags
 
 from pavane_events.envelope import Envelope, Trace
+from pavane_events.errors import BusError
 from pavane_tracing import otlp
 from pavane_tracing.attributes import Scalar
+from pavane_tracing.edges import Edge
+from pavane_tracing.handing import UnitProcessor
 from pavane_tracing.lean_work import LeanTracing
+from pavane_tracing.propagation import origin_of
 from pavane_tracing.sampling import SagaSampler
+from pavane_tracing.stock_sampling import BySaga
 from pavane_tracing.unit import Service
 from pavane_tracing.work import Tracing
 
@@ -37,12 +42,19 @@ few = st.dictionaries(st.text(min_size=1, max_size=30), texts | st.integers(-5, 
 contexts = st.builds(SpanContext, st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.booleans(), st.just(TraceFlags(1)))
 
 
-def sent_by(trace_id: int, span_id: int, state: str | None) -> Trace:
-    return Trace(f"00-{trace_id:032x}-{span_id:016x}-01", state)
+def sent_by(trace_id: int, span_id: int, state: str | None, flags: str) -> Trace:
+    return Trace(f"00-{trace_id:032x}-{span_id:016x}-{flags}", state)
 
 
-traces = st.builds(sent_by, st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.none() | st.just("vendor=1,other=x:y"))
+states = st.none() | st.sampled_from(["vendor=1,other=x:y", "pavane=0", "pavane=2,vendor=1", "pavane=9", "pavane=480"])
+traces = st.builds(
+    sent_by, st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), states, st.sampled_from(["01", "01", "01", "00"])
+)
+edges = st.sampled_from(get_args(Edge))
 names = st.from_regex(r"[a-z]{1,9}(-[a-z]{1,9})?", fullmatch=True)
+errors = [ValueError("secret"), BusError("secret"), ExceptionGroup("secret", [KeyError("secret")])]
+LATE_NS = 2**62
+"""When a span ends that somebody ends himself."""
 by_the_platform = st.one_of(
     st.builds(
         methodcaller,
@@ -52,7 +64,9 @@ by_the_platform = st.one_of(
         names,
         saga=st.none() | texts,
         size=st.none() | st.integers(0, 2**40),
+        edge=edges,
     ),
+    st.builds(methodcaller, st.just("carry"), edges),
     st.builds(methodcaller, st.just("point"), texts, attributes=few, links=st.lists(traces)),
     st.builds(methodcaller, st.just("event"), texts, few),
     st.builds(methodcaller, st.just("fail"), texts, texts),
@@ -65,6 +79,7 @@ by_the_user = st.one_of(
     st.builds(methodcaller, st.just("add_link"), contexts, attributes),
     st.builds(methodcaller, st.just("set_status"), st.sampled_from(StatusCode), st.none() | texts),
     st.builds(methodcaller, st.just("update_name"), texts),
+    st.builds(methodcaller, st.just("record_exception"), st.sampled_from(errors), attributes, st.just(5), st.booleans()),
 )
 acts = st.tuples(st.just(True), by_the_user) | st.tuples(st.just(False), by_the_platform)
 """What is done, and whether it is done to the current span, through OpenTelemetry's own interface."""
@@ -88,6 +103,10 @@ limits = st.fixed_dictionaries(
 )
 
 
+Told = tuple[str | None, int | None]
+"""What other vendors say, and our budget."""
+
+
 @dataclass
 class Story:
     """A unit of work, and all that is done in it."""
@@ -103,8 +122,12 @@ class Story:
     undo: bool
     acts: Sequence[tuple[bool, methodcaller]]
     point: tuple[str, Mapping[str, str | int | bool]]
+    shares: tuple[int, int] | None
+    resource: Mapping[str, str | int | bool]
+    ended: bool
 
-    def happen(self, tracing: Tracing) -> None:
+    def happen(self, tracing: Tracing) -> list[Told]:
+        """What is told to whoever goes on with a trace."""
         work = tracing.process(
             self.envelope,
             topic=self.topic,
@@ -117,13 +140,21 @@ class Story:
             root=self.root,
             undo=self.undo,
         )
+        if self.shares is not None:
+            work.split(*self.shares)
+        told: list[object] = []
         with work:
             for on_span, act in self.acts:
-                act(trace.get_current_span() if on_span else work)
+                told.append(act(trace.get_current_span() if on_span else work))
+            if self.ended:
+                trace.get_current_span().end(LATE_NS)
         work.end()
         name, said = self.point
-        tracing.point(name, self.envelope.trace, links=self.links, attributes=said, saga=self.envelope.saga)
-        tracing.send_root(self.topic, "event", "type", saga=self.envelope.saga, size=self.offset, links=self.links)
+        parent, saga = self.envelope.trace, self.envelope.saga
+        told.append(tracing.point(name, parent, links=self.links, attributes=said, saga=saga).trace)
+        told.append(tracing.send_root(self.topic, "event", "type", saga=saga, size=self.offset, links=self.links).trace)
+        contexts = [origin_of(each) for each in told if isinstance(each, Trace)]
+        return [(each.state, each.left) for each in contexts if each is not None and each.sampled]
 
 
 stories = st.builds(
@@ -147,6 +178,9 @@ stories = st.builds(
     st.booleans(),
     st.lists(acts, max_size=8),
     st.tuples(texts, few),
+    st.none() | st.tuples(st.integers(1, 5), st.integers(0, 9)),
+    few,
+    st.booleans(),
 )
 
 
@@ -169,22 +203,24 @@ def environment(variables: Mapping[str, str]) -> Generator[None]:
         os.environ.update(before)
 
 
-def of_the_sdk(story: Story, bounds: SpanLimits) -> ExportTraceServiceRequest:
-    provider = TracerProvider(resource=Resource({"service.name": "service"}), span_limits=bounds, shutdown_on_exit=False)
-    collected = Collected()
+def of_the_sdk(story: Story, bounds: SpanLimits) -> tuple[ExportTraceServiceRequest, list[Told]]:
+    resource = Resource({**story.resource, "service.name": "service"})
+    provider = TracerProvider(BySaga(SagaSampler()), resource, shutdown_on_exit=False, span_limits=bounds)
+    collected, owner = Collected(), Service("service", provider)
+    provider.add_span_processor(UnitProcessor(owner.strays, keep=False))
     provider.add_span_processor(collected)
-    story.happen(Tracing(Service("service", provider), keep=False))
-    encoded = encode_spans(collected.spans).SerializePartialToString()
-    return read(encoded)
+    told = story.happen(Tracing(owner, keep=False))
+    return read(encode_spans(collected.spans).SerializePartialToString()), told
 
 
-def of_ours(story: Story, bounds: SpanLimits) -> ExportTraceServiceRequest:
+def of_ours(story: Story, bounds: SpanLimits) -> tuple[ExportTraceServiceRequest, list[Told]]:
     taken: list[bytes] = []
     provider = TracerProvider(span_limits=bounds, shutdown_on_exit=False)
     tracing = LeanTracing(Service("service", provider), limits=bounds, sampler=SagaSampler(), take=taken.append)
-    story.happen(tracing)
-    resource = otlp.resource({"service.name": "service"})
-    return read(otlp.resource_spans(resource, otlp.scope("pavane"), b"".join(map(otlp.framed, taken))))
+    told = story.happen(tracing)
+    resource = otlp.resource({**story.resource, "service.name": "service"})
+    spans = b"".join(map(otlp.framed, taken))
+    return read(otlp.resource_spans(resource, otlp.scope("pavane"), spans) if spans else b""), told
 
 
 def read(encoded: bytes) -> ExportTraceServiceRequest:
@@ -199,15 +235,15 @@ def pairs(given: Iterable[KeyValue]) -> list[bytes]:
 
 def comparable(request: ExportTraceServiceRequest) -> list[dict[str, object]]:
     """All spans, field by field, but for ids of one's own and times of one's own. Attributes have no order."""
+    if not request.resource_spans:
+        return []
     (resource,) = request.resource_spans
-    assert pairs(resource.resource.attributes) == pairs(
-        [KeyValue(key="service.name", value=AnyValueMessage(string_value="service"))]
-    )
     (scope,) = resource.scope_spans
     assert scope.scope.name == "pavane"
     own = {span.span_id: number for number, span in enumerate(scope.spans)}
     roots = {span.trace_id: number for number, span in enumerate(scope.spans) if not span.parent_span_id}
-    return [_fields(span, own, roots) for span in scope.spans]
+    about = pairs(resource.resource.attributes)
+    return [{**_fields(span, own, roots), "resource": about} for span in scope.spans]
 
 
 def _fields(span: Span, own: Mapping[bytes, int], roots: Mapping[bytes, int]) -> dict[str, object]:
@@ -220,6 +256,7 @@ def _fields(span: Span, own: Mapping[bytes, int], roots: Mapping[bytes, int]) ->
         "flags": span.flags,
         "name": span.name,
         "kind": span.kind,
+        "ended late": span.end_time_unix_nano == LATE_NS,
         "attributes": pairs(span.attributes),
         "dropped": (span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count),
         "status": span.status.SerializeToString(),
@@ -245,8 +282,10 @@ def test_every_field_of_every_span_is_what_the_sdk_would_have_sent(story: Story,
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it tells of every value that it cuts
     with environment(variables):
         bounds = SpanLimits()
-    theirs = sorted(comparable(of_the_sdk(story, bounds)), key=str)
-    ours = sorted(comparable(of_ours(story, bounds)), key=str)
+    their_request, they_told = of_the_sdk(story, bounds)
+    our_request, we_told = of_ours(story, bounds)
+    theirs, ours = sorted(comparable(their_request), key=str), sorted(comparable(our_request), key=str)
+    assert we_told == they_told
     for mine, its in zip(ours, theirs, strict=True):
         assert mine == its
 

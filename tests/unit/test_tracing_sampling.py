@@ -5,7 +5,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -133,6 +135,31 @@ def test_an_unsampled_saga_is_exported_when_it_fails_with_the_users_spans_in_the
     assert {span.parent_span_id for span in spans if span.name != "process a.b"} == processes
 
 
+def test_who_is_not_told_that_a_saga_failed_learns_it_from_what_comes_sampled(collector: Collector) -> None:
+    tracing = make_tracing("service", keep=False, options=TracingOptions(unsampled="held"))
+    work(tracing, "worse")
+    work(tracing, "better")
+    envelope = Envelope(id="later", source="/x", type="a.b", data=b"{}", saga="worse", trace=SAMPLED)
+    tracing.process(envelope, topic="a.b", partition=0, offset=1, group="g").end()
+    assert tracing.shutdown(10)
+    assert names(collector.spans()) == ["inner", "process a.b", "process a.b", "send c.d"]
+
+
+def test_a_forked_process_holds_nothing_of_its_parent_s_and_waits_for_no_lock_of_its() -> None:
+    out: list[str] = []
+    held = HeldSpans()
+    held.hold("saga", out.append, "the parent's")
+    with held._lock:  # pyright: ignore[reportPrivateUsage]  # as a thread of the parent may, at that moment
+        child = os.fork()
+        if child == 0:
+            held.hold("saga", out.append, "the child's")
+            held.fail("saga")
+            os._exit(0 if out == ["the child's"] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    held.fail("saga")
+    assert out == ["the parent's"]
+
+
 def test_work_that_turns_out_to_be_of_a_saga_is_held_with_it(collector: Collector) -> None:
     tracing = make_tracing("service", keep=False, options=TracingOptions(unsampled="held"))
     unit = tracing.process(
@@ -168,10 +195,85 @@ def test_a_log_line_of_an_unsampled_saga_names_it_too() -> None:
     assert tracing.shutdown(10)
 
 
-@pytest.mark.usefixtures("collector")
-def test_the_stock_sdk_cannot_hold_spans_and_says_so() -> None:
-    with pytest.raises(ConfigurationError, match="PAVANE_TRACE_KEEP"):
-        make_tracing("service", keep=False, options=TracingOptions(tracer="sdk", unsampled="held"))
+@pytest.mark.usefixtures("collector", "half")
+@pytest.mark.parametrize(
+    ("options", "variable"),
+    [
+        (TracingOptions(unsampled="held"), "PAVANE_TRACE_KEEP"),
+        (TracingOptions(spool=Path("spool")), "PAVANE_TRACE_SPOOL"),
+    ],
+)
+@pytest.mark.parametrize("why", ["sdk", "grpc", "half"])
+def test_what_the_stock_sdk_cannot_do_is_refused(
+    options: TracingOptions, variable: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why == "sdk":
+        options = replace(options, tracer="sdk")
+    elif why == "grpc":
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    else:
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", "half")
+    with pytest.raises(ConfigurationError, match=f"{variable}.*{why}"):
+        make_tracing("service", keep=False, options=options)
+
+
+@pytest.fixture
+def half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that brings two samplers along: one is one, the other is not."""
+    about = tmp_path / "half-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: half\nVersion: 1\n")
+    (tmp_path / "half_sampler.py").write_text(
+        "from opentelemetry.sdk.trace.sampling import TraceIdRatioBased\n"
+        "def made(argument):\n    return TraceIdRatioBased(float(argument))\n"
+        "def none(argument):\n    return None\n"
+    )
+    names = "half = half_sampler:made\nnone = half_sampler:none\n"
+    (about / "entry_points.txt").write_text(f"[opentelemetry_traces_sampler]\n{names}")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+
+@pytest.mark.usefixtures("half")
+def test_a_sampler_that_a_package_brings_along_decides(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "half")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    tracing = make_tracing("service", keep=False)
+    for number in range(200):
+        tracing.send_root("a.b", f"e{number}", "a.b", saga="one saga")
+    assert tracing.shutdown(10)
+    assert 60 < len(collector.spans()) < 140
+
+
+@pytest.mark.usefixtures("collector", "half")
+@pytest.mark.parametrize("tracer", ["lean", "sdk"])
+@pytest.mark.parametrize(("name", "argument"), [("paretnbased_always_on", ""), ("none", ""), ("half", "many")])
+def test_a_sampler_that_nobody_knows_is_refused(
+    tracer: Literal["lean", "sdk"], name: str, argument: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", name)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
+    with pytest.raises(ConfigurationError, match=f"OTEL_TRACES_SAMPLER.*{name}"):
+        make_tracing("service", keep=False, options=TracingOptions(tracer=tracer))
+
+
+def test_the_stock_sdk_samples_by_saga_and_says_why_it_is_there(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    with caplog.at_level("INFO", "pavane.tracing"):
+        tracing = make_tracing("service", keep=False, options=TracingOptions(tracer="sdk"))
+    assert "stock SDK: PAVANE_TRACER=sdk" in caplog.text
+    for number in range(100):
+        saga = f"saga-{number}"
+        begun = tracing.point("saga x start", None, saga=saga)
+        later = tracing.point("fired", None, links=[begun.trace], saga=saga)
+        tracing.send_root("a.b", f"e{number}", "a.b", saga=saga, links=[later.trace])
+    assert tracing.shutdown(10)
+    found = Counter(each.value.string_value for span in collector.spans() for each in span.attributes if each.key == "saga.id")
+    rule = SagaSampler(0.5)
+    sagas = [f"saga-{number}" for number in range(100)]
+    assert found == {saga: 3 for saga in sagas if rule.samples_id(saga, "0" * 32)}
 
 
 @pytest.mark.slow

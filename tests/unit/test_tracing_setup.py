@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from opentelemetry import trace
@@ -18,6 +19,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 import pavane_tracing
 from pavane_events.envelope import Envelope
 from pavane_events.errors import ConfigurationError
+from pavane_tracing.options import TracingOptions
 from pavane_tracing.setup import make_tracing
 from pavane_tracing.work import Tracing
 
@@ -106,6 +108,23 @@ def test_spans_reach_an_otlp_receiver_each_under_its_own_service(monkeypatch: py
         assert attributes["messaging.kafka.offset"] == ""
         assert attributes["error.type"] == "step.failed"
         assert {attributes["saga.id"] for attributes, _ in by_name.values()} == {"saga-1"}
+
+
+@pytest.mark.parametrize("tracer", ["lean", "sdk"])
+def test_resource_detectors_say_where_spans_come_from(
+    tracer: Literal["lean", "sdk"], monkeypatch: pytest.MonkeyPatch, receiver: Receiver
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{receiver.server_port}")
+    monkeypatch.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "process")
+    tracing = make_tracing("x", keep=False, options=TracingOptions(tracer=tracer))
+    work_once(tracing)
+    assert tracing.shutdown(10)
+    resources = [each for request in receiver.requests for each in request.resource_spans]
+    assert sum(len(scope.spans) for each in resources for scope in each.scope_spans) == 3
+    for each in resources:
+        said = {attribute.key: attribute.value for attribute in each.resource.attributes}
+        assert said["process.pid"].int_value == os.getpid()
+        assert said["service.name"].string_value == "x"
 
 
 def test_the_endpoint_of_traces_alone_is_enough(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
@@ -203,7 +222,7 @@ def test_the_sdk_is_imported_only_where_it_is_set_up() -> None:
                 importing.add(path.name)
             if isinstance(node, ast.Import) and any(name.name.startswith("opentelemetry.sdk") for name in node.names):
                 importing.add(path.name)
-    assert importing == {"setup.py", "handing.py", "stock.py", "metering.py"}
+    assert importing == {"setup.py", "handing.py", "stock.py", "stock_sampling.py", "metering.py"}
 
 
 def test_a_process_that_forgets_to_shut_down_still_exports(receiver: Receiver) -> None:

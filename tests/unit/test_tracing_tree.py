@@ -1,10 +1,12 @@
 """The tree of a saga: hops, queues, undos and linked traces in their places, and how it is drawn."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from pavane_tracing.drawing import draw, to_text
@@ -199,6 +201,53 @@ def test_a_deep_tree_and_long_names_still_fit() -> None:
         for number in range(1, 30)
     ]
     assert all(len(line) <= 100 for line in to_text(build_tree(rows, SAGA)).splitlines())
+
+
+def chain(hops: int, *, undone: bool = False) -> list[SpanRow]:
+    """So many hops in a row; on the way back each is undone, the last first."""
+    rows: list[SpanRow] = []
+    for hop in range(hops):
+        number = 2 * hop + 1
+        rows.append(span(number, number - 1 or None, "walker", f"send walk.step-{hop}", hop, kind="PRODUCER"))
+        rows.append(span(number + 1, number, "walker", f"process walk.step-{hop}", hop + 0.5, 0.25, step=f"walker/go_{hop}"))
+    more: dict[str, Value] = {"saga.undo": True}
+    for hop in reversed(range(hops)) if undone else ():
+        number, at_ms, step = len(rows) + 1, 2.0 * hops - hop, f"walker/go_{hop}"
+        rows.append(span(number, number - 1, "coordinator", "send walker.commands", at_ms, kind="PRODUCER"))
+        undo = span(number + 1, number, "walker", "process walker.commands", at_ms + 0.1, 0.5, step=step, more=more)
+        rows.append(replace(undo, links=(SpanLink(TRACE, f"{2 * hop + 2:016x}"),)))
+    return rows
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("undone", [False, True])
+def test_of_a_long_chain_every_hop_has_a_line_with_its_times(width: int, undone: bool) -> None:
+    lines = to_text(build_tree(chain(240, undone=undone), SAGA), width=width).splitlines()
+    assert all(len(line) <= width for line in lines)
+    steps = [next(line for line in lines if f"/go_{hop} " in line) for hop in range(240)]
+    assert all(re.search(r"\+0\.5 ms +0.2 ms", line) for line in steps)
+    assert [line for line in lines[4:] if "/go_" in line] == steps
+    undos = [line for line in lines if "↩ undoes go_" in line]
+    assert len(undos) == (240 if undone else 0)
+    assert all(" 0.5 ms" in line for line in undos)
+    if undone:
+        places = {step: lines.index(step) for step in steps}
+        assert all(f"undoes go_{hop} " in lines[places[step] + 1] for hop, step in enumerate(steps[:-1]))
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_a_tree_that_forks_at_every_hop_is_drawn_in_full(width: int) -> None:
+    rows = [span(n, n // 2 or None, "forker", "process t", n, 0.25, step=f"forker/s_{n}") for n in range(1, 1_024)]
+    lines = to_text(build_tree(rows, SAGA), width=width).splitlines()
+    assert all(sum(f"/s_{n} " in line and "0.2 ms" in line for line in lines) == 1 for n in range(1, 1_024))
+
+
+def test_what_goes_on_at_the_same_level_follows_the_line_above() -> None:
+    rows = [*chain(40), span(99, 40, "clerk", "process walk.step-19", 50, step="clerk/note")]
+    lines = [line for line in to_text(build_tree(rows, SAGA), width=80).splitlines() if "/" in line]
+    at = next(index for index, line in enumerate(lines) if "go_19 " in line)
+    assert [line.split("/")[0].strip("│├└─ ") for line in lines[at : at + 3]] == ["⤷ walker", "clerk", "⤷ walker"]
+    assert lines[at + 1].index("clerk") == lines[at].index("⤷") + 4
 
 
 def test_clocks_that_disagree_are_shown_as_they_are() -> None:

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
+from opentelemetry.util.types import AnyValue
+from opentelemetry.util.types import Attributes as Said
+
 from pavane_events.envelope import Envelope
 from pavane_events.errors import PavaneError
 from pavane_tracing.conventions import (
@@ -25,6 +28,21 @@ def error_type(error: BaseException) -> str:
     """What ``error.type`` says of an error: its stable code, or the name of its class; never its message."""
     if isinstance(error, PavaneError):
         return error.code
+    return class_name(error)
+
+
+EXCEPTION: Final = "exception"
+"""The event by which OpenTelemetry records one."""
+
+
+def exception_attributes(error: BaseException, more: Said, *, escaped: bool) -> dict[str, AnyValue]:
+    """What the event of a recorded exception says on a span of ours: message and stack may hold data, so they stay out."""
+    told: dict[str, AnyValue] = {"exception.type": class_name(error), "exception.escaped": str(escaped)}
+    return {**told, **(more or {})}
+
+
+def class_name(error: BaseException) -> str:
+    """Module and name of an error's class, as OpenTelemetry writes it."""
     return f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
 
 

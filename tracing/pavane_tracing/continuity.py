@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from pavane_tracing.budget import MOST_IN_TRACE
 from pavane_tracing.conventions import SAGA_ID
 from pavane_tracing.finding import ContinuityReport, Finding, Tally
 from pavane_tracing.hops import check_hops
@@ -73,7 +74,7 @@ def by_saga(rows: Sequence[SpanRow]) -> Iterator[tuple[str, SpanRow]]:
 
 
 def check_trace(trace_id: str, rows: Sequence[SpanRow], tally: Tally, outside: Collection[str] = ()) -> None:
-    """Look at one whole trace: one root, no orphan, no id twice, no saga that changes on the way."""
+    """Look at one whole trace: one root, no orphan, no id twice, no saga that changes on the way or has too much of it."""
     spans = {row.span_id: row for row in rows}
     tally.traces += 1
     tally.spans += len(rows)
@@ -88,6 +89,7 @@ def check_trace(trace_id: str, rows: Sequence[SpanRow], tally: Tally, outside: C
     if len(roots) != 1 and not (orphans and not roots):  # without its root a trace has orphans, and they say so
         tally.find([_rooted(trace_id, roots)])
     tally.find(_changed(spans))
+    tally.find(_large(trace_id, rows))
 
 
 def _doubled(rows: Sequence[SpanRow]) -> Iterator[Finding]:
@@ -129,3 +131,13 @@ def _changed(spans: Mapping[str, SpanRow]) -> Iterator[Finding]:
         mine, its = row.text(SAGA_ID), parent.text(SAGA_ID) if parent is not None else None
         if mine is not None and its is not None and mine != its:
             yield Finding("saga.changed", name_of(row), f"saga.id {mine}, and its parent's is {its}", row.trace_id, its)
+
+
+def _large(trace_id: str, rows: Sequence[SpanRow]) -> Iterator[Finding]:
+    """Sagas with more spans in this trace than a backend may take; of one that outsiders began, each saga's part counts."""
+    if len(rows) < MOST_IN_TRACE:
+        return
+    for saga, count in Counter(row.text(SAGA_ID) for row in rows).items():
+        if saga is not None and count >= MOST_IN_TRACE:
+            message = f"the saga has {count} spans in it, and {MOST_IN_TRACE} are too many"
+            yield Finding("trace.large", f"trace {trace_id}", message, trace_id, saga)

@@ -1,5 +1,8 @@
 """Draws a saga's tree for a terminal. A ``send`` that was consumed is folded into the hop: its end is where the queue
 time of the ``process`` span below it begins. An undo is drawn below the step that it undoes.
+
+A tree that is deeper than the terminal is wide is drawn flat: of what a span led to, what led to most follows it on its own
+level, with ``⤷``. So no tree is indented by more than the logarithm of its size.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from pavane_tracing.conventions import EVENT_TYPE, MESSAGING, SAGA_STEP
+from pavane_tracing.naming import counted
 from pavane_tracing.path import Leg
 from pavane_tracing.sent import Key
 from pavane_tracing.span import SpanRow
@@ -21,9 +25,14 @@ _TIME = 10
 _MARK = "◆"
 _TIMES = 2 * _TIME + 2
 _SHORTEST_NAME = 12
+_FEWEST_COLUMNS = _TIMES + 2 * _SHORTEST_NAME
+"""What a line needs in order to say who did what, and the times."""
+_FLAT = "⤷ "
 
 Undos = Mapping[Key, Sequence[Node]]
 """The undos of each step, by its span."""
+_Item = Node | Sequence[Node]
+"""A span, or those that only took note of one event."""
 
 
 def draw(tree: SagaTree, *, width: int = WIDTH, sends: bool = False) -> Tree:
@@ -37,7 +46,7 @@ def draw(tree: SagaTree, *, width: int = WIDTH, sends: bool = False) -> Tree:
         below, depth = drawn, 1
         if root.linked_from or root.lost_parent:
             below, depth = drawn.add(_origin(root, width - _GUIDE)), 2
-        _add(below, root, depth, width, sends, undos)
+        _Drawing(root, width, sends, undos).add(below, depth)
     return drawn
 
 
@@ -53,10 +62,10 @@ def _head(tree: SagaTree, width: int) -> Text:
     errors = sum(node.row.status == "ERROR" for node in tree.nodes())
     name = f" {tree.saga_name}" if tree.saga_name else ""
     head = Text.assemble(("saga ", "dim"), (tree.saga, "bold"), (name, "bold cyan"))
-    counted = f"{_count(sum(1 for _ in tree.nodes()), 'span')} · {_count(len(tree.services), 'service')}"
-    summary = Text(f"{counted} · {_time(tree.duration_ns)}", "dim")
+    figures = f"{counted(sum(1 for _ in tree.nodes()), 'span')} · {counted(len(tree.services), 'service')}"
+    summary = Text(f"{figures} · {_time(tree.duration_ns)}", "dim")
     if errors:
-        summary.append(f" · {_count(errors, 'error')}", "red")
+        summary.append(f" · {counted(errors, 'error')}", "red")
     if tree.path:
         head.append("\n").append_text(_path(tree.path, width))
     head.append("\n").append_text(summary)
@@ -71,8 +80,9 @@ def _path(path: Sequence[Leg], width: int) -> Text:
     worked = sum(leg.worked_ns for leg in path)
     longest = max(path, key=lambda leg: max(leg.queued_ns or 0, leg.worked_ns))
     waited = (longest.queued_ns or 0) > longest.worked_ns
-    most = f"{_time(max(longest.queued_ns or 0, longest.worked_ns))} {'before' if waited else 'in'} {_who(longest.row)}"
-    said = f" {_count(len(path), 'hop')}: {_time(queued)} queued, {_time(worked)} at work; longest {most}"
+    hop = longest.row.text(SAGA_STEP) or f"{longest.row.service} ← {longest.row.text(EVENT_TYPE)}"
+    most = f"{_time(max(longest.queued_ns or 0, longest.worked_ns))} {'before' if waited else 'in'} {hop}"
+    said = f" {counted(len(path), 'hop')}: {_time(queued)} queued, {_time(worked)} at work; longest {most}"
     line = Text.assemble((_MARK, "bold green"), (said, "dim"))
     line.truncate(width, overflow="ellipsis")
     return line
@@ -86,18 +96,57 @@ def _undos(tree: SagaTree) -> Undos:
     return found
 
 
-def _add(below: Tree, node: Node, depth: int, width: int, sends: bool, undos: Undos) -> None:
-    branch = below.add(_line(node, width - _GUIDE * depth))
-    told: dict[str, list[Node]] = {}
-    for child in _shown(node, sends):
-        if _is_told(child):
-            told.setdefault(child.row.text(EVENT_TYPE) or "", []).append(child)
-        else:
-            _add(branch, child, depth + 1, width, sends, undos)
-    for nodes in told.values():
-        branch.add(_told(nodes, width - _GUIDE * (depth + 1)))
-    for undo in undos.get((node.row.trace_id, node.row.span_id), ()):
-        _add(branch, undo, depth + 1, width, sends, undos)
+def _key(node: Node) -> Key:
+    return node.row.trace_id, node.row.span_id
+
+
+class _Drawing:
+    """How a root and all below it are drawn. Each span once, and without a call within a call: chains are long."""
+
+    def __init__(self, root: Node, width: int, sends: bool, undos: Undos) -> None:
+        self._root = root
+        self._width = width
+        self._below: dict[Key, list[_Item]] = {}
+        self._size: dict[Key, int] = {}
+        self._deepest = 0
+        order, waiting, seen = list[Node](), [(root, 0)], {_key(root)}
+        while waiting:
+            node, depth = waiting.pop()
+            order.append(node)
+            self._deepest = max(self._deepest, depth)
+            told: dict[str, list[Node]] = {}
+            below: list[_Item] = []
+            for child in _shown(node, sends):
+                if _is_told(child):
+                    told.setdefault(child.row.text(EVENT_TYPE) or "", []).append(child)
+                else:
+                    below.append(child)
+            found = [each for each in undos.get(_key(node), ()) if _key(each) not in seen]
+            self._below[_key(node)] = [*below, *told.values(), *found]
+            seen.update(map(_key, found))
+            waiting += [(each, depth + 1) for each in (*below, *found) if isinstance(each, Node)]
+        for node in reversed(order):
+            self._size[_key(node)] = 1 + sum(map(self._weight, self._below[_key(node)]))
+
+    def add(self, below: Tree, depth: int) -> None:
+        """Draw it, at this depth."""
+        flat = self._width - _GUIDE * (depth + self._deepest) < _FEWEST_COLUMNS
+        waiting: list[tuple[Tree, _Item, int, str]] = [(below, self._root, depth, "")]
+        while waiting:
+            below, item, depth, mark = waiting.pop()
+            width = self._width - _GUIDE * depth
+            if not isinstance(item, Node):
+                below.add(_told(item, width))
+                continue
+            branch = below.add(_line(item, width, mark))
+            others = self._below[_key(item)]
+            onward = max(others, key=self._weight, default=None) if flat else None
+            if isinstance(onward, Node):
+                waiting.append((below, onward, depth, _FLAT))
+            waiting += [(branch, each, depth + 1, "") for each in reversed(others) if each is not onward]
+
+    def _weight(self, item: "_Item") -> int:
+        return self._size[_key(item)] if isinstance(item, Node) else 0
 
 
 def _shown(node: Node, sends: bool) -> Iterator[Node]:
@@ -137,10 +186,10 @@ def _told(nodes: Sequence[Node], width: int) -> Text:
     return _with_times(text, width, queued, worked, critical=any(node.critical for node in nodes))
 
 
-def _line(node: Node, width: int) -> Text:
+def _line(node: Node, width: int, mark: str = "") -> Text:
     row = node.row
     step = row.text(SAGA_STEP) if row.kind == "CONSUMER" else None
-    text = Text.assemble((row.service, "bold"))
+    text = Text.assemble((mark, "dim"), (row.service, "bold"))
     if step is not None:
         short = step.removeprefix(f"{row.service}/")
         text.append(f" ↩ undoes {short}" if node.undoes else f"/{short}", "yellow" if node.undoes else "cyan")
@@ -179,7 +228,7 @@ def _marks(node: Node) -> Text:
         marks.append(" (not consumed)", "dim")
     undos = sum(_is_moved(child) for child in node.children)
     if undos:
-        marks.append(f" ↩ asks for {_count(undos, 'undo')}", "yellow")
+        marks.append(f" ↩ asks for {counted(undos, 'undo')}", "yellow")
     return marks
 
 
@@ -201,10 +250,6 @@ def _who(row: SpanRow) -> str:
 
 def _shorten(text: str, room: int) -> str:
     return text if len(text) <= room else text[: room - 1] + "…"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _time(nanoseconds: int) -> str:

@@ -12,14 +12,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from opentelemetry.context import attach, set_value
 from opentelemetry.util.types import AnyValue
 
-from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing import otlp
+from pavane_tracing.batching import Batching
 from pavane_tracing.endpoint import Answer, Endpoint
 from pavane_tracing.lean_work import Take
 from pavane_tracing.losses import Losses
@@ -37,15 +36,6 @@ _LONGEST_PAUSE_S = 30.0
 
 EncodeOthers = Callable[[Sequence[FinishedSpan]], bytes]
 """Encodes the SDK's spans as an export request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """How much is gathered before it is sent. ``most_waiting``: spans that are in no request yet, before more are dropped."""
-
-    most_waiting: int = 16_384
-    per_request: int = 2_048
-    delay_s: float = 5.0
 
 
 class _Request(NamedTuple):
@@ -245,28 +235,3 @@ class SpanExport:
         if overflow:
             self._losses.hear("spans come faster than they are sent")
             self._lose(overflow)
-
-
-def batching_of(variables: Mapping[str, str]) -> Batching:
-    """What the ``OTEL_BSP_*`` variables say. Raises :class:`ConfigurationError` with every one that cannot be followed."""
-    problems: list[Problem] = []
-
-    def whole(name: str, default: int) -> int:
-        text = variables.get(name, "").strip()
-        if not text:
-            return default
-        if not text.isdecimal() or int(text) == 0:
-            problems.append(Problem(name, "tracing.batching", f"{text!r}: use a whole number above 0"))
-            return default
-        return int(text)
-
-    usual = Batching()
-    waiting = whole("OTEL_BSP_MAX_QUEUE_SIZE", usual.most_waiting)
-    per_request = whole("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", min(usual.per_request, waiting))
-    delay_ms = whole("OTEL_BSP_SCHEDULE_DELAY", round(usual.delay_s * 1000))
-    if per_request > waiting:
-        message = "must not be more than OTEL_BSP_MAX_QUEUE_SIZE"
-        problems.append(Problem("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "tracing.batching", message))
-    if problems:
-        raise ConfigurationError("tracing cannot be set up", problems)
-    return Batching(waiting, per_request, delay_ms / 1000)

@@ -5,10 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pavane_tracing.naming import counted
+
 Code = Literal[
     "span.doubled",
     "span.orphan",
     "trace.roots",
+    "trace.large",
     "saga.changed",
     "hop.untraced",
     "hop.unsent",
@@ -52,6 +55,7 @@ class ContinuityReport:
     ``hops``: records on their way to somebody who worked on them. ``orphans``: spans whose parent is not in their trace.
     ``missing``: spans that are not there and must have been, each once, however many breaks it makes. ``redelivered``:
     further spans of work whose commit is not in the log: its lane was lost, or its process died, and another did it again.
+    ``unsampled``: sagas of which no span was to be made; they owe none.
     ``counts`` has every finding by its code, ``findings`` the first thousand.
     """
 
@@ -64,6 +68,7 @@ class ContinuityReport:
     hops: int = 0
     missing: int = 0
     redelivered: int = 0
+    unsampled: int = 0
     counts: Mapping[Code, int] = field(default_factory=dict[Code, int])
     findings: tuple[Finding, ...] = ()
 
@@ -81,10 +86,10 @@ class ContinuityReport:
     def __str__(self) -> str:
         found = ", ".join(f"{count} {code}" for code, count in sorted(self.counts.items())) or "no finding"
         redelivered = f", {self.redelivered} redelivered" if self.redelivered else ""
-        return (
-            f"{self.sagas} sagas, {self.traces} traces, {self.roots} roots, {self.orphans} orphans, {self.spans} spans, "
-            f"{self.hops} hops{redelivered}; {self.missing} spans missing: {found}"
-        )
+        sagas = counted(self.sagas, "saga") + (f" ({self.unsampled} unsampled)" if self.unsampled else "")
+        nouns = {"trace": self.traces, "root": self.roots, "orphan": self.orphans, "span": self.spans, "hop": self.hops}
+        seen = ", ".join([sagas, *(counted(number, noun) for noun, number in nouns.items())])
+        return f"{seen}{redelivered}; {counted(self.missing, 'span')} missing: {found}"
 
 
 @dataclass(slots=True)
@@ -100,6 +105,7 @@ class Tally:
     hops: int = 0
     missing: int = 0
     redelivered: int = 0
+    unsampled: int = 0
     counts: Counter[Code] = field(default_factory=Counter[Code])
     findings: list[Finding] = field(default_factory=list[Finding])
 
@@ -122,6 +128,7 @@ class Tally:
             hops=self.hops,
             missing=self.missing,
             redelivered=self.redelivered,
+            unsampled=self.unsampled,
             counts=dict(self.counts),
             findings=tuple(self.findings),
         )

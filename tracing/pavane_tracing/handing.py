@@ -3,21 +3,26 @@
 import atexit
 import threading
 from collections.abc import Sequence
+from functools import partial
 from os import environ
 from typing import TYPE_CHECKING, cast
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
 from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing.attributes import EXCEPTION, exception_attributes
+from pavane_tracing.batching import batching_of
 from pavane_tracing.conventions import SAGA_ID
 from pavane_tracing.held import HeldSpans
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.span import FinishedSpan
 from pavane_tracing.spool import Spool
+from pavane_tracing.unit import Strays, unit_in
+from pavane_tracing.work import SCOPE
 
 if TYPE_CHECKING:
     from pavane_tracing.export import SpanExport
@@ -41,6 +46,46 @@ class Handing(SpanProcessor):
             self._export.add(span)
         elif self._held is not None and isinstance(saga, str):
             self._held.hold(saga, self._export.add, span)
+
+
+class UnitProcessor(SpanProcessor):
+    """Puts each span into the unit of work it is started in: the user's get its saga, all are collected if kept.
+
+    Of an exception that is recorded on a span of the platform's own, only the type is told, as by the lean ones.
+    """
+
+    def __init__(self, strays: Strays, *, keep: bool) -> None:
+        self._strays = strays
+        self._keep = keep
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Called by the SDK; the live span is a readable one, too."""
+        scope = span.instrumentation_scope
+        own = scope is not None and scope.name == SCOPE
+        unit = unit_in(parent_context)
+        if own:
+            span.record_exception = partial(_record_type, span)  # type: ignore[method-assign]
+        elif unit is not None:
+            span.set_attributes(unit.common)
+        if not self._keep:
+            return
+        span_id = span.get_span_context().span_id
+        if unit is None or unit.closed:
+            self._strays.expect(span_id)
+        else:
+            unit.add(span_id, span, always=own)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Called by the SDK."""
+        context = span.get_span_context()
+        if context is not None:
+            self._strays.ended(context.span_id, span)
+
+
+def _record_type(
+    span: Span, exception: BaseException, attributes: Attributes = None, timestamp: int | None = None, escaped: bool = False
+) -> None:
+    span.add_event(EXCEPTION, exception_attributes(exception, attributes, escaped=escaped), timestamp)
 
 
 class RecordOnly(Sampler):
@@ -76,7 +121,7 @@ class LeanExport:
     def join(self, options: TracingOptions) -> "SpanExport":
         """A service has come. Raises :class:`ConfigurationError` for a variable that cannot be followed."""
         from pavane_tracing.endpoint import endpoint_of
-        from pavane_tracing.export import SpanExport, batching_of
+        from pavane_tracing.export import SpanExport
 
         with self._lock:
             if self._running is None:

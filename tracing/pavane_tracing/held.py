@@ -1,6 +1,8 @@
 """Spans of sagas that were not sampled, held for a while: where such a saga fails, it is traced after all."""
 
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -25,6 +27,8 @@ class HeldSpans:
         self._held: OrderedDict[str, list[Callable[[], object]]] = OrderedDict()
         self._count = 0
         self._failed: OrderedDict[str, None] = OrderedDict()
+        reborn = weakref.WeakMethod(self._begin)
+        os.register_at_fork(after_in_child=lambda: (begin := reborn()) is not None and begin())
 
     def hold(self, saga: str, deliver: Callable[[T], object], span: T) -> None:
         """Hold a span of the saga until it fails; one of a saga that has failed is delivered now."""
@@ -50,6 +54,17 @@ class HeldSpans:
         for deliver in released:
             deliver()
 
+    def follow(self, saga: str) -> None:
+        """Something of the saga that is sampled has come: where spans of it are held, it has failed elsewhere."""
+        if saga in self._held:
+            self.fail(saga)
+
     def has_failed(self, saga: str) -> bool:
         """Whether the saga is known to have failed."""
         return saga in self._failed
+
+    def _begin(self) -> None:
+        """A forked process: what its parent holds is the parent's to deliver, and the lock may have been taken."""
+        self._lock = threading.Lock()
+        self._held = OrderedDict()
+        self._count = 0

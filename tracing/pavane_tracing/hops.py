@@ -18,6 +18,7 @@ def check_hops(saga: str, rows: Sequence[SpanRow], log: Iterable[Sent], tally: T
     seen = SagaSeen(saga, rows, log)
     tally.sagas += 1
     tally.hops += len(seen.works)
+    tally.unsampled += seen.unsampled
     tally.find(seen.unsent(tally))
     tally.find(seen.lost(tally))
     tally.find(seen.strays())
@@ -43,6 +44,11 @@ class SagaSeen:
             self._worked.setdefault(record_of(row), []).append(row)
         self._sent_by = {each.send: (each.step, each.causes) for each in self.log if each.send is not None}
         self._orphaned_by = {(row.trace_id, row.parent_span_id or "") for row in self.spans.values()}
+
+    @property
+    def unsampled(self) -> bool:
+        """Whether all its records say that no span was to be made."""
+        return bool(self.log) and not any(each.sampled for each in self.log)
 
     # --- what is not there ---------------------------------------------------------------------------------------
 

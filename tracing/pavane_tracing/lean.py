@@ -15,8 +15,8 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AnyValue, Attributes
 
 from pavane_tracing import otlp
+from pavane_tracing.attributes import EXCEPTION, Scalar, exception_attributes
 from pavane_tracing.attributes import Attributes as Fixed
-from pavane_tracing.attributes import Scalar
 from pavane_tracing.propagation import SAMPLED, UNSAMPLED, Origin, trace_state
 from pavane_tracing.span import KINDS, STATUSES, SpanEvent, SpanLink, SpanRow, plain_attributes
 
@@ -214,9 +214,7 @@ class LeanSpan:
         escaped: bool = False,
     ) -> None:
         """An event that names the exception's type; its message may hold data, so it stays out."""
-        kind = type(exception)
-        name = {"exception.type": f"{kind.__module__}.{kind.__qualname__}", "exception.escaped": str(escaped)}
-        self.add_event("exception", {**name, **(attributes or {})}, timestamp)
+        self.add_event(EXCEPTION, exception_attributes(exception, attributes, escaped=escaped), timestamp)
 
     def __enter__(self) -> "LeanSpan":
         return self

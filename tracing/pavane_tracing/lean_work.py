@@ -272,9 +272,13 @@ class LeanTracing(Tracing):
         baggage = allowed_baggage(incoming.baggage, self._baggage) if incoming.baggage is not None else None
         root = root or origin is None or origin.left == 0
         trace_id = new_trace_id() if root or origin is None else origin.trace_id
-        sampled = origin.sampled if origin is not None and self._follow else self._sampler.samples_id(saga, trace_id)
-        if not sampled and self._held is not None and saga is not None:
-            sampled = self._held.has_failed(saga)
+        before = origin if origin is not None or not links else _first(links)
+        sampled = before.sampled if before is not None and self._follow else self._sampler.samples_id(saga, trace_id)
+        if self._held is not None and saga is not None:
+            if sampled:
+                self._held.follow(saga)
+            else:
+                sampled = self._held.has_failed(saga)
         take = self._take if sampled else self.held(saga or trace_id)
         if take is None and not (sampled and self.keep):
             metrics = self._metrics
@@ -414,6 +418,11 @@ def new_span_id() -> str:
 def _said_of_all(layout: Layout) -> dict[str, Scalar]:
     """What every span of the unit says."""
     return {key: layout.attributes[key] for key in (SAGA_NAME, SAGA_STEP, SAGA_UNDO) if key in layout.attributes}
+
+
+def _first(links: Iterable[Trace]) -> Origin | None:
+    """What led to a span that names no parent."""
+    return next((found for each in links if (found := origin_of(each)) is not None), None)
 
 
 def _links(traces: Iterable[Trace], origin: Origin | None = None) -> list[SpanLink]:

@@ -6,8 +6,6 @@ from types import TracebackType
 
 log = logging.getLogger("pavane.tracing")
 
-_QUEUE = "opentelemetry.sdk._shared_internal"
-"""Speaks up when its queue is full or the exporter raises: both are losses, told at most every 20 seconds."""
 _EXPORTERS = ("opentelemetry.exporter.otlp.proto.grpc.exporter", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
 _LISTENING = threading.local()
 
@@ -23,7 +21,7 @@ class Losses:
         self._lock = threading.Lock()
         self._lost: int | None = None
         self._trouble: str | None = None
-        for name in (_QUEUE, *_EXPORTERS):
+        for name in _EXPORTERS:
             logging.getLogger(name).addFilter(_hear)
 
     def __enter__(self) -> None:
@@ -59,6 +57,4 @@ def _hear(record: logging.LogRecord) -> bool:
     if not isinstance(losses, Losses) or record.levelno < logging.WARNING:
         return True
     losses.hear(record.getMessage())
-    if record.name == _QUEUE:
-        losses.lose(1)
     return False

@@ -47,3 +47,8 @@ def links_of(row: SpanRow) -> set[Key]:
 def is_linked(row: SpanRow, sends: set[Key]) -> bool:
     """Whether a span is a child of one of these, or linked to it."""
     return not sends.isdisjoint({(row.trace_id, row.parent_span_id or ""), *links_of(row)})
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of them, in words: 1 saga, 2 sagas."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

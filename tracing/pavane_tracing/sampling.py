@@ -8,6 +8,8 @@ from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.propagation import Origin
 
 _SHARES: Final = {"always_on": 1.0, "always_off": 0.0}
+_KINDS: Final = (*_SHARES, "traceidratio")
+BUILT_IN: Final = (*_KINDS, *(f"parentbased_{kind}" for kind in _KINDS))
 _ALL: Final = 1 << 64
 
 

@@ -8,24 +8,24 @@ from collections.abc import Collection
 from os import environ
 from typing import NamedTuple
 
-from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
 
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.conventions import OPT_IN, Naming, naming_for
 from pavane_tracing.edges import Edge
 from pavane_tracing.genai import CAPTURE, captures_content
-from pavane_tracing.handing import LEAN_EXPORT, Handing, RecordOnly
+from pavane_tracing.handing import LEAN_EXPORT, Handing, RecordOnly, UnitProcessor
 from pavane_tracing.lean_work import LeanTracing
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.routing import global_routes
 from pavane_tracing.sampling import SagaSampler, sampler_of
 from pavane_tracing.stock import STOCK_EXPORT
-from pavane_tracing.unit import Service, Strays, unit_in
+from pavane_tracing.stock_sampling import BySaga, loaded_sampler
+from pavane_tracing.unit import Service
 from pavane_tracing.variables import TRACES_PROTOCOL, is_disabled, is_exporting, protocol_of
-from pavane_tracing.work import SCOPE, Tracing
+from pavane_tracing.work import Tracing
 
 
 def make_tracing(
@@ -49,14 +49,36 @@ def make_tracing(
     chosen = options or TracingOptions()
     naming, content = naming_for(environ.get(OPT_IN, "")), captures_content(environ.get(CAPTURE, ""))
     words = _Words(system, baggage, naming, content, chosen.new_linked)
-    stock = chosen.tracer == "sdk" or (exporting and protocol_of(environ, TRACES_PROTOCOL) == "grpc")
-    if exporting and stock and chosen.unsampled != "dropped":
-        message = "the stock SDK's spans cannot be held: leave PAVANE_TRACER alone, and export by http/protobuf"
-        raise ConfigurationError("tracing cannot be set up", [Problem("PAVANE_TRACE_KEEP", "tracing.keep", message)])
-    sampler = None if stock else sampler_of(environ)
-    if sampler is None:
-        return _with_sdk(service, words, exporting=exporting)
-    return _lean(service, words, chosen, sampler, exporting=exporting)
+    sampler = sampler_of(environ)
+    why = _why_stock(chosen, sampler, exporting=exporting)
+    if why is None and sampler is not None:
+        return _lean(service, words, chosen, sampler, exporting=exporting)
+    if exporting:
+        _refuse_with_sdk(chosen, why or "")
+    made = BySaga(sampler) if sampler is not None else loaded_sampler(environ)
+    return _with_sdk(service, words, made, why or "", exporting=exporting)
+
+
+def _why_stock(options: TracingOptions, sampler: SagaSampler | None, *, exporting: bool) -> str | None:
+    """What asks for the stock SDK's spans, if anything does."""
+    if options.tracer == "sdk":
+        return "PAVANE_TRACER=sdk"
+    if exporting and protocol_of(environ, TRACES_PROTOCOL) == "grpc":
+        return "they go by grpc"
+    return f"OTEL_TRACES_SAMPLER={environ['OTEL_TRACES_SAMPLER'].strip()} is not built in" if sampler is None else None
+
+
+def _refuse_with_sdk(options: TracingOptions, why: str) -> None:
+    """What only the lean tracer does must not be left out in silence."""
+    problems: list[Problem] = []
+    if options.unsampled != "dropped":
+        message = f"the stock SDK's spans cannot be held, and they are its: {why}"
+        problems.append(Problem("PAVANE_TRACE_KEEP", "tracing.keep", message))
+    if options.spool is not None:
+        message = f"the stock SDK's spans have no spool, and they are its: {why}"
+        problems.append(Problem("PAVANE_TRACE_SPOOL", "tracing.spool", message))
+    if problems:
+        raise ConfigurationError("tracing cannot be set up", problems)
 
 
 class _Words(NamedTuple):
@@ -81,7 +103,7 @@ def _lean(service: str, words: _Words, options: TracingOptions, sampler: SagaSam
     provider = TracerProvider(sampler=following, resource=resource, shutdown_on_exit=False, span_limits=limits)
     owner = Service(service, provider)
     routes = global_routes()
-    provider.add_span_processor(_UnitProcessor(owner.strays, keep=export is None))
+    provider.add_span_processor(UnitProcessor(owner.strays, keep=export is None))
     if export is not None:
         provider.add_span_processor(Handing(export, held))
 
@@ -101,51 +123,23 @@ def _lean(service: str, words: _Words, options: TracingOptions, sampler: SagaSam
     )
 
 
-def _with_sdk(service: str, words: _Words, *, exporting: bool) -> Tracing:
+def _with_sdk(service: str, words: _Words, sampler: Sampler, why: str, *, exporting: bool) -> Tracing:
     """All spans are the SDK's."""
-    provider = TracerProvider(resource=Resource.create({"service.name": service}), shutdown_on_exit=False)
+    resource = Resource.create({"service.name": service})
+    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False, span_limits=_limits())
     owner = Service(service, provider)
     routes = global_routes()
-    processor = STOCK_EXPORT.join() if exporting else None
+    processor = STOCK_EXPORT.join(why) if exporting else None
 
     def shutdown(timeout_s: float) -> bool:
         routes.remove(provider)
         return processor is None or STOCK_EXPORT.leave(processor, timeout_s)
 
-    provider.add_span_processor(_UnitProcessor(owner.strays, keep=not exporting))
+    provider.add_span_processor(UnitProcessor(owner.strays, keep=not exporting))
     if processor is not None:
         provider.add_span_processor(processor)
     routes.add(provider)
     return Tracing(owner, keep=not exporting, shutdown=shutdown, **words._asdict())
-
-
-class _UnitProcessor(SpanProcessor):
-    """Puts each span into the unit of work it is started in: the user's get its saga, all are collected if kept."""
-
-    def __init__(self, strays: Strays, *, keep: bool) -> None:
-        self._strays = strays
-        self._keep = keep
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Called by the SDK; the live span is a readable one, too."""
-        scope = span.instrumentation_scope
-        own = scope is not None and scope.name == SCOPE
-        unit = unit_in(parent_context)
-        if unit is not None and not own:
-            span.set_attributes(unit.common)
-        if not self._keep:
-            return
-        span_id = span.get_span_context().span_id
-        if unit is None or unit.closed:
-            self._strays.expect(span_id)
-        else:
-            unit.add(span_id, span, always=own)
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Called by the SDK."""
-        context = span.get_span_context()
-        if context is not None:
-            self._strays.ended(context.span_id, span)
 
 
 def _limits() -> SpanLimits:

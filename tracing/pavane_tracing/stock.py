@@ -1,34 +1,66 @@
 """The stock SDK's export of spans: one exporter and one thread for all services of the process, its failures told once."""
 
 import atexit
+import logging
+import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from os import environ
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from pavane_tracing.batching import Batching, batching_of
 from pavane_tracing.losses import Losses
+from pavane_tracing.metrics import count_dropped, count_exported
 from pavane_tracing.variables import TRACES_PROTOCOL, protocol_of
 
+log = logging.getLogger("pavane.tracing")
+
 _STOP_TIMEOUT_S = 1.0
+_USUAL = Batching(2_048, 512, 5.0)
+"""The SDK's own."""
 
 
 class _Watched(SpanExporter):
-    """An exporter whose failures are told once, not line by line."""
+    """An exporter whose failures are told once, not line by line, and counted as the lean tracer's are."""
 
     def __init__(self, exporter: SpanExporter, losses: Losses) -> None:
         self._exporter = exporter
         self._losses = losses
+        self._lock = threading.Lock()
+        self._waiting = 0
+        reborn = weakref.WeakMethod(self._begin)
+        os.register_at_fork(after_in_child=lambda: (begin := reborn()) is not None and begin())
+
+    def expect(self, most: int) -> bool:
+        """Whether one more span may wait for its export; else it is lost."""
+        with self._lock:
+            room = self._waiting < most
+            self._waiting += room
+        if not room:
+            self._losses.hear("spans come faster than they are sent")
+            self._losses.lose(1)
+            count_dropped(1)
+        return room
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Called by the SDK's thread, or by the one that flushes."""
+        with self._lock:
+            self._waiting -= len(spans)
+        result = SpanExportResult.FAILURE
         with self._losses:
-            result = self._exporter.export(spans)
+            try:
+                result = self._exporter.export(spans)
+            except Exception as error:  # whatever users put into their spans
+                self._losses.hear(f"spans cannot be exported: {error!r}")
         if result is SpanExportResult.SUCCESS:
             self._losses.arrive()
+            count_exported(len(spans))
         else:
             self._losses.lose(len(spans))
+            count_dropped(len(spans))
         return result
 
     def shutdown(self) -> None:
@@ -36,17 +68,23 @@ class _Watched(SpanExporter):
         with self._losses:
             self._exporter.shutdown()
 
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting = 0
+
 
 class _Batches(BatchSpanProcessor):
-    """The SDK's queue; a full one is told like any other loss."""
+    """The SDK's queue. It is never full, for it drops what it cannot hold without counting it: that is done here."""
 
-    def __init__(self, exporter: SpanExporter, losses: Losses) -> None:
-        super().__init__(exporter)
-        self._losses = losses
+    def __init__(self, exporter: _Watched, batching: Batching) -> None:
+        super().__init__(exporter, batching.most_waiting, batching.delay_s * 1000, batching.per_request)
+        self._watched = exporter
+        self._most = batching.most_waiting
 
     def on_end(self, span: ReadableSpan) -> None:
         """Called by the SDK."""
-        with self._losses:
+        context = span.get_span_context()
+        if context is not None and context.trace_flags.sampled and self._watched.expect(self._most):
             super().on_end(span)
 
 
@@ -58,13 +96,14 @@ class StockExport:
         self._running: tuple[SpanExporter, BatchSpanProcessor] | None = None
         self._services = 0
 
-    def join(self) -> BatchSpanProcessor:
-        """A service has come."""
+    def join(self, why: str) -> BatchSpanProcessor:
+        """A service has come, whose spans are the SDK's for this reason. Raises :class:`ConfigurationError`."""
         with self._lock:
             if self._running is None:
-                losses = Losses()
+                log.info("spans are made and exported by the stock SDK: %s", why)
+                losses, batching = Losses(), batching_of(environ, _USUAL)
                 exporter = _Watched(_exporter(environ), losses)
-                self._running = exporter, _Batches(exporter, losses)
+                self._running = exporter, _Batches(exporter, batching)
                 atexit.register(self._running[1].shutdown)
             self._services += 1
             return self._running[1]

@@ -32,12 +32,20 @@ class Node:
 
     def walk(self) -> Iterator["Node"]:
         """This node and all below it, depth first."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
+        waiting: list[Node] = [self]
+        while waiting:  # a chain may be deeper than calls can be
+            node = waiting.pop()
+            yield node
+            waiting.extend(reversed(node.children))
 
     def to_json(self) -> dict[str, object]:
         """The span as JSON, with its place in the tree."""
+        made: dict[int, list[dict[str, object]]] = {}
+        for node in reversed(list(self.walk())):
+            made[id(node)] = [node._told([each for child in node.children for each in made.pop(id(child))])]
+        return made[id(self)][0]
+
+    def _told(self, children: Sequence[Mapping[str, object]]) -> dict[str, object]:
         return {
             **self.row.to_json(),
             "queuedNanos": self.queued_ns,
@@ -47,7 +55,7 @@ class Node:
             "undoneSpanId": self.undone.span_id if self.undone else None,
             "linkedFrom": [{"traceId": row.trace_id, "spanId": row.span_id} for row in self.linked_from],
             "lostParent": self.lost_parent,
-            "children": [child.to_json() for child in self.children],
+            "children": children,
         }
 
 
@@ -105,7 +113,7 @@ def build_tree(rows: Sequence[SpanRow], saga: str) -> SagaTree:
             tops.append(row)
     name = next((found for row in known.values() if (found := row.text(SAGA_NAME))), None)
     path, critical = critical_path(known)
-    return SagaTree(saga, name, tuple(_node(row, known, below, critical) for row in tops), path)
+    return SagaTree(saga, name, _nodes(tops, known, below, critical), path)
 
 
 def _of_saga(rows: Sequence[SpanRow], saga: str) -> dict[Key, SpanRow]:
@@ -120,21 +128,41 @@ def _of_saga(rows: Sequence[SpanRow], saga: str) -> dict[Key, SpanRow]:
     return known
 
 
-def _node(row: SpanRow, known: Mapping[Key, SpanRow], below: Mapping[Key, list[SpanRow]], critical: Collection[Key]) -> Node:
+def _nodes(
+    tops: Sequence[SpanRow], known: Mapping[Key, SpanRow], below: Mapping[Key, Sequence[SpanRow]], critical: Collection[Key]
+) -> tuple[Node, ...]:
+    """The trees of the spans that have no parent here: each span comes after all that are below it."""
+    order, waiting = list[SpanRow](), list(tops)
+    while waiting:
+        row = waiting.pop()
+        order.append(row)
+        waiting.extend(below.get(_key(row), ()))
+    made: dict[Key, Node] = {}
+    for row in reversed(order):
+        children = tuple(made.pop(_key(child)) for child in below.get(_key(row), ()))
+        made[_key(row)] = _node(row, children, known, critical)
+    return tuple(made[_key(row)] for row in tops)
+
+
+def _node(row: SpanRow, children: tuple[Node, ...], known: Mapping[Key, SpanRow], critical: Collection[Key]) -> Node:
     parent = known.get((row.trace_id, row.parent_span_id or ""))
     linked = tuple(found for link in row.links if (found := known.get((link.trace_id, link.span_id))))
     origin = next((one for one in (parent, *linked) if one is not None and one.kind == "PRODUCER"), None)
     undoes = row.text(SAGA_STEP) if row.attributes.get(SAGA_UNDO) is True and row.kind == "CONSUMER" else None
     return Node(
         row,
-        children=tuple(_node(child, known, below, critical) for child in below.get((row.trace_id, row.span_id), ())),
+        children=children,
         queued_ns=row.start_ns - origin.end_ns if origin is not None and row.kind == "CONSUMER" else None,
         undoes=undoes,
         undone=_undone(row, undoes, known) if undoes is not None else None,
         linked_from=linked if parent is None else (),
         lost_parent=parent is None and row.parent_span_id is not None,
-        critical=(row.trace_id, row.span_id) in critical,
+        critical=_key(row) in critical,
     )
+
+
+def _key(row: SpanRow) -> Key:
+    return row.trace_id, row.span_id
 
 
 def _undone(undo: SpanRow, step: str, known: Mapping[Key, SpanRow]) -> SpanRow | None:

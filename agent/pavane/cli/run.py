@@ -16,6 +16,7 @@ from pavane.cli.output import say
 from pavane.health import Board, Telling, serving
 from pavane.memory import settle_memory
 from pavane.settings import Settings
+from pavane.threads import ContextThreads
 from pavane_events.bus import Bus, Lanes, Start
 from pavane_events.errors import BusUnavailable
 
@@ -50,6 +51,7 @@ def run(targets: TargetsArgument, bus: BusOption = None) -> None:
 
     async def work() -> None:
         catch_signals(stop, caught)
+        asyncio.get_running_loop().set_default_executor(ContextThreads(thread_name_prefix="pavane"))
         board = Board()
         with serving(board, settings.health_port):
             await _patiently(settings, stop, board, lambda bus: run_on(bus, board))

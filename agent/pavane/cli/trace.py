@@ -1,6 +1,7 @@
 """``pavane trace``: a saga's spans as a tree, kept by the bus itself or read back from elsewhere, and whether it is whole."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,11 +16,14 @@ from pavane_events.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
     from pavane_saga.story import Story
-    from pavane_tracing.finding import ContinuityReport
+    from pavane_tracing.finding import ContinuityReport, Finding
     from pavane_tracing.tree import SagaTree
 
 _WIDTH = 100
 _WIDEST = 140
+_KEPT = (
+    "With PAVANE_TRACE_KEEP=failed those that fail are exported all the same: PAVANE_JAEGER_URL=... pavane trace draws them"
+)
 
 SagaOption = Annotated[
     str | None,
@@ -29,14 +33,15 @@ SagaOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """What there is to see of one saga. ``trace_id``: the trace that it began with, if any span was ever made of it.
+    """What there is to see of one saga. ``trace_id``: the trace that it began with, if it was ever traced.
 
-    ``exported``: its spans are not kept by the bus.
+    ``sampled``: spans were to be made of it from its first event on. ``exported``: its spans are not kept by the bus.
     """
 
     tree: "SagaTree"
     report: "ContinuityReport"
     trace_id: str | None
+    sampled: bool
     exported: bool
 
 
@@ -90,23 +95,40 @@ def trace(
 
     found = with_bus(bus, read)
     broken = found.report.broken(lost_allowed)
-    link = _link(found, jaeger_url)
     if as_json:
-        document = {"continuous": not broken, "traceId": found.trace_id, "link": link}
-        print_json({**found.tree.to_json(), **document, "findings": [each.to_json() for each in broken]})
+        print_json(_document(found, broken, jaeger_url))
     else:
-        if found.tree.roots:
-            draw_tree(found.tree, sends=all_spans)
-            for each in broken:
-                say(f"broken: {each} ({each.code})")
-        if link is not None:
-            print(f"in Jaeger: {link}")
+        _print(found, broken, jaeger_url, sends=all_spans)
     if not found.tree.roots:
         say(_nothing(found, jaeger_url))
     elif broken and found.exported:
         say(ARRIVING)
     if broken or not found.tree.roots:
         raise typer.Exit(1)
+
+
+def _document(found: Traced, broken: "Sequence[Finding]", jaeger_url: str | None) -> dict[str, object]:
+    return {
+        **found.tree.to_json(),
+        "continuous": not broken,
+        "traceId": found.trace_id,
+        "sampled": found.sampled,
+        "link": _link(found, jaeger_url),
+        "searchLink": _search_link(found, jaeger_url),
+        "findings": [each.to_json() for each in broken],
+    }
+
+
+def _print(found: Traced, broken: "Sequence[Finding]", jaeger_url: str | None, *, sends: bool) -> None:
+    if found.tree.roots:
+        draw_tree(found.tree, sends=sends)
+        for each in broken:
+            say(f"broken: {each} ({each.code})")
+    link, search = _link(found, jaeger_url), _search_link(found, jaeger_url)
+    if link is not None:
+        print(f"in Jaeger: {link}")
+    if search is not None:
+        print(f"all of its traces: {search}")
 
 
 def _check_usage(saga: str | None, *, checking: bool, every: bool, link_only: bool) -> None:
@@ -145,7 +167,8 @@ async def read_trace(bus: Bus, wanted: str, jaeger_url: str | None = None, otlp:
     if exported is not None:
         rows = own_traces(rows, log)
     report = check_continuity(rows, log, kept=exported is None)
-    return Traced(build_tree(rows, saga), report, _trace_id(story), exported is not None)
+    trace_id, sampled = _first_trace(story)
+    return Traced(build_tree(rows, saga), report, trace_id, sampled, exported is not None)
 
 
 async def _link_to(bus: Bus, wanted: str, jaeger_url: str | None) -> str:
@@ -153,11 +176,16 @@ async def _link_to(bus: Bus, wanted: str, jaeger_url: str | None) -> str:
     from pavane.cli.sagas import story_of
     from pavane_tracing.jaeger import Jaeger
 
-    trace_id = _trace_id(await story_of(bus, wanted))
-    if trace_id is None or jaeger_url is None:
-        message = "tracing was off: no span of it was ever made" if trace_id is None else "say where: PAVANE_JAEGER_URL"
-        raise ConfigurationError("there is no link", [Problem("--jaeger", "trace.link", message)])
-    return Jaeger(jaeger_url).link(trace_id)
+    trace_id, sampled = _first_trace(await story_of(bus, wanted))
+    if trace_id is None:
+        message = "tracing was off: no span of it was ever made"
+    elif not sampled:
+        message = f"it was not sampled. {_KEPT}"
+    elif jaeger_url is None:
+        message = "say where: PAVANE_JAEGER_URL"
+    else:
+        return Jaeger(jaeger_url).link(trace_id)
+    raise ConfigurationError("there is no link", [Problem("--jaeger", "trace.link", message)])
 
 
 def draw_tree(tree: "SagaTree", *, sends: bool = False) -> None:
@@ -173,27 +201,40 @@ def draw_tree(tree: "SagaTree", *, sends: bool = False) -> None:
     console.print(draw(tree, width=min(console.width, _WIDEST), sends=sends), overflow="ellipsis", no_wrap=True, crop=True)
 
 
-def _trace_id(story: "Story") -> str | None:
-    """The trace that the saga's first event is of."""
-    from pavane_tracing.propagation import span_context
+def _first_trace(story: "Story") -> tuple[str | None, bool]:
+    """The trace that the saga's first event is of, and whether it was sampled."""
+    from pavane_tracing.sent import span_of
 
     first = next((event for event in story.events if not event.causes), None)
-    context = span_context(first.trace) if first is not None else None
-    return f"{context.trace_id:032x}" if context is not None else None
+    send, sampled = span_of(first) if first is not None else (None, True)
+    return (send[0] if send is not None else None), sampled
 
 
 def _link(found: Traced, jaeger_url: str | None) -> str | None:
     """Where a browser shows it; None where it was not exported, or nobody said to where."""
     from pavane_tracing.jaeger import Jaeger
 
-    if jaeger_url is None or found.trace_id is None or not (found.exported or not found.tree.roots):
+    there = found.exported if found.tree.roots else found.sampled
+    if jaeger_url is None or found.trace_id is None or not there:
         return None
     return Jaeger(jaeger_url).link(found.trace_id)
+
+
+def _search_link(found: Traced, jaeger_url: str | None) -> str | None:
+    """Where a browser finds all of its traces; None where there is but one, or no link at all."""
+    from pavane_tracing.conventions import COORDINATOR_SERVICE
+    from pavane_tracing.jaeger import Jaeger
+
+    if jaeger_url is None or _link(found, jaeger_url) is None or len({root.row.trace_id for root in found.tree.roots}) < 2:
+        return None
+    return Jaeger(jaeger_url).search_link(found.tree.saga, COORDINATOR_SERVICE)
 
 
 def _nothing(found: Traced, jaeger_url: str | None) -> str:
     if found.trace_id is None:
         return "no span of this saga was ever made: tracing was off"
+    if not found.sampled:
+        return f"this saga was not sampled (OTEL_TRACES_SAMPLER), so no span of it is here. {_KEPT}"
     if jaeger_url is None:
         return (
             "no span of this saga is kept here: they went to the OTEL_ endpoint, or tracing was off. "
