@@ -36,6 +36,9 @@ log = logging.getLogger("pavane.kafka")
 _RETRY_S = 0.2
 _ABORT_S = 2.0
 
+SILENCE_S = 3.0
+"""A partition that has brought no good answer for so long is not polled. Where there is nothing new, answers come in 50 ms."""
+
 WRITES = "-writes"
 """What the client id of a member's second connection ends with; the first's is its transactional id."""
 
@@ -52,7 +55,8 @@ class Connect(Protocol):
 class LaneHealth:
     """How one lane does.
 
-    ``polling``: a broker has answered lately. ``assigned``: it is open. ``last_commit_age_s``: since this process last
+    ``polling``: every partition of it that is asked for has brought a good answer within :data:`SILENCE_S`; ``trouble``:
+    what a broker said instead, where one did. ``assigned``: it is open. ``last_commit_age_s``: since this process last
     committed it. ``in_flight``: offsets fetched whose inputs are not done yet.
     """
 
@@ -62,6 +66,7 @@ class LaneHealth:
     assigned: bool
     last_commit_age_s: float | None
     in_flight: int
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,15 +233,16 @@ class KafkaLanes:
         """How every lane that is assigned does."""
         if self._parts is None or self._closed:
             return []
-        polling = self._at.fetcher.idle_s < max(5.0, self._options.session_ms / 1000)
-        return [self._health_of(partition, polling=polling) for partition in sorted(self._assigned)]
+        return [self._health_of(partition) for partition in sorted(self._assigned)]
 
-    def _health_of(self, partition: int, *, polling: bool) -> LaneHealth:
+    def _health_of(self, partition: int) -> LaneHealth:
         lane = self._lanes.get(partition)
-        if lane is None:
-            return LaneHealth(self._group_name, partition, polling, assigned=False, last_commit_age_s=None, in_flight=0)
+        if lane is None:  # nothing is asked for yet
+            return LaneHealth(self._group_name, partition, polling=True, assigned=False, last_commit_age_s=None, in_flight=0)
+        silence = self._at.fetcher.silence([self._places.of(topic, partition) for topic in lane.committed])
         age_s = None if lane.last_commit is None else time.monotonic() - lane.last_commit
-        return LaneHealth(self._group_name, partition, polling, True, age_s, lane.in_flight)
+        polling = silence.seconds < SILENCE_S
+        return LaneHealth(self._group_name, partition, polling, True, age_s, lane.in_flight, silence.trouble)
 
     # What lanes ask for
 
