@@ -144,6 +144,8 @@ def _consumer(order: Order) -> Consumer:
             "auto.offset.reset": "error",
             "fetch.wait.max.ms": 50,
             "reconnect.backoff.max.ms": 500,
+            "socket.timeout.ms": 5_000,  # a broker that has frozen is left for its successor
+            "topic.metadata.refresh.interval.ms": 1_000,
             "log_level": 0,
         }
     )

@@ -180,8 +180,8 @@ class KafkaBus:
     ) -> None:
         await self.close()
 
-    async def _connect(self, client_id: str, options: KafkaOptions | None = None) -> AIOKafkaClient:
-        return await connect(self._servers, options or self._options, client_id=client_id)
+    async def _connect(self, client_id: str, *, join_ms: int = 0) -> AIOKafkaClient:
+        return await connect(self._servers, self._options, client_id=client_id, join_ms=join_ms)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -30,15 +30,16 @@ async def connected(servers: str, options: KafkaOptions, *, client_id: str = "pa
         await close(client)
 
 
-async def connect(servers: str, options: KafkaOptions, *, client_id: str = "pavane") -> AIOKafkaClient:
+async def connect(servers: str, options: KafkaOptions, *, client_id: str = "pavane", join_ms: int = 0) -> AIOKafkaClient:
     """A client that has read the cluster's metadata once; whoever gets it closes it with :func:`close`.
 
-    Tries each server once, for at most the request timeout. Raises :class:`BusUnavailable` where none answers, and
+    ``join_ms``: how much longer a request to join a group may take than any other. Tries each server once, for at most
+    the request timeout. Raises :class:`BusUnavailable` where none answers, and
     :class:`ConfigurationError` where one answers and refuses: user, password, mechanism, certificates.
     """
     arguments = client_arguments(servers, options, client_id=client_id)
     await _knock(arguments, options)
-    client = Client(**arguments)
+    client = Client(**arguments, join_ms=join_ms)
     try:
         with quiet():
             await client.bootstrap()

@@ -7,7 +7,7 @@ import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from aiokafka.client import AIOKafkaClient
@@ -24,7 +24,6 @@ from pavane_events.buses.kafka.fetching import LATEST, list_offsets
 from pavane_events.buses.kafka.group import Group
 from pavane_events.buses.kafka.lane import KafkaLane
 from pavane_events.buses.kafka.opening import Opening
-from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.kafka.places import Places
 from pavane_events.buses.kafka.transactions import Member, Payload, Producer
 from pavane_events.buses.waiting import Bell
@@ -46,8 +45,8 @@ WRITES = "-writes"
 class Connect(Protocol):
     """Gives a connected client."""
 
-    async def __call__(self, client_id: str, options: KafkaOptions | None = None) -> AIOKafkaClient:
-        """With the deployment's own options, unless told otherwise."""
+    async def __call__(self, client_id: str, *, join_ms: int = 0) -> AIOKafkaClient:
+        """``join_ms``: how much longer a request to join a group may take than any other."""
         ...
 
 
@@ -133,9 +132,8 @@ class KafkaLanes:
 
     async def _connect_parts(self) -> "_Parts":
         options = self._options
-        patient = replace(options, request_timeout_ms=options.request_timeout_ms + options.session_ms)  # joining takes that
         async with AsyncExitStack() as undo:
-            reading = await self._connect(self.transactional_id, patient)
+            reading = await self._connect(self.transactional_id, join_ms=options.session_ms)
             undo.push_async_callback(close, reading)
             writing = await self._connect(self.transactional_id + WRITES)
             undo.push_async_callback(close, writing)
