@@ -25,6 +25,7 @@ from pavane_events.buses.kafka.group import Group
 from pavane_events.buses.kafka.lane import KafkaLane
 from pavane_events.buses.kafka.opening import Opening
 from pavane_events.buses.kafka.places import Places
+from pavane_events.buses.kafka.signature import Signature
 from pavane_events.buses.kafka.transactions import Member, Payload, Producer
 from pavane_events.buses.waiting import Bell
 from pavane_events.errors import BusError, BusUnavailable, ConfigurationError, LaneLost
@@ -153,7 +154,7 @@ class KafkaLanes:
         committer = Committer(
             group.name,
             producer,
-            opening.stamps,
+            opening.signatures,
             expelled=self._on_expelled,
             stale=group.rejoin,
             most=options.commit_records,
@@ -329,9 +330,9 @@ class KafkaLanes:
         """After an assignment: lanes that stayed go on where nobody committed meanwhile, new ones are opened."""
         kept = dict(self._lanes)
         if kept:
-            stamps = await self._at.opening.stamps(kept)
+            signatures = await self._at.opening.signatures(kept)
             for partition, lane in kept.items():
-                found = stamps.get(partition, "").split(" ")[0]
+                found = signatures.get(partition, Signature()).stamp
                 if found not in ("", lane.row.stamp) and not self._at.committer.is_under_way(lane):
                     self._drop(lane)  # somebody else has held it meanwhile, and committed
         self._at.committer.go(member)
