@@ -22,10 +22,13 @@ from pavane_events.buses.kafka.provision import apply
 from pavane_events.errors import ConfigurationError
 from pavane_events.topics import state_topic
 from support.kafka import KafkaTool, MakeKafka
-from support.stage import Stage
+from support.stage import Stage, until
 
 ADMIN = KafkaOptions(security="SASL_PLAINTEXT", mechanism="PLAIN", username="admin", password="all of it", prefix="shop.")
 AGENTS = "agents"
+GUEST = "guest"
+"""Who may do all, for as long as there is such a user."""
+
 PASSWORD = "open sesame"
 PARTITIONS = 4
 MECHANISMS: tuple[Mechanism, ...] = ("SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -61,7 +64,7 @@ def guarded(make_kafka: MakeKafka) -> KafkaCluster:
             "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         ),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:admin;User:ANONYMOUS",
+        "super.users": f"User:admin;User:ANONYMOUS;User:{GUEST}",
     }
     return make_kafka(properties=properties)
 
@@ -82,11 +85,14 @@ def administer(guarded: KafkaCluster, kafka_tool: KafkaTool, tmp_path: Path) -> 
     return run
 
 
-def add_user(administer: Callable[..., None]) -> None:
+def add_user(administer: Callable[..., None], name: str) -> None:
     for mechanism in MECHANISMS:
         secret = f"{mechanism}=[password={PASSWORD}]"
-        whose = ("--entity-type", "users", "--entity-name", AGENTS)
-        administer("kafka.admin.ConfigCommand", "--alter", "--add-config", secret, *whose)
+        administer("kafka.admin.ConfigCommand", "--alter", "--add-config", secret, *whose(name))
+
+
+def whose(name: str) -> tuple[str, ...]:
+    return "--entity-type", "users", "--entity-name", name
 
 
 def grant(administer: Callable[..., None], resource: str, operation: str, users: Iterable[str]) -> None:
@@ -132,7 +138,7 @@ async def test_agents_work_under_the_rights_that_the_reference_names_and_end_whe
     guarded: KafkaCluster, administer: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    await asyncio.to_thread(add_user, administer)
+    await asyncio.to_thread(add_user, administer, AGENTS)
     for right in RIGHTS:
         having = [AGENTS, *(name for other, name in LACKING.items() if other != right)]
         await asyncio.to_thread(grant, administer, *right, having)
@@ -164,3 +170,31 @@ async def deny_reading(servers: str, administer: Callable[..., None], topic: str
         )
         with pytest.raises(ConfigurationError, match=f"Fetch .*{topic}.*grant this user Read"):
             await anext(lanes)
+
+
+@pytest.mark.slow
+@scenario
+async def test_agents_whose_password_is_taken_back_end_and_say_why_when_they_must_log_in_again(
+    guarded: KafkaCluster, administer: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    await asyncio.to_thread(add_user, administer, GUEST)
+    wanted = needs_of(("examples.shop:AGENTS", "examples.shop:order"), f"kafka://{guarded.servers}").wanted
+    await apply(guarded.servers, ADMIN, wanted, PARTITIONS)
+    async with await KafkaBus.open(guarded.servers, PARTITIONS, user(GUEST)) as bus:
+        at_work = asyncio.create_task(run(shop.AGENTS, [shop.order], bus, asyncio.Event(), QUIET))
+
+        async def ready() -> bool:
+            return not bus.unready()
+
+        await until(ready)
+        delete = ("--alter", "--delete-config", "SCRAM-SHA-512", *whose(GUEST))
+        await asyncio.to_thread(administer, "kafka.admin.ConfigCommand", *delete)
+        assert not at_work.done(), "who is in is not asked again"
+        await asyncio.to_thread(guarded.node(1).restart)
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(ConfigurationError, match="check PAVANE_KAFKA_SECURITY.* and the password"),
+            flatten_subgroups=True,
+        ):
+            async with asyncio.timeout(60):
+                await at_work
+    assert "a broker does not let us in any more" in caplog.text

@@ -5,12 +5,11 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
@@ -25,6 +24,7 @@ from pavane_events.buses.kafka.group import Group
 from pavane_events.buses.kafka.lane import KafkaLane
 from pavane_events.buses.kafka.opening import Opening
 from pavane_events.buses.kafka.places import Places
+from pavane_events.buses.kafka.requests import Client
 from pavane_events.buses.kafka.signature import Signature
 from pavane_events.buses.kafka.transactions import Member, Payload, Producer
 from pavane_events.buses.waiting import Bell
@@ -46,9 +46,13 @@ WRITES = "-writes"
 class Connect(Protocol):
     """Gives a connected client."""
 
-    async def __call__(self, client_id: str, *, join_ms: int = 0) -> AIOKafkaClient:
+    async def __call__(self, client_id: str, *, join_ms: int = 0) -> Client:
         """``join_ms``: how much longer a request to join a group may take than any other."""
         ...
+
+
+WatchDoor = Callable[[Collection[Client]], Coroutine[object, object, None]]
+"""Raises ConfigurationError as soon as brokers let these clients in no more; else it never ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,8 @@ class LaneHealth:
 class _Parts:
     """What a membership is made of, once it is connected. Fetches wait on ``reading``: all else goes by ``writing``."""
 
-    reading: AIOKafkaClient
-    writing: AIOKafkaClient
+    reading: Client
+    writing: Client
     group: Group
     opening: Opening
     producer: Producer
@@ -85,10 +89,19 @@ class _Parts:
 class KafkaLanes:
     """A membership; see :class:`~pavane_events.bus.Lanes`."""
 
-    def __init__(self, places: Places, connect: Connect, group: str, topics: Collection[str], start: Start) -> None:
+    def __init__(
+        self,
+        places: Places,
+        connect: Connect,
+        watch_door: WatchDoor,
+        group: str,
+        topics: Collection[str],
+        start: Start,
+    ) -> None:
         self._places = places
         self._options = places.options
         self._connect = connect
+        self._watch_door = watch_door
         self._group_name = group
         self._topics = set(topics)
         self._start: Start = start
@@ -126,7 +139,8 @@ class KafkaLanes:
         known = [*topics, self._options.physical(self._group_name + TOPIC)]
         _ = self._at.writing.set_topics(known)  # else: every topic there is
         self._at.group.join(topics)
-        for work in (self._at.fetcher.run(), self._at.committer.run(), self._at.group.watch()):
+        door = self._watch_door((self._at.reading, self._at.writing))
+        for work in (self._at.fetcher.run(), self._at.committer.run(), self._at.group.watch(), door):
             task = asyncio.create_task(work)
             task.add_done_callback(self._ended)
             self._tasks.append(task)
@@ -406,4 +420,6 @@ class KafkaLanes:
         known = isinstance(error, BusError | ConfigurationError)
         self._failure = error if known else translated(error, f"the membership of {self._group_name}")  # type: ignore[assignment]
         self._lose_all()
+        for each in [*self._tasks, *([self._settling] if self._settling else [])]:
+            each.cancel()  # a commit that is looked up is looked up no more
         self._bell.ring()

@@ -3,7 +3,7 @@
 from typing import Unpack
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
-from aiokafka.conn import CloseReason
+from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
@@ -26,6 +26,15 @@ class Client(AIOKafkaClient):
         self._ordinary_s = arguments["request_timeout_ms"] / 1000
         self._join_s = join_ms / 1000
         self._joining = 0
+        self.missed = 0
+        """How often a connection could not be made."""
+
+    async def _get_conn(
+        self, node_id: int | str, *, group: ConnectionGroup = ConnectionGroup.DEFAULT, no_hint: bool = False
+    ) -> AIOKafkaConnection | None:
+        connection = await super()._get_conn(node_id, group=group, no_hint=no_hint)
+        self.missed += connection is None
+        return connection
 
     async def send(
         self, node_id: int | str, request: Request[RequestStruct], *, group: ConnectionGroup = ConnectionGroup.DEFAULT
