@@ -39,7 +39,7 @@ class Telling(Protocol):
     """A bus that tells how its lanes do."""
 
     def health(self) -> "Sequence[DataclassInstance]":
-        """How each lane does that this process holds; with a field ``polling``."""
+        """How each lane does that this process holds; with fields ``polling`` and ``trouble``."""
         ...
 
     def unready(self) -> str:
@@ -65,10 +65,11 @@ class Board:
     def report(self) -> Report:
         """How it is now."""
         lanes = list(self._bus.health()) if self._bus is not None else []
-        silent = sum(not getattr(each, "polling", True) for each in lanes)
+        silent = [each for each in lanes if not getattr(each, "polling", True)]
         why = self._why or (self._bus.unready() if self._bus is not None else "")
         if silent and not why:
-            why = f"{silent} lanes are not polled: no broker answers"
+            troubles = sorted({trouble for each in silent if (trouble := getattr(each, "trouble", ""))})
+            why = f"{len(silent)} lanes are not polled: {'; '.join(troubles) or 'no broker answers'}"
         return Report(not why, why, [asdict(each) for each in lanes])
 
 

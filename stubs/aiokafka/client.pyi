@@ -18,7 +18,9 @@ class CoordinationType(IntEnum):
 class AIOKafkaClient:
     cluster: ClusterMetadata
     _conns: dict[tuple[int | str, ConnectionGroup], AIOKafkaConnection]
-    async def _get_conn(self, node_id: int | str, *, group: ConnectionGroup = ...) -> AIOKafkaConnection | None: ...
+    async def _get_conn(
+        self, node_id: int | str, *, group: ConnectionGroup = ..., no_hint: bool = False
+    ) -> AIOKafkaConnection | None: ...
     def __init__(
         self,
         *,

@@ -27,6 +27,9 @@ class Feed:
                 "partitioner": "murmur2_random",
                 "linger.ms": 5,
                 "reconnect.backoff.max.ms": 500,
+                "socket.timeout.ms": 5_000,  # a broker that has frozen is left for its successor
+                "request.timeout.ms": 4_000,
+                "topic.metadata.refresh.interval.ms": 1_000,
                 "log_level": 0,
             }
         )

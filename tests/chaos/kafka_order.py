@@ -32,6 +32,7 @@ class Order:
     work_s: float = 0.02
     stop: Pause = "never"
     clock_jumps_s: float = 0.0
+    instance: str | None = None
 
     @property
     def options(self) -> KafkaOptions:
@@ -41,6 +42,7 @@ class Order:
             session_ms=self.session_ms,
             heartbeat_ms=self.heartbeat_ms,
             transaction_timeout_ms=self.transaction_timeout_ms,
+            instance=self.instance,
         )
 
     async def open(self) -> KafkaBus:

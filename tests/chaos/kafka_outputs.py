@@ -93,7 +93,7 @@ class Reader:
 
     def _run(self) -> None:
         try:
-            consumer = _consumer(self._order)
+            consumer = committed_reader(self._order)
             try:
                 consumer.assign(
                     [TopicPartition(self._topic, each, OFFSET_BEGINNING) for each in range(self._order.partitions)]
@@ -118,7 +118,7 @@ class Reader:
 def read_all(order: Order, *, patience_s: float = 60.0) -> Outputs:
     """Everything that a reader who comes now finds, up to where each partition ends now."""
     outputs = Outputs()
-    consumer = _consumer(order)
+    consumer = committed_reader(order)
     try:
         places = [TopicPartition(order.prefix + order.target, each, OFFSET_BEGINNING) for each in range(order.partitions)]
         ends = {place.partition: consumer.get_watermark_offsets(place, timeout=patience_s)[1] for place in places}
@@ -134,7 +134,8 @@ def read_all(order: Order, *, patience_s: float = 60.0) -> Outputs:
         consumer.close()
 
 
-def _consumer(order: Order) -> Consumer:
+def committed_reader(order: Order) -> Consumer:
+    """A client that sees committed records only; no topic is assigned to it yet."""
     return Consumer(
         {
             "bootstrap.servers": order.servers,
@@ -144,6 +145,8 @@ def _consumer(order: Order) -> Consumer:
             "auto.offset.reset": "error",
             "fetch.wait.max.ms": 50,
             "reconnect.backoff.max.ms": 500,
+            "socket.timeout.ms": 5_000,  # a broker that has frozen is left for its successor
+            "topic.metadata.refresh.interval.ms": 1_000,
             "log_level": 0,
         }
     )

@@ -15,7 +15,7 @@ from chaos.kafka_order import Order
 from chaos.kafka_outputs import Reader
 from pavane.dev.kafka import KafkaCluster
 
-Fault = Literal["kill", "bounce", "guest", "zombie"]
+Fault = Literal["kill", "bounce", "freeze", "guest", "zombie"]
 WORKERS = 3
 PATIENCE_S = 90.0
 _LOOK_S = 0.02
@@ -37,7 +37,7 @@ class Scale:
     @property
     def load(self) -> int:
         """How many events come before each fault, and after the last; a quarter of that comes while somebody is away."""
-        away = self.faults.get("bounce", 0) + self.faults.get("zombie", 0)
+        away = sum(self.faults.get(fault, 0) for fault in ("bounce", "freeze", "zombie"))
         return self.events * 4 // ((sum(self.faults.values()) + 1) * 4 + away)
 
 
@@ -90,6 +90,8 @@ class Storm:
                 await self._kill()
             case "bounce":
                 await self._bounce(load)
+            case "freeze":
+                await self._freeze(load)
             case "guest":
                 await self._entertain_guest()
             case "zombie":
@@ -112,6 +114,19 @@ class Storm:
         self.note("and workers go on")
         await asyncio.to_thread(node.start)
         self.note(f"broker {node.number} is back")
+
+    async def _freeze(self, load: int) -> None:
+        """A broker of three holds its connections and answers nobody; the others go on; it wakes as if nothing had been."""
+        node = self.chance.choice(self.cluster.nodes)
+        self.note(f"broker {node.number} freezes")
+        node.suspend()
+        try:
+            await self._send(load)
+            self.note("the others take events")
+            await self.reader.until(self.reader.count + load // 2, PATIENCE_S)
+            self.note("and workers go on")
+        finally:
+            node.resume()
 
     async def _entertain_guest(self) -> None:
         guest = await self._hire()

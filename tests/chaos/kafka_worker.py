@@ -2,7 +2,8 @@
 
     python -m chaos.kafka_worker '{"servers": ..., "prefix": ...}'
 
-It says in lines what happens to it: ``ready``, ``granted 3``, ``lost 3``, ``caught`` and ``open`` where it was told to stop.
+It says in lines what happens to it: ``ready``, ``granted 3``, ``lost 3``, ``caught`` and ``open`` where it was told to stop;
+``silent 3`` and ``polled 3`` as its health tells of a lane.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from chaos.kafka_order import Order, output_value
 from pavane_events.bus import Lane
 from pavane_events.buses.kafka import transactions
+from pavane_events.buses.kafka.bus import KafkaBus
 from pavane_events.errors import BusUnavailable, LaneLost
 from pavane_events.record import Message, Record
 
@@ -24,6 +26,7 @@ COUNT = b"count:"
 
 _RECEIVE_S = 1.0
 _AGAIN_S = 0.2
+_LOOK_S = 0.1
 
 
 def say(line: str) -> None:
@@ -90,6 +93,19 @@ def let_the_clock_jump(jump_s: float) -> None:
     time.time = lambda: true_time() + jump_s * (int(time.monotonic()) % 3 - 1)
 
 
+async def tell_health(bus: KafkaBus) -> None:
+    """Say when a lane falls silent, and when it does so no more, until cancelled."""
+    silent: set[int] = set()
+    while True:
+        now = {lane.partition: lane.polling for lane in bus.health()}
+        for number, polling in now.items():
+            if polling == (number in silent):
+                say(f"{'polled' if polling else 'silent'} {number}")
+                silent ^= {number}
+        silent &= now.keys()
+        await asyncio.sleep(_LOOK_S)
+
+
 async def work(order: Order) -> None:
     """Until SIGTERM."""
     stop = asyncio.Event()
@@ -107,10 +123,12 @@ async def work(order: Order) -> None:
                     copying.create_task(copy(lane, order))
 
         taking, stopping = asyncio.create_task(take()), asyncio.create_task(stop.wait())
+        telling = asyncio.create_task(tell_health(bus))
         await asyncio.wait([taking, stopping], return_when=asyncio.FIRST_COMPLETED)
         await lanes.close()
         await taking
         stopping.cancel()
+        telling.cancel()
 
 
 def main() -> None:

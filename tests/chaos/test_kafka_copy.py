@@ -19,8 +19,8 @@ from pavane.dev.kafka import KafkaCluster
 from pavane_events.bus import TopicSpec
 
 SEED = 1411
-SHORT = Scale(8_000, {"kill": 2, "bounce": 1, "guest": 1, "zombie": 1})
-LONG = Scale(100_000, {"kill": 20, "bounce": 3, "guest": 5, "zombie": 4})
+SHORT = Scale(8_000, {"kill": 2, "bounce": 1, "freeze": 1, "guest": 1, "zombie": 1})
+LONG = Scale(100_000, {"kill": 20, "bounce": 3, "freeze": 3, "guest": 5, "zombie": 4})
 PATIENCE_S = 90.0
 
 pytestmark = pytest.mark.slow

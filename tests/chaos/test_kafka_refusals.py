@@ -8,6 +8,7 @@ import pytest
 from chaos.kafka_admin import delete_topic, limit_messages
 from conformance.deployments import content, lanes_of, numbered, receive, scenario, values
 from pavane import Agent, Event, Saga
+from pavane.health import Board
 from pavane.kit import Limits
 from pavane.plan import plan_of
 from pavane.runner import Surroundings, run
@@ -91,6 +92,12 @@ async def test_a_lane_is_not_refused_for_what_another_one_sent_in_the_same_trans
 @scenario
 async def test_a_deleted_input_topic_is_named_and_the_others_go_on(kafka: Kafka, caplog: pytest.LogCaptureFixture) -> None:
     chosen = options()
+    board = Board()
+
+    def said() -> list[str]:
+        ours = [record.getMessage() for record in caplog.records if record.name == "pavane.kafka"]
+        return [line for line in ours if "UnknownTopicOrPartitionError (3)" in line and chosen.physical("doomed") in line]
+
     async with await KafkaBus.open(kafka.servers, 4, chosen) as bus:
         await bus.create_topics([TopicSpec("in"), TopicSpec("out"), TopicSpec("doomed")])
         lane = (await lanes_of(await bus.lanes("group", ["in", "doomed"])))[0]
@@ -98,13 +105,18 @@ async def test_a_deleted_input_topic_is_named_and_the_others_go_on(kafka: Kafka,
         for record in await receive(lane, 2):
             await lane.commit({record.topic: record.offset + 1}, numbered("out", 1))
         await asyncio.to_thread(delete_topic, kafka.servers, chosen.physical("doomed"))
+        board.joined(bus)
+        assert board.report().ready
         number = 0
-        while "doomed" not in caplog.text:
+        while not (said() and not board.report().ready):
             number += 1
             await bus.publish(numbered("in", 1, first=number))
             (record,) = await receive(lane, 1)
             await lane.commit({"in": record.offset + 1}, numbered("out", 1, first=number))
         assert len(await content(bus, "out")) == number + 2
+        assert "4 lanes are not polled" in board.report().why
+        assert f"{chosen.physical('doomed')}[0]: UnknownTopicOrPartitionError (3)" in board.report().why
+        assert len(said()) == 1, "the other partitions, and the next seconds, need no line of their own"
 
 
 class Asked(Event, type="refusals.asked"):

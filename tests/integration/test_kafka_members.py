@@ -174,7 +174,15 @@ async def test_health_tells_of_each_lane_and_is_red_until_all_are_open(kafka: Ka
                 lanes = cast("list[dict[str, object]]", told["lanes"])
                 assert status == 200
                 assert len(lanes) == 4
-                assert set(lanes[0]) == {"group", "partition", "polling", "assigned", "last_commit_age_s", "in_flight"}
+                assert set(lanes[0]) == {
+                    "group",
+                    "partition",
+                    "polling",
+                    "assigned",
+                    "last_commit_age_s",
+                    "in_flight",
+                    "trouble",
+                }
 
 
 @scenario

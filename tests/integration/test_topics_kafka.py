@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from conformance.deployments import scenario
+from conformance.deployments import PARTITIONS, after, content, lanes_of, numbered, receive, scenario, values
 from pavane.cli.needs import needs_of
 from pavane.dev.kafka import KafkaCluster
 from pavane.dev.kafka_config import sasl_plain
+from pavane_events.bus import TopicSpec
 from pavane_events.buses.kafka.admin import Admin
+from pavane_events.buses.kafka.bus import KafkaBus
 from pavane_events.buses.kafka.connecting import connected
 from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.kafka.provision import Applied, apply
@@ -225,6 +227,17 @@ async def connect_with(servers: str, options: KafkaOptions) -> None:
         await Admin(client, options).list_topics()
 
 
+async def copy_one(servers: str, options: KafkaOptions) -> None:
+    """One record through a lane: read, answered, done, and counted in its state."""
+    async with await KafkaBus.open(servers, PARTITIONS, options) as bus:
+        await bus.create_topics([TopicSpec("in"), TopicSpec("out")])
+        await bus.publish(numbered("in", 1))
+        lane = (await lanes_of(await bus.lanes("group", ["in"])))[0]
+        await lane.commit(after(await receive(lane, 1)), numbered("out", 1), {b"count": b"1"})
+        assert values(await content(bus, "out")) == [b"0"]
+        assert (lane.committed["in"], lane.state.get(b"count")) == (1, b"1")
+
+
 @pytest.mark.slow
 @scenario
 async def test_a_wrong_password_is_told_as_such_and_never_printed(make_kafka: MakeKafka) -> None:
@@ -258,6 +271,7 @@ async def test_brokers_are_held_to_their_certificate_and_may_ask_for_ours(make_k
     options = KafkaOptions(security="SSL", ca_file=authority.file, certificate_file=us.file, key_file=us.key)
     await connect_with(cluster.servers, options)
     await connect_with(cluster.servers, KafkaOptions(security="SSL", ca_file=authority.file, certificate_file=us.both))
+    await copy_one(cluster.servers, options)
     with refused("PAVANE_KAFKA_CA_FILE", "not accepted"):
         await connect_with(cluster.servers, KafkaOptions(security="SSL", certificate_file=us.both))
     with refused("PAVANE_KAFKA_CERTIFICATE_FILE"):

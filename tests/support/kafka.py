@@ -68,7 +68,7 @@ class KafkaTool(Protocol):
 @pytest.fixture(scope="session")
 def kafka(pytestconfig: pytest.Config) -> Kafka:
     """A Kafka for everybody, on a machine of which nothing is known but that it answers."""
-    found = once_per_run(pytestconfig, "kafka", lambda: _find(pytestconfig))
+    found = once_per_run(pytestconfig, "kafka", lambda: find_kafka(pytestconfig))
     if "wrong" in found:
         pytest.fail(found["wrong"], pytrace=False)
     if "reason" in found:
@@ -143,7 +143,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         remove_container(container.read_text())
 
 
-def _find(config: pytest.Config) -> Mapping[str, str]:
+def find_kafka(config: pytest.Config) -> Mapping[str, str]:
+    """``servers`` and ``way``; or the ``reason`` why there is none; or what is ``wrong`` with the one that was named."""
     told = os.environ.get(WAY, "").strip()
     if ":" in told:
         return _given(told)

@@ -7,6 +7,7 @@ import pytest
 from aiokafka.client import ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import NodeNotReadyError, RequestTimedOutError
+from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from pavane_events.buses.kafka.client import client_arguments
@@ -52,6 +53,39 @@ def test_a_request_that_times_out_after_its_connection_was_dropped_is_a_timeout_
                 await request
         assert old.closed
         assert not new.closed
+
+    asyncio.run(scenario())
+
+
+class Timed:
+    """A connection that answers nobody either, and remembers how long each request would have been waited for."""
+
+    def __init__(self) -> None:
+        self._request_timeout = 0.0
+        self.patience_s: list[float] = []
+
+    def connected(self) -> bool:
+        return True
+
+    async def send(self, request: object, expect_response: bool = True) -> object:
+        self.patience_s.append(self._request_timeout)
+        return await asyncio.Event().wait()
+
+
+def test_only_joining_a_group_and_what_waits_behind_it_is_waited_for_longer() -> None:
+    async def scenario() -> None:
+        client = Client(**client_arguments("127.0.0.1:1", KafkaOptions(request_timeout_ms=2_000)), join_ms=9_000)
+        connection = Timed()
+        client._conns[(NODE, ConnectionGroup.COORDINATION)] = cast("AIOKafkaConnection", connection)
+        heartbeat = HeartbeatRequest("group", 1, "member")
+        join = JoinGroupRequest("group", 1, 1, "", "", "consumer", [])
+        for requests in ([heartbeat], [join, heartbeat], [heartbeat]):
+            tasks = [asyncio.create_task(client.send(NODE, each, group=ConnectionGroup.COORDINATION)) for each in requests]
+            await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        assert connection.patience_s == [2.0, 11.0, 11.0, 2.0]
 
     asyncio.run(scenario())
 

@@ -1,14 +1,19 @@
 """What clients of Kafka are told, and how much of what they say is heard."""
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 
 from conformance.deployments import scenario
-from pavane_events.buses.kafka.client import ClientArguments, LineLimit, client_arguments, limit_lines, quiet
+from pavane_events.buses.kafka import group
+from pavane_events.buses.kafka.client import LineLimit, client_arguments, limit_lines, quiet
 from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.errors import ConfigurationError
 
@@ -26,11 +31,49 @@ def limited(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtu
     logger.removeFilter(limit)
 
 
+OF_NO_USE = {
+    *("sasl_kerberos_service_name", "sasl_kerberos_domain_name", "sasl_oauth_token_provider"),
+    *("loop", "api_version"),
+}
+"""What the client takes besides: no setting is for Kerberos or OAuth; and what aiokafka itself warns of."""
+
+OF_WHAT_IS_OFF = {"exclude_internal_topics", "auto_commit_interval_ms"}
+"""What the coordinator takes besides: topics are named one by one, and nothing is committed by itself."""
+
+
+def parameters(kind: type[object]) -> set[str]:
+    return set(inspect.signature(kind).parameters)
+
+
 def test_nothing_is_left_to_the_clients_own_defaults() -> None:
     arguments = client_arguments("broker:9092", KafkaOptions(request_timeout_ms=1_234), client_id="me")
-    assert set(arguments) == set(ClientArguments.__annotations__)
+    assert set(arguments) == parameters(AIOKafkaClient) - OF_NO_USE
     assert (arguments["client_id"], arguments["request_timeout_ms"]) == ("me", 1_234)
     assert arguments["ssl_context"] is None
+
+
+@scenario
+async def test_nothing_is_left_to_the_group_coordinators_own_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[set[str]] = []
+
+    def coordinator(client: object, subscription: object, **arguments: object) -> object:
+        given.append({"client", "subscription", *arguments})
+        return object()
+
+    class Unconnected:
+        def set_topics(self, topics: Collection[str]) -> None:
+            assert topics == {"in"}
+
+    async def revoked() -> None: ...
+
+    monkeypatch.setattr(group, "GroupCoordinator", coordinator)
+    options = KafkaOptions()
+    client = cast("AIOKafkaClient", Unconnected())
+    joined = group.Group(
+        client, "g", 4, options, held=lambda: (-1, ()), revoked=revoked, assigned=lambda member, assigned: None
+    )
+    joined.join({"in"})
+    assert given == [parameters(GroupCoordinator) - OF_WHAT_IS_OFF]
 
 
 def test_an_encrypted_connection_checks_certificate_and_host() -> None:

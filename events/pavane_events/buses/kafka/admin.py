@@ -34,7 +34,7 @@ _ALREADY_EXISTS = 36
 _NOT_CONTROLLER = 41
 _WAIT_FOR = PASSING | {_NOT_CONTROLLER}
 _FIXES = {
-    29: "; a user with more rights must do this",
+    29: "; a user with more rights must do this; where the topic is there, this one may not Describe it",
     31: "; a user with more rights must do this",
     38: "; set PAVANE_KAFKA_REPLICATION to at most the number of brokers",
 }

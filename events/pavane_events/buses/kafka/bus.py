@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from pavane_events.bus import MAX_RECORD_BYTES, Start, TopicSpec
 from pavane_events.buses.kafka.admin import Admin
 from pavane_events.buses.kafka.client import check_version
-from pavane_events.buses.kafka.connecting import close, connect
+from pavane_events.buses.kafka.connecting import close, connect, watch_door
 from pavane_events.buses.kafka.failures import Refused, translated
 from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets
 from pavane_events.buses.kafka.lanes import KafkaLanes, LaneHealth
@@ -19,6 +19,7 @@ from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.kafka.places import Places
 from pavane_events.buses.kafka.publisher import Publisher
 from pavane_events.buses.kafka.reading import read_to
+from pavane_events.buses.kafka.requests import Client
 from pavane_events.buses.placing import check_partition
 from pavane_events.buses.spilling_state import ROOM_BYTES, Room
 from pavane_events.errors import BusUnavailable
@@ -106,7 +107,7 @@ class KafkaBus:
         await self._places.check(topics)
         await self.create_topics([TopicSpec(state_topic(group), compacted=True)])
         await self._places.check([state_topic(group)])
-        lanes = KafkaLanes(self._places, self._connect, group, topics, start)
+        lanes = KafkaLanes(self._places, self._connect, self._watch_door, group, topics, start)
         self._members.append(lanes)
         await lanes.open()
         return lanes
@@ -180,8 +181,11 @@ class KafkaBus:
     ) -> None:
         await self.close()
 
-    async def _connect(self, client_id: str, options: KafkaOptions | None = None) -> AIOKafkaClient:
-        return await connect(self._servers, options or self._options, client_id=client_id)
+    async def _connect(self, client_id: str, *, join_ms: int = 0) -> Client:
+        return await connect(self._servers, self._options, client_id=client_id, join_ms=join_ms)
+
+    async def _watch_door(self, clients: Collection[Client]) -> None:
+        await watch_door(self._servers, self._options, clients)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -22,6 +22,7 @@ from pavane_events.buses.kafka.failures import (
     Refused,
     translated,
 )
+from pavane_events.buses.kafka.signature import Signature
 from pavane_events.buses.kafka.transactions import GroupOffsets, Member, Payload, Producer
 from pavane_events.buses.waiting import Bell
 from pavane_events.errors import BusError, ConfigurationError, LaneLost, RecordTooLarge, UnknownTopic
@@ -100,14 +101,14 @@ class Committer:
     """One member's transactions, by one producer, under the generation of the last assignment.
 
     After any failure the producer is initialised anew, and each lane's stamp is read stably: it says whether the commit
-    happened. ``stamps`` gives, by partition, stamp and transactional id of a lane's last commit.
+    happened. ``signatures`` gives, by partition, whose a lane's last commit was.
     """
 
     def __init__(
         self,
         group: str,
         producer: Producer,
-        stamps: Callable[[Sequence[int]], Awaitable[Mapping[int, str]]],
+        signatures: Callable[[Sequence[int]], Awaitable[Mapping[int, Signature]]],
         *,
         expelled: Callable[[], None],
         stale: Callable[[], None],
@@ -117,7 +118,7 @@ class Committer:
     ) -> None:
         self._group = group
         self._producer = producer
-        self._stamps = stamps
+        self._signatures = signatures
         self._expelled = expelled
         self._stale = stale
         self._most = most
@@ -217,7 +218,8 @@ class Committer:
             changelog = commit.lane.changelog
             outputs[changelog] += [*payloads_of(commit.state), commit.row.payload()]
             offsets.update({place: (offset, "") for place, offset in commit.offsets.items()})
-            offsets[changelog] = (commit.lane.changelog_end, f"{commit.row.stamp} {self._producer.transactional_id}")
+            signature = Signature(commit.row.stamp, self._producer.transactional_id, member.member_id)
+            offsets[changelog] = (commit.lane.changelog_end, signature.text())
         try:
             async with asyncio.timeout(TRANSACTION_S) as self._bound:
                 written = await self._producer.transact(outputs, GroupOffsets(self._group, member, offsets))
@@ -250,15 +252,15 @@ class Committer:
             await asyncio.sleep(self._fenced_s)
         await self.settle_producer()
         unsure = [commit for commit in self._under_way if not commit.lane.lost]
-        stamps = await self._stamps([commit.lane.partition for commit in unsure]) if unsure else dict[int, str]()
+        signatures = await self._signatures([commit.lane.partition for commit in unsure]) if unsure else dict[int, Signature]()
         for commit in reversed(self._under_way):
             if commit.lane.lost:
                 commit.failed(_lost(commit.lane))
                 continue
-            found = stamps.get(commit.lane.partition, "")
-            if found == f"{commit.row.stamp} {self._producer.transactional_id}":
+            found = signatures.get(commit.lane.partition, Signature())
+            if (found.stamp, found.producer) == (commit.row.stamp, self._producer.transactional_id):
                 commit.happened(commit.lane.changelog_end)
-            elif found.split(" ")[0] not in (commit.before, ""):
+            elif found.stamp not in (commit.before, ""):
                 commit.lane.lose()
                 commit.failed(_lost(commit.lane))
             else:

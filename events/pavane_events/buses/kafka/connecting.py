@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 
 from aiokafka.client import AIOKafkaClient
@@ -16,12 +17,18 @@ from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.kafka.requests import Client
 from pavane_events.errors import BusUnavailable, ConfigurationError, Problem
 
+log = logging.getLogger("pavane.kafka")
+
 _CLOSE_S = 3.0
+_KNOCK_S = 1.0
+_REFUSALS = 5
+"""So often on end brokers must refuse a login: each of them hears of a new password in its own time."""
+
 _MAX_REASON = 200
 
 
 @asynccontextmanager
-async def connected(servers: str, options: KafkaOptions, *, client_id: str = "pavane") -> AsyncGenerator[AIOKafkaClient]:
+async def connected(servers: str, options: KafkaOptions, *, client_id: str = "pavane") -> AsyncGenerator[Client]:
     """A client as :func:`connect` gives it, closed at the end."""
     client = await connect(servers, options, client_id=client_id)
     try:
@@ -30,15 +37,16 @@ async def connected(servers: str, options: KafkaOptions, *, client_id: str = "pa
         await close(client)
 
 
-async def connect(servers: str, options: KafkaOptions, *, client_id: str = "pavane") -> AIOKafkaClient:
+async def connect(servers: str, options: KafkaOptions, *, client_id: str = "pavane", join_ms: int = 0) -> Client:
     """A client that has read the cluster's metadata once; whoever gets it closes it with :func:`close`.
 
-    Tries each server once, for at most the request timeout. Raises :class:`BusUnavailable` where none answers, and
+    ``join_ms``: how much longer a request to join a group may take than any other. Tries each server once, for at most
+    the request timeout. Raises :class:`BusUnavailable` where none answers, and
     :class:`ConfigurationError` where one answers and refuses: user, password, mechanism, certificates.
     """
     arguments = client_arguments(servers, options, client_id=client_id)
     await _knock(arguments, options)
-    client = Client(**arguments)
+    client = Client(**arguments, join_ms=join_ms)
     try:
         with quiet():
             await client.bootstrap()
@@ -55,6 +63,30 @@ async def close(client: AIOKafkaClient) -> None:
     """Close the client, in bounded time."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(client.close(), _CLOSE_S)
+
+
+async def watch_door(servers: str, options: KafkaOptions, clients: Collection[Client]) -> None:
+    """Find out, for ever, why clients cannot connect: they take a refusal for a broker that is away, and try again for ever.
+
+    Raises :class:`ConfigurationError` where servers have refused us :data:`_REFUSALS` times on end.
+    """
+    missed = refusals = 0
+    while True:
+        await asyncio.sleep(_KNOCK_S)
+        before, missed = missed, sum(client.missed for client in clients)
+        if missed == before:
+            continue
+        try:
+            await _knock(client_arguments(servers, options), options)
+        except BusUnavailable:
+            continue  # nobody is there to say no
+        except ConfigurationError as error:
+            refusals += 1
+            if refusals == _REFUSALS:
+                raise
+            log.warning("a broker does not let us in any more, it is tried again: %s", error)
+        else:
+            refusals = 0
 
 
 async def _knock(arguments: ClientArguments, options: KafkaOptions) -> None:

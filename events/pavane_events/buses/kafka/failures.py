@@ -1,5 +1,7 @@
 """What Kafka's error codes mean for us, and their translation to the platform's errors."""
 
+from collections.abc import Mapping
+
 from aiokafka import errors
 from aiokafka.errors import KafkaError
 
@@ -9,6 +11,8 @@ TOO_LARGE = frozenset({10, 18})
 """MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE."""
 
 UNKNOWN_TOPIC = 3
+LEADER_NOT_AVAILABLE = 5
+TOPIC_FORBIDDEN = 29
 UNKNOWN_MEMBER = frozenset({25, 82})
 """UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID: this member was put out of its group."""
 
@@ -38,7 +42,15 @@ _AUTHENTICATION = (
     errors.UnsupportedSaslMechanismError,
     errors.IllegalSaslStateError,
 )
-_FORBIDDEN = frozenset({29, 30, 31, 53, 58})
+_LOGIN = "check PAVANE_KAFKA_SECURITY, PAVANE_KAFKA_MECHANISM, PAVANE_KAFKA_USERNAME and the password"
+_FIXES: Mapping[object, str] = {
+    29: "grant this user Read and Write on the topics of this prefix",
+    30: "grant this user Read on the groups of this prefix",
+    31: "grant this user the right, or let `pavane topics apply` run under one who has it",
+    53: "grant this user Write on the transactional ids of this prefix",
+    58: _LOGIN,
+}
+"""By the codes of what is forbidden. The rights are those of docs/reference/topics.md."""
 
 
 class Refused(Exception):
@@ -54,12 +66,8 @@ class Refused(Exception):
 def translated(error: BaseException, doing: str) -> BusError | ConfigurationError:
     """Our error for one of Kafka's."""
     code = error.code if isinstance(error, Refused) else getattr(error, "errno", None)
-    if isinstance(error, _AUTHENTICATION) or code in _FORBIDDEN:
-        fix = (
-            "check PAVANE_KAFKA_SECURITY, PAVANE_KAFKA_MECHANISM, PAVANE_KAFKA_USERNAME and the password"
-            if isinstance(error, _AUTHENTICATION) or code == 58
-            else "grant this user the right, or let `pavane topics apply` run under one who has it"
-        )
+    if isinstance(error, _AUTHENTICATION) or code in _FIXES:
+        fix = _LOGIN if isinstance(error, _AUTHENTICATION) else _FIXES[code]
         problem = Problem("kafka", "kafka.forbidden", f"{error!s} ({type(error).__name__}); {fix}")
         return ConfigurationError(f"Kafka refuses {doing}", [problem])
     if isinstance(error, KafkaError | Refused | TimeoutError | OSError):

@@ -7,16 +7,19 @@ whole node for up to 200 ms), and no partition can fall silent unnoticed after a
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, for_code
 from aiokafka.structs import TopicPartition
 
-from pavane_events.buses.kafka.failures import Refused
+from pavane_events.buses.kafka.client import QUIET_S
+from pavane_events.buses.kafka.failures import LEADER_NOT_AVAILABLE, TOPIC_FORBIDDEN, UNKNOWN_TOPIC, Refused
 from pavane_events.buses.kafka.fetching import (
     EARLIEST,
     OFFSET_OUT_OF_RANGE,
+    Answer,
     FetchSession,
     Portion,
     by_leader,
@@ -32,6 +35,16 @@ Deliver = Callable[[TopicPartition, list[Record], int], None]
 
 _LOOK_S = 0.5
 _BACKOFF_S = 0.1
+_NEWS_S = 1.0
+"""After so long a trouble is worth a line: leaders move in less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """For how long a partition has brought no good answer; what a broker said instead, where one said something."""
+
+    seconds: float
+    trouble: str
 
 
 class Fetcher:
@@ -43,19 +56,25 @@ class Fetcher:
         self._deliver = deliver
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
+        self._answered: dict[TopicPartition, float] = {}
+        self._codes: dict[TopicPartition, int] = {}
+        self._said: dict[tuple[str, int], float] = {}
         self._nodes: dict[int, asyncio.Task[None]] = {}
         self._stale = False
         self._bell = Bell()
-        self.last_answer = time.monotonic()
 
     def seek(self, place: TopicPartition, offset: int) -> None:
         """Fetch a partition from here on; what is under way for another place is dropped."""
+        if place not in self._positions:
+            self._answered[place] = time.monotonic()
         self._positions[place] = offset
         self._bell.ring()
 
     def drop(self, place: TopicPartition) -> None:
         """Fetch a partition no more."""
         self._positions.pop(place, None)
+        self._answered.pop(place, None)
+        self._codes.pop(place, None)
         self._paused.discard(place)
 
     def pause(self, place: TopicPartition) -> None:
@@ -66,15 +85,25 @@ class Fetcher:
         """Ask for a partition again."""
         if place in self._paused:
             self._paused.discard(place)
+            if place in self._positions and place not in self._codes:
+                self._answered[place] = time.monotonic()
             self._bell.ring()
 
-    @property
-    def idle_s(self) -> float:
-        """Seconds since a broker last answered; 0 where nothing is asked for."""
-        return time.monotonic() - self.last_answer if self._wanted() else 0.0
+    def silence(self, places: Collection[TopicPartition]) -> Silence:
+        """The longest silence among those of these partitions that are asked for; none where none of them is."""
+        asked = [place for place in places if place in self._positions and place not in self._paused]
+        if not asked:
+            return Silence(0.0, "")
+        worst = min(asked, key=self._answered.__getitem__)
+        code = self._codes.get(worst, 0)
+        trouble = f"{worst.topic}[{worst.partition}]: {for_code(code).__name__} ({code})" if code else ""
+        return Silence(time.monotonic() - self._answered[worst], trouble)
 
     async def run(self) -> None:
-        """Fetch until cancelled. Brokers that are away are asked again; nothing is lost by it."""
+        """Fetch until cancelled. Brokers that are away are asked again; nothing is lost by it.
+
+        Raises :class:`Refused` for a topic that this user may not read.
+        """
         try:
             while True:
                 await self._look_for_leaders()
@@ -93,6 +122,8 @@ class Fetcher:
             self._stale = False
             await asyncio.wait([self._client.force_metadata_update()], timeout=_LOOK_S)
             nodes = by_leader(self._client, self._wanted())
+        for place in nodes.get(-1, ()):
+            self._troubled(place, self._why_without_leader(place.topic))
         for node in nodes:
             task = self._nodes.get(node)
             if node >= 0 and (task is None or task.done()):
@@ -115,22 +146,52 @@ class Fetcher:
                 await asyncio.sleep(_BACKOFF_S)
                 self._bell.ring()
                 return
-            self.last_answer = time.monotonic()
-            moved = False
+            moved = self._note(places, answers)
             for place, asked, code, portions in answers:
                 if self._positions.get(place) != asked:
                     continue  # sought elsewhere meanwhile, or dropped
                 if code == OFFSET_OUT_OF_RANGE:
                     await self._overtaken(place, asked)
-                elif code:
-                    moved = True
-                else:
+                elif not code:
                     await self._hand_over(place, asked, portions)
             if moved:
                 self._stale = True
                 await asyncio.sleep(_BACKOFF_S)
                 self._bell.ring()
                 return
+
+    def _note(self, places: Collection[TopicPartition], answers: Collection[Answer]) -> bool:
+        """Keep in mind how each partition does; whether one must be asked for elsewhere, or later."""
+        failed = {each.place: each.code for each in answers if each.code and each.code != OFFSET_OUT_OF_RANGE}
+        for answer in answers:
+            if answer.place not in failed:
+                self._codes.pop(answer.place, None)
+        now = time.monotonic()
+        for place in places:  # what a session says nothing of is as it was
+            if place in self._answered and place not in self._codes and place not in failed:
+                self._answered[place] = now
+        for place, code in failed.items():
+            self._troubled(place, code)
+        return bool(failed)
+
+    def _why_without_leader(self, topic: str) -> int:
+        cluster = self._client.cluster
+        if topic in cluster.unauthorized_topics:
+            return TOPIC_FORBIDDEN
+        return UNKNOWN_TOPIC if cluster.partitions_for_topic(topic) is None else LEADER_NOT_AVAILABLE
+
+    def _troubled(self, place: TopicPartition, code: int) -> None:
+        """A partition cannot be read now: keep in mind why, and say so where it lasts. Raises what no waiting mends."""
+        since = self._answered.get(place)
+        if since is None:
+            return  # dropped meanwhile
+        if code == TOPIC_FORBIDDEN:
+            raise Refused(code, "Fetch", place.topic)
+        self._codes[place] = code
+        now, what = time.monotonic(), (place.topic, code)
+        if now - since >= _NEWS_S and now - self._said.get(what, -QUIET_S) >= QUIET_S:
+            self._said[what] = now
+            log.warning("%s[%d] cannot be read, it is asked for again: %s (%d)", *place, for_code(code).__name__, code)
 
     async def _hand_over(self, place: TopicPartition, asked: int, portions: Iterator[Portion]) -> None:
         """Deliver one portion after another, while others work on what came before."""

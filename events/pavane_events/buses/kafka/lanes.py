@@ -5,12 +5,11 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
@@ -24,8 +23,9 @@ from pavane_events.buses.kafka.fetching import LATEST, list_offsets
 from pavane_events.buses.kafka.group import Group
 from pavane_events.buses.kafka.lane import KafkaLane
 from pavane_events.buses.kafka.opening import Opening
-from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.kafka.places import Places
+from pavane_events.buses.kafka.requests import Client
+from pavane_events.buses.kafka.signature import Signature
 from pavane_events.buses.kafka.transactions import Member, Payload, Producer
 from pavane_events.buses.waiting import Bell
 from pavane_events.errors import BusError, BusUnavailable, ConfigurationError, LaneLost
@@ -36,6 +36,9 @@ log = logging.getLogger("pavane.kafka")
 _RETRY_S = 0.2
 _ABORT_S = 2.0
 
+SILENCE_S = 3.0
+"""A partition that has brought no good answer for so long is not polled. Where there is nothing new, answers come in 50 ms."""
+
 WRITES = "-writes"
 """What the client id of a member's second connection ends with; the first's is its transactional id."""
 
@@ -43,16 +46,21 @@ WRITES = "-writes"
 class Connect(Protocol):
     """Gives a connected client."""
 
-    async def __call__(self, client_id: str, options: KafkaOptions | None = None) -> AIOKafkaClient:
-        """With the deployment's own options, unless told otherwise."""
+    async def __call__(self, client_id: str, *, join_ms: int = 0) -> Client:
+        """``join_ms``: how much longer a request to join a group may take than any other."""
         ...
+
+
+WatchDoor = Callable[[Collection[Client]], Coroutine[object, object, None]]
+"""Raises ConfigurationError as soon as brokers let these clients in no more; else it never ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneHealth:
     """How one lane does.
 
-    ``polling``: a broker has answered lately. ``assigned``: it is open. ``last_commit_age_s``: since this process last
+    ``polling``: every partition of it that is asked for has brought a good answer within :data:`SILENCE_S`; ``trouble``:
+    what a broker said instead, where one did. ``assigned``: it is open. ``last_commit_age_s``: since this process last
     committed it. ``in_flight``: offsets fetched whose inputs are not done yet.
     """
 
@@ -62,14 +70,15 @@ class LaneHealth:
     assigned: bool
     last_commit_age_s: float | None
     in_flight: int
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
     """What a membership is made of, once it is connected. Fetches wait on ``reading``: all else goes by ``writing``."""
 
-    reading: AIOKafkaClient
-    writing: AIOKafkaClient
+    reading: Client
+    writing: Client
     group: Group
     opening: Opening
     producer: Producer
@@ -80,10 +89,19 @@ class _Parts:
 class KafkaLanes:
     """A membership; see :class:`~pavane_events.bus.Lanes`."""
 
-    def __init__(self, places: Places, connect: Connect, group: str, topics: Collection[str], start: Start) -> None:
+    def __init__(
+        self,
+        places: Places,
+        connect: Connect,
+        watch_door: WatchDoor,
+        group: str,
+        topics: Collection[str],
+        start: Start,
+    ) -> None:
         self._places = places
         self._options = places.options
         self._connect = connect
+        self._watch_door = watch_door
         self._group_name = group
         self._topics = set(topics)
         self._start: Start = start
@@ -121,16 +139,16 @@ class KafkaLanes:
         known = [*topics, self._options.physical(self._group_name + TOPIC)]
         _ = self._at.writing.set_topics(known)  # else: every topic there is
         self._at.group.join(topics)
-        for work in (self._at.fetcher.run(), self._at.committer.run(), self._at.group.watch()):
+        door = self._watch_door((self._at.reading, self._at.writing))
+        for work in (self._at.fetcher.run(), self._at.committer.run(), self._at.group.watch(), door):
             task = asyncio.create_task(work)
             task.add_done_callback(self._ended)
             self._tasks.append(task)
 
     async def _connect_parts(self) -> "_Parts":
         options = self._options
-        patient = replace(options, request_timeout_ms=options.request_timeout_ms + options.session_ms)  # joining takes that
         async with AsyncExitStack() as undo:
-            reading = await self._connect(self.transactional_id, patient)
+            reading = await self._connect(self.transactional_id, join_ms=options.session_ms)
             undo.push_async_callback(close, reading)
             writing = await self._connect(self.transactional_id + WRITES)
             undo.push_async_callback(close, writing)
@@ -150,7 +168,7 @@ class KafkaLanes:
         committer = Committer(
             group.name,
             producer,
-            opening.stamps,
+            opening.signatures,
             expelled=self._on_expelled,
             stale=group.rejoin,
             most=options.commit_records,
@@ -228,15 +246,16 @@ class KafkaLanes:
         """How every lane that is assigned does."""
         if self._parts is None or self._closed:
             return []
-        polling = self._at.fetcher.idle_s < max(5.0, self._options.session_ms / 1000)
-        return [self._health_of(partition, polling=polling) for partition in sorted(self._assigned)]
+        return [self._health_of(partition) for partition in sorted(self._assigned)]
 
-    def _health_of(self, partition: int, *, polling: bool) -> LaneHealth:
+    def _health_of(self, partition: int) -> LaneHealth:
         lane = self._lanes.get(partition)
-        if lane is None:
-            return LaneHealth(self._group_name, partition, polling, assigned=False, last_commit_age_s=None, in_flight=0)
+        if lane is None:  # nothing is asked for yet
+            return LaneHealth(self._group_name, partition, polling=True, assigned=False, last_commit_age_s=None, in_flight=0)
+        silence = self._at.fetcher.silence([self._places.of(topic, partition) for topic in lane.committed])
         age_s = None if lane.last_commit is None else time.monotonic() - lane.last_commit
-        return LaneHealth(self._group_name, partition, polling, True, age_s, lane.in_flight)
+        polling = silence.seconds < SILENCE_S
+        return LaneHealth(self._group_name, partition, polling, True, age_s, lane.in_flight, silence.trouble)
 
     # What lanes ask for
 
@@ -325,9 +344,9 @@ class KafkaLanes:
         """After an assignment: lanes that stayed go on where nobody committed meanwhile, new ones are opened."""
         kept = dict(self._lanes)
         if kept:
-            stamps = await self._at.opening.stamps(kept)
+            signatures = await self._at.opening.signatures(kept)
             for partition, lane in kept.items():
-                found = stamps.get(partition, "").split(" ")[0]
+                found = signatures.get(partition, Signature()).stamp
                 if found not in ("", lane.row.stamp) and not self._at.committer.is_under_way(lane):
                     self._drop(lane)  # somebody else has held it meanwhile, and committed
         self._at.committer.go(member)
@@ -401,4 +420,6 @@ class KafkaLanes:
         known = isinstance(error, BusError | ConfigurationError)
         self._failure = error if known else translated(error, f"the membership of {self._group_name}")  # type: ignore[assignment]
         self._lose_all()
+        for each in [*self._tasks, *([self._settling] if self._settling else [])]:
+            each.cancel()  # a commit that is looked up is looked up no more
         self._bell.ring()

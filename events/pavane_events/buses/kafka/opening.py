@@ -15,6 +15,7 @@ from pavane_events.buses.kafka.failures import Refused
 from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets
 from pavane_events.buses.kafka.group import Group
 from pavane_events.buses.kafka.places import Places
+from pavane_events.buses.kafka.signature import Signature
 from pavane_events.buses.kafka.transactions import Producer
 from pavane_events.errors import BusUnavailable
 
@@ -49,7 +50,7 @@ class Opening:
         await self._fence_the_dead(changelog)
         found = await self.group.offsets([changelog, *places], stable=True)
         restored = await restore(self.client, changelog, self.places.room)
-        stamp = found.get(changelog, (0, ""))[1].split(" ")[0]
+        stamp = Signature.parse(found.get(changelog, (0, ""))[1]).stamp
         if stamp and _order(stamp) > _order(restored.row.stamp):
             restored.state.close()
             raise BusUnavailable(
@@ -66,11 +67,11 @@ class Opening:
         offsets = await list_offsets(self.client, missing, EARLIEST if self.start == "earliest" else LATEST)
         return {topic: offsets[place] for place, topic in missing.items()}
 
-    async def stamps(self, partitions: Collection[int]) -> Mapping[int, str]:
-        """The stamps of the last commits of lanes, each with the transactional id that made it; settled ones only."""
+    async def signatures(self, partitions: Collection[int]) -> Mapping[int, Signature]:
+        """Whose the last commits of lanes were; settled ones only."""
         places = {self.changelog(partition): partition for partition in partitions}
         found = await self.group.offsets(places, stable=True)
-        return {partition: found.get(place, (0, ""))[1] for place, partition in places.items()}
+        return {partition: Signature.parse(found.get(place, (0, ""))[1]) for place, partition in places.items()}
 
     def producer(self, transactional_id: str) -> Producer:
         """A producer as this deployment's options want it."""
@@ -89,20 +90,23 @@ class Opening:
         An accelerator only. What must not happen is kept from happening by generations and stable reads.
         """
         last = await self.group.offsets([changelog], stable=False)
-        ids = {metadata.partition(" ")[2] for _, metadata in last.values()} - {self.own, ""}
-        if not ids:
+        holders = {Signature.parse(metadata) for _, metadata in last.values()}
+        holders = {each for each in holders if each.producer not in (self.own, "")}
+        if not holders:
             return
         try:
-            dead = ids - await self.group.live_clients()
+            members = await self.group.members()
         except KafkaError as error:
             log.info("the members of %s cannot be asked for: %r", self.name, error)
             return
-        for each in dead:
+        for each in holders:
+            if each.is_of_one(members):
+                continue
             try:
                 async with asyncio.timeout(_FENCE_S):
-                    await self.producer(each).initialise()
+                    await self.producer(each.producer).initialise()
             except (KafkaError, Refused, TimeoutError) as error:
-                log.info("what %s left open ends by its timeout: %r", each, error)
+                log.info("what %s left open ends by its timeout: %r", each.producer, error)
 
 
 def _order(stamp: str) -> tuple[int, ...]:

@@ -1,9 +1,14 @@
 """aiokafka's client, with requests that end in one of its own errors and in nothing else."""
 
+from typing import Unpack
+
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
-from aiokafka.conn import CloseReason
+from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
+
+from pavane_events.buses.kafka.client import ClientArguments
 
 
 class Client(AIOKafkaClient):
@@ -11,7 +16,25 @@ class Client(AIOKafkaClient):
 
     aiokafka looks it up once more when a request times out. Where several time out at once, as after a machine's pause,
     another task has dropped that connection by then, and the request ends in a ``KeyError``, or closes the new one.
+
+    ``join_ms``: how much longer than others a request may take that waits for other members of a group. Only they are
+    waited for so long: a broker that has frozen is noticed by all others, on whatever it is asked, in the ordinary time.
     """
+
+    def __init__(self, *, join_ms: int = 0, **arguments: Unpack[ClientArguments]) -> None:
+        super().__init__(**arguments)
+        self._ordinary_s = arguments["request_timeout_ms"] / 1000
+        self._join_s = join_ms / 1000
+        self._joining = 0
+        self.missed = 0
+        """How often a connection could not be made."""
+
+    async def _get_conn(
+        self, node_id: int | str, *, group: ConnectionGroup = ConnectionGroup.DEFAULT, no_hint: bool = False
+    ) -> AIOKafkaConnection | None:
+        connection = await super()._get_conn(node_id, group=group, no_hint=no_hint)
+        self.missed += connection is None
+        return connection
 
     async def send(
         self, node_id: int | str, request: Request[RequestStruct], *, group: ConnectionGroup = ConnectionGroup.DEFAULT
@@ -20,8 +43,14 @@ class Client(AIOKafkaClient):
         connection = await self._get_conn(node_id, group=group)
         if connection is None:
             raise NodeNotReadyError(f"there is no connection to node {node_id}")
+        joins = isinstance(request, JoinGroupRequest | SyncGroupRequest)
+        self._joining += joins
+        if group is ConnectionGroup.COORDINATION:  # what is sent there while somebody joins is answered after that
+            connection._request_timeout = self._ordinary_s + (self._join_s if self._joining else 0.0)
         try:
             return await connection.send(request)
         except TimeoutError as error:
             _ = connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
             raise RequestTimedOutError from error
+        finally:
+            self._joining -= joins
