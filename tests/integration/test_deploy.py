@@ -157,6 +157,7 @@ def test_no_crash_and_no_upgrade_breaks_the_invariant(deployment: Deployment) ->
         deployment.upgrade("2")
         for service in WORKERS:
             assert {each.version for each in deployment.containers(service)} == {"2"}
+        assert "(compiled)" not in deployment.compose("exec", "-T", "approval", "pavane", "--version")
     assert applicants.published >= AT_LEAST
     found = deployment.audit(expect=10 + applicants.published, wait_s=END_S)
     print(f"{found}, {applicants.refused} batches were refused and sent again")

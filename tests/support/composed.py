@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILE, COMPOSE, IGNORE = "deploy/Dockerfile", "deploy/docker-compose.yml", ".dockerignore"
 ANY_PYTHON = "python:3.12-slim"  # built upon where the one that the Dockerfile names is not to be had
 INTAKE = "credit.applications"
-_BUILD_S, _UP_S, _COMMAND_S, _LOOK_S = 600.0, 300.0, 120.0, 0.5
+_BUILD_S, _UP_S, _COMMAND_S, _LOOK_S = 1_800.0, 300.0, 120.0, 0.5
 _TRIES = 3
 _BUS_UNAVAILABLE = 3  # as by docs/reference/cli.md
 _IN_CONTAINER = "/opt/pavane/healthy.py"
@@ -122,10 +122,11 @@ class Deployment:
         }
         return _run(command, environment={**environment, **ours}, stdin=stdin, timeout_s=timeout_s)
 
-    def build(self) -> None:
+    def build(self, *, compiled: bool = True) -> None:
         """Build the image of the current version from the folder."""
         python = next(image for image in (PYTHON, ANY_PYTHON) if _is_here(image))
-        self.compose("build", "--build-arg", f"PYTHON={python}", timeout_s=_BUILD_S)
+        arguments = ("--build-arg", f"PYTHON={python}", "--build-arg", f"COMPILED={compiled:d}")
+        self.compose("build", *arguments, timeout_s=_BUILD_S)
 
     def up(self) -> float:
         """``docker compose up --wait``; seconds until all were healthy."""
@@ -141,9 +142,9 @@ class Deployment:
         )
 
     def upgrade(self, version: str) -> None:
-        """Build a version from the folder as it is now, and bring it to each worker in turn."""
+        """Build a version from the folder as it is now, without a compiler, and bring it to each worker in turn."""
         self.version = version
-        self.build()
+        self.build(compiled=False)
         for service in WORKERS:
             self.compose("up", "--wait", "--no-build", "--no-deps", *self._scaled(service), service, timeout_s=_UP_S)
 

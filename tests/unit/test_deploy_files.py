@@ -75,6 +75,14 @@ def test_orchestrators_wait_longer_than_agents_drain() -> None:
     )
 
 
+def test_whoever_is_told_to_keep_state_on_a_disk_has_one() -> None:
+    text = COMPOSE.read_text()
+    agent = text.partition("x-agent:")[2].partition("\n\n")[0]
+    (place,) = re.findall(r"PAVANE_KAFKA_STATE_DIR: (\S+)", text)
+    assert f"PAVANE_KAFKA_STATE_DIR: {place}" in agent
+    assert f", {place}]" in agent.partition("volumes: ")[2].splitlines()[0]
+
+
 def test_every_image_is_pinned_and_every_port_is_open_to_this_machine_only() -> None:
     assert len(SERVERS) == 2
     assert all(re.fullmatch(r"[a-z/]+:\d+\.\d+\.\d+", image) for image in SERVERS), SERVERS
