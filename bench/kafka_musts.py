@@ -11,6 +11,14 @@ NOT_MEANT = (", traced", ", bare", ", interpreted")
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to say of a figure, and whether it is as it must be."""
+
+    holds: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Must:
     """A bound on one figure of the variants whose names begin so."""
 
@@ -20,14 +28,15 @@ class Must:
     bound: float
     at_least: bool = False
 
-    def verdict(self, variant: str, figures: Figures) -> str | None:
-        """What to say of one variant; None where it is not meant."""
+    def verdict(self, variant: str, figures: Figures) -> Verdict | None:
+        """That on one variant; None where it is not meant."""
         if not variant.startswith(self.variant) or self.figure not in figures or variant.endswith(NOT_MEANT):
             return None
         value = figures[self.figure]
         holds = (ge if self.at_least else le)(value, self.bound)
         word = "at least" if self.at_least else "at most"
-        return f"{'holds' if holds else 'FAILS'}: {variant}: {self.figure} is {value:.4g}, {word} {self.bound:g}"
+        said = "holds" if holds else "FAILS"
+        return Verdict(holds, f"{said}: {variant}: {self.figure} is {value:.4g}, {word} {self.bound:g}")
 
 
 MUSTS = (
@@ -48,8 +57,8 @@ MUSTS = (
 """The table of musts; 50 us of processor time a message are 20,000 a second and core."""
 
 
-def judged(bench: str, found: Mapping[str, Figures]) -> Iterator[str]:
-    """What to say of a table."""
+def judged(bench: str, found: Mapping[str, Figures]) -> Iterator[Verdict]:
+    """Those on a table."""
     for must in MUSTS:
         for variant, figures in found.items():
             verdict = must.verdict(variant, figures) if must.bench == bench else None

@@ -3,7 +3,8 @@
     python -m bench.kafka_run [--quick] [--only NAME]... [--json] [--servers host:port] [--otlp jaeger|null|none]
 
 Starts a broker of its own (Java and Maven, see `pavane dev kafka`) on the loopback interface. Everything measured is a
-process of its own; the machine's cores are shared with the broker, so trust ratios within one run before digits.
+process of its own; the machine's cores are shared with the broker, so trust ratios within one run before digits. Ends with
+1 where a figure is not what it must be.
 """
 
 import argparse
@@ -84,7 +85,7 @@ def show(name: str, found: Found) -> None:
         cells = (f"{_shown(figures[each]):>{widths[each]}}" if each in figures else " " * widths[each] for each in columns)
         print(f"{variant:32}" + "".join(cells))
     for verdict in judged(name, found):
-        print(f"  {verdict}")
+        print(f"  {verdict.text}")
     sys.stdout.flush()
 
 
@@ -104,13 +105,15 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _leave)  # or the broker would outlive us
     try:
-        measure(options)
+        found = measure(options)
     except PavaneError as error:
         raise SystemExit(str(error)) from None
+    missed = any(not verdict.holds for name, table in found.items() for verdict in judged(name, table))
+    raise SystemExit(int(missed))
 
 
-def measure(options: argparse.Namespace) -> None:
-    """What was asked for, table by table."""
+def measure(options: argparse.Namespace) -> Mapping[str, Found]:
+    """What was asked for, table by table, which are printed."""
     scale = QUICK if options.quick else FULL
     results: dict[str, Found] = {}
     if not options.json:
@@ -128,6 +131,7 @@ def measure(options: argparse.Namespace) -> None:
                 show(name, results[name])
     if options.json:
         print(json.dumps(results))
+    return results
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

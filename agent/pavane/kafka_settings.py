@@ -71,7 +71,10 @@ class KafkaSettings(BaseSettings):
         default=_DEFAULT.retry_backoff_ms, ge=1, le=10_000, description="pause before a request is sent again"
     )
     kafka_commit_records: int = Field(
-        default=_DEFAULT.commit_records, ge=1, le=100_000, description="at most so many records in one transaction"
+        default=_DEFAULT.commit_records,
+        ge=1,
+        le=100_000,
+        description="commits share a transaction up to so many records; a larger one has its own",
     )
     kafka_pace: float = Field(
         default=_DEFAULT.pace, ge=0, le=100, description="under load, commit no sooner than so many times the last commit took"

@@ -5,6 +5,7 @@ The tests are one story of one deployment, in the order of this file. They need 
 
 import json
 import threading
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Mapping
@@ -12,7 +13,7 @@ from typing import cast
 
 import pytest
 
-from support.composed import WORKERS, Deployment, applications, need_docker
+from support.composed import ROOT, WORKERS, Deployment, applications, need_docker
 
 pytestmark = pytest.mark.slow
 
@@ -84,8 +85,23 @@ def test_everything_that_runs_is_confined(deployment: Deployment) -> None:
         (server,) = deployment.containers(service)
         bindings = cast("Mapping[str, list[Mapping[str, str]]]", server.ports)
         assert {each["HostIp"] for port in bindings.values() for each in port} == {"127.0.0.1"}
-    compilers = 'for each in cc gcc ld make hatchling; do command -v "$each"; done; ls /opt/pavane/bin/pip; true'
-    assert deployment.compose("exec", "-T", "approval", "sh", "-c", compilers) == ""
+
+
+def test_every_worker_runs_the_compiled_modules_and_nothing_beside_them_can_compile_or_install(deployment: Deployment) -> None:
+    hooks = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
+    modules = [path.partition("/")[2].removesuffix(".py").replace("/", ".") for path in hooks["custom"]["modules"]]
+    where = "import importlib, sys; print(*(importlib.import_module(each).__file__ for each in sys.argv[1:]), sep='\\n')"
+    for service in WORKERS:
+        files = deployment.compose("exec", "-T", service, "python", "-c", where, *modules).split()
+        assert len(files) == len(modules)
+        assert all(each.startswith("/opt/pavane/lib/") and each.endswith(".so") for each in files), files
+    tools = (
+        'for each in cc gcc g++ clang as ld make mypyc hatchling; do command -v "$each"; done; ls /opt/pavane/bin/pip*; true'
+    )
+    assert deployment.compose("exec", "-T", "approval", "sh", "-c", tools) == ""
+    find = "from importlib.util import find_spec; import sys; print(*filter(find_spec, sys.argv[1:]))"
+    builders = ("pip", "setuptools", "mypy", "hatchling")
+    assert deployment.compose("exec", "-T", "approval", "python", "-c", find, *builders).strip() == ""
 
 
 def test_an_application_published_from_outside_is_decided_and_its_trace_is_where_the_link_says(deployment: Deployment) -> None:
@@ -134,13 +150,14 @@ def test_no_crash_and_no_upgrade_breaks_the_invariant(deployment: Deployment) ->
 
         memory = deployment.memory_mib()
         print(f"MiB: {memory}")
-        assert all(used < MOST_MIB for name, used in memory.items() if name.startswith(WORKERS))
+        assert all(used < MOST_MIB for name, used in memory.items() if name.startswith(tuple(WORKERS)))
 
         steps = deployment.folder / "services/pavane_credit/score.py"
         steps.write_text(steps.read_text().replace("within=timedelta(seconds=60)", "within=timedelta(seconds=45)"))
         deployment.upgrade("2")
         for service in WORKERS:
             assert {each.version for each in deployment.containers(service)} == {"2"}
+        assert "(compiled)" not in deployment.compose("exec", "-T", "approval", "pavane", "--version")
     assert applicants.published >= AT_LEAST
     found = deployment.audit(expect=10 + applicants.published, wait_s=END_S)
     print(f"{found}, {applicants.refused} batches were refused and sent again")

@@ -23,6 +23,7 @@ from pavane_events.buses.kafka.provision import Applied, apply
 from pavane_events.errors import BusUnavailable, ConfigurationError
 from pavane_events.topics import FoundTopic, WantedTopic, config_of
 from support.kafka import Kafka, MakeKafka
+from support.require import unavailable
 from unit.cli_shell import Shell
 
 TOY = ("unit.cli_toy:AGENTS", "unit.cli_toy:orders")
@@ -191,7 +192,7 @@ class Authority:
 
     def __init__(self, folder: Path) -> None:
         if shutil.which("openssl") is None:
-            pytest.skip("no certificates without the command openssl")
+            unavailable("kafka", "no certificates for it without the command openssl: apt-get install openssl")
         folder.mkdir()
         self._folder = folder
         self.file = folder / "ca.pem"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,16 +20,27 @@ from pavane_events.ids import uuid7
 from support.require import unavailable
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("events", "tracing", "saga", "agent", "services", "deploy")
-FILES = ("pyproject.toml", "README.md", "LICENSE", ".dockerignore")
-IMAGES = ("python:3.12-slim", "apache/kafka:4.1.1", "jaegertracing/jaeger:2.13.0")
-AGENTS = ("credit-score", "income-verification", "fraud-detection", "risk-assessment", "approval")
-WORKERS = ("coordinator", *AGENTS)
+DOCKERFILE, COMPOSE, IGNORE = "deploy/Dockerfile", "deploy/docker-compose.yml", ".dockerignore"
+ANY_PYTHON = "python:3.12-slim"  # built upon where the one that the Dockerfile names is not to be had
 INTAKE = "credit.applications"
-_BUILD_S, _UP_S, _COMMAND_S, _LOOK_S = 600.0, 300.0, 120.0, 0.5
+_BUILD_S, _UP_S, _COMMAND_S, _LOOK_S = 1_800.0, 300.0, 120.0, 0.5
 _TRIES = 3
 _BUS_UNAVAILABLE = 3  # as by docs/reference/cli.md
 _IN_CONTAINER = "/opt/pavane/healthy.py"
+
+
+def _found(pattern: str, file: str) -> list[str]:
+    return [str(each) for each in re.findall(pattern, (ROOT / file).read_text(), re.MULTILINE)]
+
+
+WORKERS = _found(r"^  ([a-z-]+):.*\n    <<: \*agent\n    command: \[run,", COMPOSE)
+"""The services that run a worker, the coordinator first."""
+SERVERS = _found(r"^ +image: ([^$\s]+)$", COMPOSE)
+"""The images that are run as they are."""
+(PYTHON,) = _found(r"^ARG PYTHON=(\S+)$", DOCKERFILE)
+"""The image that is built upon, where nobody names another."""
+BUILT_IN = _found(r"^!(\S+)$", IGNORE)
+"""What of the project the image is built from."""
 
 
 def need_docker() -> None:
@@ -39,7 +51,8 @@ def need_docker() -> None:
         answer = _run(command, timeout_s=30.0)
         if answer.returncode:
             unavailable("docker", f"`{' '.join(command)}` says: {answer.stderr.strip()[-200:]}")
-    missing = [image for image in IMAGES if _run(["docker", "image", "inspect", image], timeout_s=30.0).returncode]
+    missing = [image for image in SERVERS if not _is_here(image)]
+    missing += [] if any(map(_is_here, (PYTHON, ANY_PYTHON))) else [PYTHON]
     if missing:
         unavailable("docker", f"images are missing; get them first: docker pull {' '.join(missing)}")
     if os.geteuid() != 0:
@@ -75,10 +88,13 @@ class Deployment:
     otlp_port: int = 0
 
     def __post_init__(self) -> None:
-        for part in PARTS:
-            shutil.copytree(ROOT / part, self.folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in FILES:
-            shutil.copy(ROOT / name, self.folder / name)
+        for part in ("deploy", IGNORE, *BUILT_IN):
+            copy = self.folder / part
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / part).is_dir():
+                shutil.copytree(ROOT / part, copy, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+            else:
+                shutil.copy(ROOT / part, copy)
         self.kafka_port = free_block(3)
         self.jaeger_port, self.otlp_port = self.kafka_port + 1, self.kafka_port + 2
 
@@ -95,7 +111,7 @@ class Deployment:
 
     def attempt(self, *arguments: str, stdin: str | None = None, timeout_s: float = _COMMAND_S) -> "CompletedProcess[str]":
         """``docker compose ...``, whatever comes of it."""
-        command = ["docker", "compose", "-p", self.name, "-f", str(self.folder / "deploy/docker-compose.yml"), *arguments]
+        command = ["docker", "compose", "-p", self.name, "-f", str(self.folder / COMPOSE), *arguments]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "PAVANE_"))}
         ours = {
             "HOST_KAFKA_PORT": str(self.kafka_port),
@@ -106,9 +122,11 @@ class Deployment:
         }
         return _run(command, environment={**environment, **ours}, stdin=stdin, timeout_s=timeout_s)
 
-    def build(self) -> None:
+    def build(self, *, compiled: bool = True) -> None:
         """Build the image of the current version from the folder."""
-        self.compose("build", timeout_s=_BUILD_S)
+        python = next(image for image in (PYTHON, ANY_PYTHON) if _is_here(image))
+        arguments = ("--build-arg", f"PYTHON={python}", "--build-arg", f"COMPILED={compiled:d}")
+        self.compose("build", *arguments, timeout_s=_BUILD_S)
 
     def up(self) -> float:
         """``docker compose up --wait``; seconds until all were healthy."""
@@ -124,9 +142,9 @@ class Deployment:
         )
 
     def upgrade(self, version: str) -> None:
-        """Build a version from the folder as it is now, and bring it to each worker in turn."""
+        """Build a version from the folder as it is now, without a compiler, and bring it to each worker in turn."""
         self.version = version
-        self.build()
+        self.build(compiled=False)
         for service in WORKERS:
             self.compose("up", "--wait", "--no-build", "--no-deps", *self._scaled(service), service, timeout_s=_UP_S)
 
@@ -225,6 +243,10 @@ class Deployment:
 def applications(first: int, count: int) -> str:
     """Real applications as JSON lines, plain as an applicant's system would write them."""
     return "".join(each.event.to_json().decode() + "\n" for each in read_applications()[first : first + count])
+
+
+def _is_here(image: str) -> bool:
+    return _run(["docker", "image", "inspect", image], timeout_s=30.0).returncode == 0
 
 
 def _described(found: dict[str, object]) -> Container:

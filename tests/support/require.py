@@ -9,8 +9,8 @@ from typing import NoReturn
 import pytest
 
 REQUIRE = "PAVANE_REQUIRE"
-SERVERS = frozenset({"kafka", "jaeger", "mlflow", "docker"})
-"""What may be required. ``docker`` is for tests of containers themselves; the others can be had without it."""
+SERVERS = frozenset({"kafka", "jaeger", "mlflow", "helm", "docker"})
+"""What may be required; ``helm`` is a program. ``docker`` is for tests of containers themselves; the others need none."""
 
 
 def unavailable(server: str, reason: str) -> NoReturn:

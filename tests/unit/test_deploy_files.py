@@ -1,6 +1,7 @@
 """What the deployment files name is there: settings, targets, and more patience in orchestrators than in agents."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from pavane.settings import Settings
 from pavane_credit import clerk
 from pavane_credit.choreography import AGENTS, SAGAS
 from pavane_credit.where import Where
+from support.composed import BUILT_IN, PYTHON, SERVERS, WORKERS, Deployment
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "docker-compose.yml"
 CHART = DEPLOY / "helm/pavane"
 FILES = (
@@ -72,10 +75,36 @@ def test_orchestrators_wait_longer_than_agents_drain() -> None:
     )
 
 
-def test_every_image_is_pinned_and_every_port_is_open_to_this_machine_only() -> None:
+def test_whoever_is_told_to_keep_state_on_a_disk_has_one() -> None:
     text = COMPOSE.read_text()
-    images = re.findall(r"^ +image: (\S+)", text, re.MULTILINE)
-    assert all(re.fullmatch(r"[a-z/]+:\d+\.\d+\.\d+", image) for image in images if "${" not in image), images
+    agent = text.partition("x-agent:")[2].partition("\n\n")[0]
+    (place,) = re.findall(r"PAVANE_KAFKA_STATE_DIR: (\S+)", text)
+    assert f"PAVANE_KAFKA_STATE_DIR: {place}" in agent
+    assert f", {place}]" in agent.partition("volumes: ")[2].splitlines()[0]
+
+
+def test_every_image_is_pinned_and_every_port_is_open_to_this_machine_only() -> None:
+    assert len(SERVERS) == 2
+    assert all(re.fullmatch(r"[a-z/]+:\d+\.\d+\.\d+", image) for image in SERVERS), SERVERS
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-[a-z]+", PYTHON)
+    assert set(re.findall(r"^FROM (\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)) == {"${PYTHON}"}
+    text = COMPOSE.read_text()
     ports = re.findall(r'"(\S+:\d+)"', "".join(re.findall(r"ports:(?: \[.*\]|\n(?:      - .*\n)+)", text)))
     assert len(ports) == 3
     assert all(port.startswith("127.0.0.1:") for port in ports), ports
+
+
+def test_the_image_is_built_from_all_that_its_build_reads(tmp_path: Path) -> None:
+    """In a copy of what .dockerignore lets in: so the deployment that tests build is the one that users build."""
+    _ = Deployment(tmp_path)
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for part in (*BUILT_IN, *wheel["packages"], *wheel["hooks"]["custom"]["modules"]):
+        assert (tmp_path / part).exists(), f"{part} is not copied"
+    for part in ("hatch_build.py", "stubs", "deploy/healthy.py"):
+        assert part in BUILT_IN
+
+
+def test_the_page_upgrades_and_lists_every_worker() -> None:
+    page = (ROOT / "docs/how-to/deploy-with-containers.md").read_text()
+    assert f"for service in {' '.join(WORKERS)}; do" in page
+    assert f"| {', '.join(f'`{each}`' for each in WORKERS)} |" in page

@@ -26,7 +26,7 @@ def test_where_it_is_demanded_it_fails_with_the_reason(monkeypatch: pytest.Monke
 
 def test_a_demand_for_what_nobody_knows_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(REQUIRE, "kafak")
-    with pytest.raises(pytest.UsageError, match="names kafak; tests ask for docker, jaeger, kafka"):
+    with pytest.raises(pytest.UsageError, match="names kafak; tests ask for docker, helm, jaeger, kafka"):
         required()
 
 

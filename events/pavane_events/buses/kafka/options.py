@@ -25,7 +25,8 @@ class KafkaOptions:
     cluster; inside, nobody sees it. ``replication``: of topics that are made here; None: the brokers' default.
     ``retention_days``: how long events and control records are kept; more than the longest saga lives.
     ``session_ms``: after so long without a heartbeat a member's lanes go to others (brokers allow 6,000 to 1,800,000
-    unless told otherwise). ``commit_records``: at most so many outputs and inputs in one transaction.
+    unless told otherwise). ``commit_records``: commits share a transaction up to so many records of outputs
+    and state; one that alone has more is a transaction of its own.
     ``pace``: under load a commit begins no sooner than so many times the last one's duration after it began.
     ``instance``: a name of this process that survives its restart (static membership): its lanes wait for it.
     ``state_dir``: where lane state goes that does not fit into memory; None: where temporary files go.
