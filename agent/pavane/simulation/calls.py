@@ -24,7 +24,8 @@ class Call:
     """One call of a step or of its undo. ``began`` and ``ended`` are places in the history; the times are virtual.
 
     ``owes_undo``: the step has an undo. ``outcome``: what an undo was told; ``blind``: nothing of what the step had answered.
-    ``worked``: the function returned, whatever became of its process then.
+    ``worked``: the function returned, whatever became of its process then. ``fate``: what was done to it, where that shows
+    only later, if at all: in how it ends, or in what becomes of the next. ``holder``: the token of the lane it was made in.
     """
 
     kind: Kind
@@ -42,6 +43,8 @@ class Call:
     how: How = "under way"
     worked: bool = False
     error: str = ""
+    fate: str = ""
+    holder: int = 0
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Calls:
     script: Script
     die: Callable[[str], None]
     take_away: Callable[[str], None]
+    holder: Callable[[str], int]
     patience_s: float
     made: list[Call] = field(default_factory=list[Call])
     zombies: "list[asyncio.Future[None]]" = field(default_factory=list["asyncio.Future[None]"])
@@ -113,6 +117,7 @@ class Calls:
         saga, key = context.saga or "", context.idempotency_key
         now_s = asyncio.get_running_loop().time()
         made = Call(kind, saga, step.wire_name, key, context.attempt, step.owes_undo, self.places, now_s)
+        made.holder = self.holder(step.wire_name.partition("/")[0])
         self.made.append(made)
         return made
 
@@ -121,6 +126,7 @@ class Calls:
         action = self.script.at(made.kind, made.step) or self.sticky.get((made.kind, made.key))
         if action in lasting:
             self.sticky[made.kind, made.key] = action
+        made.fate = action or ""
         return action
 
     async def _play(self, made: Call, action: str | None, call: Callable[[], Awaitable[Outputs | None]]) -> Outputs:

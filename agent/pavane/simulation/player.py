@@ -60,10 +60,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a job. ``ahead``: the points after its last fault, with the state there, where they were wanted."""
+    """What came of a job. ``verdicts``: how its sagas ended. ``ahead``: the points after its last fault, with the state
+    there, where they were wanted."""
 
     job: Job
     violations: tuple[Violation, ...] = ()
+    verdicts: tuple[str, ...] = ()
     struck: Faults = ()
     ahead: tuple[tuple[Point, State], ...] = ()
 
@@ -99,7 +101,8 @@ class Player:
             violations = judge(self.verification, played, expected, trace=world.traced)
             if violations:
                 world.worn_out = True
-            return Outcome(job, tuple(violations), tuple(played.struck), tuple(ahead))
+            verdicts = tuple(each for found in played.verdicts.values() for each in found)
+            return Outcome(job, tuple(violations), verdicts, tuple(played.struck), tuple(ahead))
 
     def tell(self, job: Job, faults: Faults) -> list[str]:
         """The story of a history, line by line."""

@@ -87,7 +87,7 @@ class World:
         self.loop = VirtualLoop()
         clock = self._clock
         self.bus = MemoryBus(partitions=1, clock=clock, faults=self.script)
-        self.calls = Calls(self.script, self._die, self._take_away, verification.patience_s)
+        self.calls = Calls(self.script, self._die, self._take_away, self.bus.token, verification.patience_s)
         self.worn_out = False
         """Whether no further history should be played in it: something of the last is left."""
 
@@ -195,7 +195,7 @@ class World:
             if died:
                 self.worn_out = True
                 return died
-            if await self._answer(sagas) or self.bus.release() or self.calls.wake_zombies():
+            if await self._answer(sagas) or self._release() or self.calls.wake_zombies():
                 continue
             ended = self._ended(sagas)
             if self._too_late and (ended or self.loop.time() - began_s > self.verification.patience_s):
@@ -221,6 +221,11 @@ class World:
                     continue
             await self.loop.advance()
 
+    def _release(self) -> bool:
+        """Hand out what was held back until now; whether there was anything."""
+        self.script.released()
+        return self.bus.release()
+
     def _moment(self) -> object:
         """As long as it is the same, nothing has happened."""
         return self.bus.arrivals, self.calls.places, [*self.bus.readers()]
@@ -242,6 +247,8 @@ class World:
                 belongs = self.verification.saga_of(sagas[saga])
                 if action == "never" and belongs.overdue == "report":
                     action = "too-late"  # it would wait for ever, as it says
+                if action in ("never", "too-late"):
+                    self.script.open.add(("answer", action, kind.event_type, str(self.ordinals[saga])))
                 for number in range(2 if action == "twice" else 1 if action != "never" else 0):
                     envelope = Envelope(
                         id=f"{saga}/{said.event_type}/{number}",
