@@ -101,7 +101,7 @@ def _left_branch(store: Store) -> Agent:
             raise Rejected("not to the left")
         return Left(refuse=asked.refuse)
 
-    @go_left.compensate(retry=PATIENT)
+    @go_left.compensate(retry=PATIENT, within=timedelta(seconds=10))
     async def back_left(asked: Asked, done: Left | None, ctx: Context) -> None:
         store.undo(ctx, "left")
 
@@ -621,7 +621,7 @@ def asked_whether() -> Verification:
     async def charge(asked: Asked, ctx: Context) -> Charged:
         return Charged(receipt=bank.charge(ctx))
 
-    @charge.reconcile(retry=TWICE)
+    @charge.reconcile(retry=TWICE, within=timedelta(seconds=5))
     async def was_charged(asked: Asked, ctx: Context) -> Charged | bool:
         receipt = bank.receipts.get(ctx.idempotency_key)
         return Charged(receipt=receipt) if receipt is not None else False

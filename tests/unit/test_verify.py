@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from pavane import Agent, Context, Event, Saga
 from pavane.simulation.crew import Alone
 from pavane.simulation.explore import Bounds, Branch, Explorer, Survey
 from pavane.simulation.player import Job, Outcome, Player
-from pavane.simulation.points import Fault, Point, actions_at, read_faults, write_faults
+from pavane.simulation.points import Fault, Point, read_faults, write_faults
 from pavane.simulation.report import job_of
 from pavane.simulation.verify import replay
 from pavane.simulation.world import UnfitVerification
@@ -101,6 +102,55 @@ def test_past_its_deadline_a_saga_turns_back_or_is_reported_as_it_says(
     assert f"ended: {verdict}" in story[-1]
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_undo_that_hangs_is_cancelled_and_tried_again(times: int) -> None:
+    hangs = ",".join(f"undo:left/go_left#{number}=hang" for number in range(1, times + 1))
+    outcome, story = replay(dances.fork_and_join(), job_of(f"no;{hangs}"))
+    assert outcome.violations == ()
+    assert [line[:11] for line in story if "undo raised no answer in time" in line] == [
+        "   10.000 s",
+        "   20.010 s",
+        "   30.030 s",
+    ][:times]
+    assert any("undo failed: attempts.exhausted" in line for line in story) == (times == 3)
+    assert any("operator" in line for line in story) == (times == 3)
+    assert any("ended: compensated" in line for line in story)
+
+
+def test_an_undo_that_fails_after_its_effect_is_parked_and_then_done_again() -> None:
+    outcome, story = replay(dances.fork_and_join(), job_of("no;undo:left/go_left#1=fail-after"))
+    assert outcome.violations == ()
+    assert any("undo failed: attempts.exhausted" in line for line in story)
+    assert any("ended: compensated" in line for line in story)
+
+
+def test_a_reconciliation_that_hangs_is_cancelled_and_asked_again() -> None:
+    outcome, story = replay(dances.asked_whether(), job_of("no;do:payment/charge#1=fail-after,ask:payment/charge#1=hang"))
+    assert outcome.violations == ()
+    assert any("did it happen? raised no answer in time" in line for line in story)
+    assert any("did it happen?, attempt 2" in line for line in story)
+
+
+def test_what_may_hang_for_ever_is_named() -> None:
+    report = verify(dances.asked_whether(), histories=2)
+    assert report.unbounded == ["the undo of payment/charge"]
+    assert "without `within`: the undo of payment/charge" in report.lines()[-1]
+    assert verify(credit, histories=1).unbounded == []
+
+
+def test_an_undo_has_some_time_or_is_not_bounded() -> None:
+    agent = Agent("hasty")
+
+    @agent.step
+    async def act(begun: Begun) -> None: ...
+
+    async def undo(begun: Begun, done: None) -> None: ...
+
+    with pytest.raises(DeclarationError) as caught:
+        act.compensate(within=timedelta(0))(undo)
+    assert [problem.code for problem in caught.value.problems] == ["step.within"]
+
+
 def test_a_history_is_a_function_of_its_name() -> None:
     jobs = [Job("declined", seed=f"0/{number}") for number in range(30)]
     first, second = Player(credit, "none"), Player(credit, "none")
@@ -135,7 +185,6 @@ class Memory:
     def __init__(self, verification: Verification) -> None:
         self.verification = verification
         self._player = Player(verification, "none")
-        self._upgrades = frozenset(each.name for each in verification.next_versions)
         self._outcomes: dict[Job, Outcome] = {}
         self._seen: dict[Branch, Job] = {}
 
@@ -149,7 +198,7 @@ class Memory:
         found: list[tuple[Job, Job]] = []
         for job in jobs:
             for point, state in self.play(job).ahead:
-                for action in actions_at(point, self._upgrades):
+                for action in self.verification.possible.at(point):
                     more = Job(job.scenario, (*job.faults, Fault(point, action)))
                     found.append((more, self._seen.setdefault((job.scenario, state, point.what, point.where, action), more)))
         return found

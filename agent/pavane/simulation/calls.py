@@ -76,7 +76,9 @@ class Calls:
         """Call an undo."""
         made = self._begin("undo", step, context)
         made.outcome, made.blind = context.outcome, done is None
-        action = self._action(made, ("fail",))
+        action = self._action(made, ("fail", "fail-after"))
+        if action == "hang":
+            await self._hang(made)
         await self._play(made, action, lambda: step.perform_undo(inputs, done, context))
         if action == "twice":
             await step.perform_undo(inputs, done, context)
@@ -98,7 +100,10 @@ class Calls:
             nonlocal found
             found = await step.perform_reconciliation(inputs, context)
 
-        await self._play(made, self._action(made, ("fail",)), once)
+        action = self._action(made, ("fail",))
+        if action == "hang":
+            await self._hang(made)
+        await self._play(made, action, once)
         return found
 
     def begin(self) -> None:

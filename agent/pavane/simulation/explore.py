@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pavane.simulation.digest import State
 from pavane.simulation.player import Job, Outcome
-from pavane.simulation.points import Fault, actions_at
+from pavane.simulation.points import Fault, Possible
 from pavane.simulation.verification import Verification
 
 Branch = tuple[str, State, str, str, str]
@@ -80,11 +80,11 @@ class Explorer:
 
     def run(self) -> Survey:
         """Until everything was looked at that the bounds allow, or something is wrong."""
-        upgrades = frozenset(agent.name for agent in self.verification.next_versions)
+        possible = self.verification.possible
         singles = self._branches(
-            self._stage("sagas", [Job(name, look=True) for name in self.verification.scenarios]), upgrades
+            self._stage("sagas", [Job(name, look=True) for name in self.verification.scenarios]), possible
         )
-        pairs = self._branches(self._stage("singles", [_looking(job) for job in singles]), upgrades)
+        pairs = self._branches(self._stage("singles", [_looking(job) for job in singles]), possible)
         for _ in self._stage("pairs", pairs):
             pass
         if not self.survey.wrong and not self._is_over():
@@ -96,14 +96,14 @@ class Explorer:
         """Histories of one to three sagas with up to eight faults each, for as long as the bounds allow."""
         return self._stage("by_lot", None)
 
-    def _branches(self, outcomes: Iterator[Outcome], upgrades: frozenset[str]) -> list[Job]:
+    def _branches(self, outcomes: Iterator[Outcome], possible: Possible) -> list[Job]:
         """What may go wrong next after each of these histories' last fault, each state once; in an order by seed."""
         found: list[Job] = []
         for outcome in outcomes:
             job = outcome.job
             for point, state in outcome.ahead:
                 self.survey.states.add((job.scenario, state))
-                for action in actions_at(point, upgrades):
+                for action in possible.at(point):
                     branch = (job.scenario, state, point.what, point.where, action)
                     if branch in self._seen:
                         self.survey.skipped += 1

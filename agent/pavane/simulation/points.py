@@ -13,9 +13,9 @@ ACTIONS: Mapping[str, Sequence[str]] = {
     "again": ("twice",),
     "late": ("late",),
     "do": ("crash-before", "crash-after", "zombie", "fail-once", "fail", "fail-after", "reject", "hang"),
-    "ask": ("crash-before", "crash-after", "fail-once", "fail"),
+    "ask": ("crash-before", "crash-after", "fail-once", "fail", "hang"),
     "answer": ("twice", "too-late", "never"),
-    "undo": ("crash-before", "crash-after", "zombie", "twice", "fail-once", "fail"),
+    "undo": ("crash-before", "crash-after", "zombie", "twice", "fail-once", "fail", "fail-after", "hang"),
 }
 """What can be done to a history at a point, by the kind of point.
 
@@ -24,7 +24,8 @@ holder, who is told or (a *zombie*) not. ``again``: what was handed out and is n
 ``late``: new records of a topic come only when all else has happened. ``do`` and ``undo``: a step or its undo is called:
 its process dies before or after; the lane goes elsewhere, and the old holder does it when all else is over (*zombie*);
 it fails once, or at every attempt, before or (*after*) having had its effect; it says no; it does not answer in time; an
-undo is done twice. ``ask``: a reconciliation is called. ``answer``: somebody outside is asked, and answers twice, or when
+undo is done twice. ``ask``: a reconciliation is called; it and an undo hang only where something ends that
+(:class:`Possible`). ``answer``: somebody outside is asked, and answers twice, or when
 the saga is over, or never.
 """
 
@@ -62,10 +63,22 @@ class Fault:
 Faults = tuple[Fault, ...]
 
 
-def actions_at(point: Point, upgrades: frozenset[str] = frozenset()) -> Sequence[str]:
-    """What can go wrong there. ``upgrades``: the groups of which there is a next version."""
-    found = ACTIONS[point.what]
-    return (*found, UPGRADE) if point.what == "turn" and point.where in upgrades else found
+@dataclass(frozen=True, slots=True)
+class Possible:
+    """What can go wrong in one choreography. ``upgrades``: the groups of which there is a next version. ``unbounded``: the
+    undos and reconciliations, each as ``what`` and ``where``, that have no ``within``: one that hung would hang for ever."""
+
+    upgrades: frozenset[str] = frozenset()
+    unbounded: frozenset[tuple[str, str]] = frozenset()
+
+    def at(self, point: Point) -> Sequence[str]:
+        """What can go wrong at a point."""
+        found = ACTIONS[point.what]
+        if point.what == "turn" and point.where in self.upgrades:
+            return (*found, UPGRADE)
+        if point[:2] in self.unbounded:
+            return [each for each in found if each != "hang"]
+        return found
 
 
 def write_faults(faults: Sequence[Fault]) -> str:

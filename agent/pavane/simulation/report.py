@@ -1,12 +1,14 @@
 """Report: what a verification looked at, and what it found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pavane.simulation.explore import Survey
 from pavane.simulation.player import Job
 from pavane.simulation.points import read_faults
 from pavane_events.errors import PavaneError
+
+_KINDS = {"undo": "the undo", "ask": "the reconciliation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Report:
     """What was looked at. ``skipped``: faults that were not tried because the same was tried in the same state.
 
     ``stages``: by name, how many histories were played, and how many the bounds left out; in ``singles`` and ``pairs``
-    a 0 there means that every one was played.
+    a 0 there means that every one was played. ``unbounded``: the undos and reconciliations that have no ``within``; that one
+    of them hangs was not tried, for nothing would end it.
     """
 
     seed: int
@@ -34,13 +37,17 @@ class Report:
     skipped: int
     stages: Mapping[str, tuple[int, int]]
     findings: Sequence[Finding]
+    unbounded: Sequence[str] = ()
 
     @classmethod
-    def of(cls, survey: Survey, processes: int, findings: Sequence[Finding]) -> "Report":
+    def of(
+        cls, survey: Survey, processes: int, findings: Sequence[Finding], unbounded: Iterable[tuple[str, str]] = ()
+    ) -> "Report":
         """What a survey says."""
         names = ("sagas", "singles", "pairs", "by_lot")
         stages = {name: (int(getattr(survey, name)), survey.left.get(name, 0)) for name in names}
-        return cls(survey.seed, processes, survey.seconds, len(survey.states), survey.skipped, stages, findings)
+        without = [f"{_KINDS[what]} of {where}" for what, where in sorted(unbounded)]
+        return cls(survey.seed, processes, survey.seconds, len(survey.states), survey.skipped, stages, findings, without)
 
     @property
     def histories(self) -> int:
@@ -65,6 +72,7 @@ class Report:
             "processes": self.processes,
             "states": self.states,
             "skipped": self.skipped,
+            "unbounded": list(self.unbounded),
             "stages": {name: {"played": played, "left_out": left} for name, (played, left) in self.stages.items()},
         }
 
@@ -85,6 +93,8 @@ class Report:
             f" led, {len(self.findings)} violations; {self.histories_per_s:,.0f} histories/s in"
             f" {self.processes} process{'es' if self.processes > 1 else ''}, seed {self.seed}"
         )
+        if self.unbounded:
+            lines.append(f"not tried, for nothing would end it: that it hangs, without `within`: {', '.join(self.unbounded)}")
         return lines
 
 

@@ -1,12 +1,14 @@
 """Verification: what a user wants proven of a choreography, and over which sagas."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar, cast
 
 from pavane.agent import Agent
+from pavane.simulation.points import Possible
+from pavane.step import AnyStep
 from pavane_events.envelope import Envelope
 from pavane_events.errors import DeclarationError, Problem
 from pavane_events.event import Event
@@ -88,7 +90,24 @@ class Verification:
     @property
     def patience_s(self) -> float:
         """Longer than any saga may take, in virtual seconds."""
-        return (max(saga.deadline for saga in self.sagas) + timedelta(minutes=2)).total_seconds()
+        bounds = [each.within for step in self._steps() for each in (step.undo, step.reconciliation) if each is not None]
+        longest = max([saga.deadline for saga in self.sagas] + [each for each in bounds if each is not None])
+        return (longest + timedelta(minutes=2)).total_seconds()
+
+    @property
+    def possible(self) -> Possible:
+        """What can go wrong in it."""
+        unbounded: set[tuple[str, str]] = set()
+        for step in self._steps():
+            if step.undo is not None and step.undo.within is None:
+                unbounded.add(("undo", step.wire_name))
+            if step.reconciliation is not None and step.reconciliation.within is None:
+                unbounded.add(("ask", step.wire_name))
+        return Possible(frozenset(each.name for each in self.next_versions), frozenset(unbounded))
+
+    def _steps(self) -> Iterator[AnyStep]:
+        for agent in (*self.agents, *self.next_versions):
+            yield from agent.steps.values()
 
     def saga_of(self, start: Event) -> Saga:
         """The saga that an event starts."""

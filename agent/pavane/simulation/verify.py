@@ -17,7 +17,7 @@ def explore(
     crew: Crew = Alone(verification) if name is None or processes == 1 else Several(name, processes, load_verification)
     survey = Explorer(verification, crew, bounds, Survey(seed), tell).run()
     findings = [told(verification, survey.wrong[0])] if survey.wrong else []
-    return Report.of(survey, processes, findings)
+    return Report.of(survey, processes, findings, verification.possible.unbounded)
 
 
 def verify(
