@@ -126,12 +126,12 @@ def _right_branch(store: Store, retry: Retry = TWICE) -> Agent:
     return right
 
 
-def fork_and_join(*, next_version: bool = False) -> Verification:
+def fork_and_join(store: Store | None = None, *, next_version: bool = False) -> Verification:
     """Two branches side by side, a join that needs both, an end that may be a refusal, an observer that hears of it.
 
     ``next_version``: the right branch's agent and the join's are upgraded in mid-saga, to such as have another step.
     """
-    store = Store()
+    store = store or Store()
     left, right, join = _left_branch(store), _right_branch(store), Agent("join")
 
     @join.step(retry=TWICE, within=timedelta(seconds=20))
@@ -147,11 +147,11 @@ def fork_and_join(*, next_version: bool = False) -> Verification:
 
     @join.observe(retry=TWICE)
     async def mourn(refused: Refused, ctx: Context) -> None:
-        store.heard.append(ctx.saga or "")
+        store.heard.append(f"{ctx.saga} was refused")
 
     @join.observe(retry=TWICE)
     async def note(ended: SagaEnded) -> None:
-        store.heard.append(ended.saga)
+        store.heard.append(f"{ended.saga} ended")
 
     starts = {"to the end": Asked(), "refused": Asked(refuse="join"), "no": Asked(refuse="right")}
     return Verification(
@@ -165,8 +165,8 @@ def fork_and_join(*, next_version: bool = False) -> Verification:
 
 
 def one_goes_one_is_renamed() -> Verification:
-    """Two branches and a side step. In the next version the side step retires, one branch has another name, and the saga
-    has an end of its own making: what was begun under the old version is answered and undone by the new one."""
+    """Two branches and a side step. In the next version the side step retires and its agent has another one instead, and one
+    branch has another name: what was begun under the old version is answered and undone by the new one."""
     store = Store()
     left, right, join = _left_branch(store), _right_branch(store), Agent("join")
 
@@ -199,6 +199,14 @@ def one_goes_one_is_renamed() -> Verification:
     next_right.steps["go_right"] = right.steps["go_right"]
     retired = next_right.step(name="glance", retry=TWICE, retiring=True)(_glance)
     retired.compensate(retry=PATIENT)(_look_away)
+
+    @next_right.step(retry=TWICE)
+    async def peer(left: Left, ctx: Context) -> None:
+        store.do(ctx, "also")
+
+    @peer.compensate(retry=PATIENT)
+    async def look_up(left: Left, done: None, ctx: Context) -> None:
+        store.undo(ctx, "also")
 
     return Verification(
         agents=[left, right, join],

@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from pavane import Agent, Context, Event, Saga
 from pavane.simulation.crew import Alone
 from pavane.simulation.explore import Bounds, Branch, Explorer, Survey
 from pavane.simulation.player import Job, Outcome, Player
-from pavane.simulation.points import Fault, Point, read_faults, write_faults
+from pavane.simulation.points import NEUTRAL, Fault, Point, read_faults, write_faults
 from pavane.simulation.report import job_of
 from pavane.simulation.verify import replay
 from pavane.simulation.world import UnfitVerification
@@ -90,6 +90,107 @@ def test_histories_that_were_wrong_once_are_right(history: str) -> None:
     outcome, story = replay(ONCE_WRONG[history](), job_of(history))
     assert outcome.violations == ()
     assert any("!" in line for line in story)
+
+
+NAMED: Mapping[str, tuple[str, Callable[[], Verification], tuple[str, ...]]] = {
+    "a crash after an effect, and a failure elsewhere": (
+        "to the end;do:left/go_left#1=crash-after,do:right/go_right#1=reject",
+        dances.fork_and_join,
+        ("left/go_left, call: dies after it", "right/go_right failed rejected", "left/go_left undone", "ended: compensated"),
+    ),
+    "a step that runs again after its undo": (
+        "no;do:left/go_left#1=zombie",
+        dances.fork_and_join,
+        (
+            "left/go_left, call: loses its lane, and does not know",
+            "left/go_left undone",
+            "left/go_left call raised EffectUndone",
+        ),
+    ),
+    "two failures at once": (
+        "to the end;do:left/go_left#1=reject,do:right/go_right#1=reject",
+        dances.fork_and_join,
+        ("left/go_left failed rejected", "right/go_right failed rejected", "the saga turns back", "ended: compensated"),
+    ),
+    "a failure while undoing": (
+        "no;undo:left/go_left#1=fail",
+        dances.fork_and_join,
+        ("left/go_left undo failed: attempts.exhausted", "operator retry left/go_left", "undone", "ended: compensated"),
+    ),
+    "an alternative branch that leaves a join open": (
+        "detour;",
+        dances.alternative_branch,
+        ("fork/choose says dance.detour", "ended: completed", "lets its joins go", "join/meet skipped saga.ended"),
+    ),
+    "a rolling upgrade that adds and removes a step": (
+        "no;late:left dance.asked#1=late,turn:right#2=upgrade",
+        dances.one_goes_one_is_renamed,
+        (
+            "right/glance call returned",
+            "its next version takes over",
+            "right/peer call returned",
+            "peer undone",
+            "glance undone",
+        ),
+    ),
+    "an observer of the failure event": (
+        "refused;do:join/mourn#1=crash-after",
+        dances.fork_and_join,
+        ("join/meet says dance.refused", "join/mourn, call: dies after it", "join/mourn call returned", "ended: compensated"),
+    ),
+    "a late answer from outside into an ended saga": (
+        "yes;answer:dance.left#1=too-late",
+        dances.asks_a_person,
+        ("nobody outside answered right/judge", "ended: compensated", "says dance.reviewed", "dead-letters dead letter"),
+    ),
+    "a zombie coordinator whose timer fires": (
+        "to the end;do:last/finish#1=hang,turn:pavane.coordinator#8=zombie",
+        dances.slow_and_late,
+        ("last/finish, call: does not answer", "no. 8: loses its lane", "the saga's deadline passed", "ended: compensated"),
+    ),
+    "a lane whose state would be older than its offsets": (
+        "to the end;commit:join#1=crash-after,late:join dance.right#1=late",
+        dances.fork_and_join,
+        ("right/go_right says dance.right", "join, commit: its process dies after it", "join/meet call returned", "completed"),
+    ),
+    "two joins that wait for each other": (
+        "waits for ever;",
+        dances.crossed_joins,
+        ("the saga's deadline passed", "one/after_right skipped", "other/after_left skipped", "ended: compensated"),
+    ),
+}
+"""What ``pavane verify`` must come by: a history of each, where it is played, and what its story tells, in that order."""
+
+
+@pytest.mark.parametrize("scenario", NAMED)
+def test_what_has_a_name_is_played_and_is_right(scenario: str) -> None:
+    history, made, telling = NAMED[scenario]
+    outcome, story = replay(made(), job_of(history))
+    assert outcome.violations == ()
+    lines = iter(" ".join(line.split()) for line in story)
+    for words in telling:
+        assert any(words in line for line in lines), f"{words!r} is not told, or too early"
+    assert sum("deadline passed" in line for line in story) <= 1
+
+
+def test_a_refusal_is_heard_whatever_happens_to_machines() -> None:
+    store = dances.Store()
+    verification = dances.fork_and_join(store)
+    player = Player(verification, "none")
+    try:
+        ahead = player.play(Job("refused", look=True)).ahead
+        harmless = [
+            Job("refused", (Fault(point, action),))
+            for point, _ in ahead
+            for action in verification.possible.at(point)
+            if action in NEUTRAL
+        ]
+        assert len(harmless) > 100
+        for job in harmless:
+            assert player.play(job).violations == ()
+            assert sum(heard.endswith("was refused") for heard in store.heard) >= 1, str(job)
+    finally:
+        player.close()
 
 
 @pytest.mark.parametrize(("overdue", "verdict"), [("fail", "compensated"), ("report", "completed")])
