@@ -420,6 +420,9 @@ def forgetful() -> Verification:
     )
 
 
+FORGETFUL = forgetful()
+
+
 def test_a_bug_is_told_as_the_shortest_history_that_shows_it() -> None:
     with pytest.raises(VerificationFailed) as caught:
         verify(forgetful(), histories=500)
@@ -429,6 +432,13 @@ def test_a_bug_is_told_as_the_shortest_history_that_shows_it() -> None:
     assert "an effect stands in a saga that is compensated" in str(caught.value)
     assert "undo, attempt 1, nothing known of its answer" in str(caught.value)
     assert "ended: compensated" in str(caught.value)
+    last = str(caught.value).splitlines()[-1]
+    assert last == f"seed 0; play it again: pavane verify MODULE:VERIFICATION --replay '{finding.replay}'"
+
+
+def test_where_a_verification_has_a_name_its_failure_says_how_to_play_it_again() -> None:
+    with pytest.raises(VerificationFailed, match=r"seed 3; play it again: pavane verify unit.test_verify:FORGETFUL --replay"):
+        verify("unit.test_verify:FORGETFUL", histories=500, seed=3)
 
 
 def test_what_cannot_be_verified_is_refused_with_every_reason() -> None:

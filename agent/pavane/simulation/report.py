@@ -99,19 +99,29 @@ class Report:
 
 
 class VerificationFailed(PavaneError, AssertionError):
-    """A history was found that must not be. ``report`` has it, and the shortest form of it that was found."""
+    """A history was found that must not be. ``report`` has it, and the shortest form of it that was found.
+
+    It ends with the seed, and with how it is played again; ``name``: where the command line finds the verification.
+    """
 
     code = "verification"
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, name: str | None = None) -> None:
         self.report = report
-        super().__init__("\n\n".join(describe(each) for each in report.findings))
+        told = "\n\n".join(describe(each) for each in report.findings)
+        again = "\n".join(replayed_by(each, name or "MODULE:VERIFICATION") for each in report.findings)
+        super().__init__(f"{told}\n\nseed {report.seed}; {again}")
 
 
 def describe(finding: Finding) -> str:
     """A finding, told."""
     story = "\n".join(f"  {line}" for line in finding.story)
     return f"{finding.code}: {finding.message}\nin this history: {finding.replay}\n{story}"
+
+
+def replayed_by(finding: Finding, name: str) -> str:
+    """What to say to have it told once more."""
+    return f"play it again: pavane verify {name} --replay '{finding.replay}'"
 
 
 def job_of(text: str) -> Job:

@@ -40,7 +40,7 @@ def verify(
         raise ValueError("several processes must find the verification: give its name, 'package.module:verification'")
     report = explore(found, name=name, processes=processes, bounds=Bounds(histories, seconds), seed=seed)
     if report.findings:
-        raise VerificationFailed(report)
+        raise VerificationFailed(report, name)
     return report
 
 
