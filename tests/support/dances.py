@@ -41,6 +41,10 @@ class Refused(Event, type="dance.refused"):
     by: str = ""
 
 
+class CalledOff(Event, type="dance.called-off"):
+    """What the next version says in place of a refusal."""
+
+
 @dataclass
 class Store:
     """Effects by key, each with its fence: what was undone stays so. ``heard``: what observers were told."""
@@ -215,6 +219,33 @@ def one_goes_one_is_renamed() -> Verification:
         invariant=_WithAdded(store, ["left", "right"]),
         reset=store.clear,
         next_versions=[next_left, next_right],
+    )
+
+
+def ends_change() -> Verification:
+    """Two branches and a join that may refuse. In the next version it calls the dance off instead, and the saga has that
+    end beside the old one: whichever is upgraded first, and when, all that was done is undone."""
+    store = Store()
+    left, right, join, next_join = _left_branch(store), _right_branch(store), Agent("join"), Agent("join")
+
+    @join.step(effects=False, retry=TWICE)
+    async def meet(a: Left, b: Right) -> Done | Refused:
+        return Refused(by="join") if a.refuse else Done()
+
+    @next_join.step(name="meet", effects=False, retry=TWICE)
+    async def meet_or_not(a: Left, b: Right) -> Done | Refused | CalledOff:
+        return CalledOff() if a.refuse else Done()
+
+    return Verification(
+        agents=[left, right, join],
+        sagas=[MAY_BE_REFUSED],
+        starts={"to the end": Asked(), "no": Asked(refuse="join")},
+        invariant=all_or_none(store, "left", "right"),
+        reset=store.clear,
+        next_versions=[next_join],
+        next_sagas=[
+            Saga("dance", starts=Asked, completes=Done, fails=(Refused, CalledOff), deadline=DEADLINE, intake="dance.intake")
+        ],
     )
 
 

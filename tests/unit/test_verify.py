@@ -41,6 +41,7 @@ DANCES = {
     "one at a time": dances.one_at_a_time,
     "one at a time, or not at all": lambda: dances.one_at_a_time("refuse"),
     "one step goes, one is renamed": dances.one_goes_one_is_renamed,
+    "a saga's ends change": dances.ends_change,
 }
 
 
@@ -171,6 +172,15 @@ def test_what_has_a_name_is_played_and_is_right(scenario: str) -> None:
     for words in telling:
         assert any(words in line for line in lines), f"{words!r} is not told, or too early"
     assert sum("deadline passed" in line for line in story) <= 1
+
+
+@pytest.mark.parametrize(("first", "at"), [("turn:pavane.coordinator#2=upgrade,", "0.000 s"), ("", "60.000 s")])
+def test_an_end_that_the_coordinator_knows_turns_its_saga_back_and_another_waits_for_the_deadline(first: str, at: str) -> None:
+    outcome, story = replay(dances.ends_change(), job_of(f"no;{first}late:right dance.asked#1=late,turn:join#2=upgrade"))
+    assert outcome.violations == ()
+    assert any("says dance.called-off" in line for line in story)
+    assert story[-1].endswith("ended: compensated")
+    assert story[-1].strip().startswith(at)
 
 
 def test_a_refusal_is_heard_whatever_happens_to_machines() -> None:
@@ -446,6 +456,10 @@ def test_what_cannot_be_verified_is_refused_with_every_reason() -> None:
     with pytest.raises(DeclarationError) as caught:
         Verification(agents=[], sagas=[], starts={"empty": (), "unknown": Begun()}, next_versions=[agent])
     assert {problem.code for problem in caught.value.problems} == {"verify.empty", "verify.version", "verify.starts"}
+    elsewhere = Saga("v", starts=Begun, completes=Over, intake="v.elsewhere")
+    with pytest.raises(DeclarationError) as caught:
+        replace(forgetful(), next_sagas=[elsewhere])
+    assert [problem.code for problem in caught.value.problems] == ["verify.version"]
 
 
 def test_a_history_holds_each_event_of_its_sagas_once() -> None:

@@ -173,7 +173,7 @@ def _known(told: _Told, calls: Sequence[Call]) -> Iterator[Violation]:
 def _turning(verification: Verification, told: _Told, calls: Sequence[Call]) -> Iterator[Violation]:
     """Once its pivot is done nothing of a saga is undone; and before, the pivot is not called while another step is."""
     pivots = {step.wire_name for agent in verification.agents for step in agent.steps.values() if step.options.pivot}
-    fails = {kind.event_type for saga in verification.sagas for kind in saga.fails}
+    fails = {kind.event_type for saga in (*verification.sagas, *verification.next_sagas) for kind in saga.fails}
     taken = [call for call in calls if call.kind == "do" and call.step in pivots and call.worked]
     if not taken:
         return

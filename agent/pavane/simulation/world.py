@@ -30,7 +30,7 @@ from pavane_saga.facts import Decided, Fact, Happened, Settled, UndoFailed
 from pavane_saga.history import History, Plan
 from pavane_saga.intake import saga_id_of
 from pavane_saga.saga import Saga, SagaEnded
-from pavane_saga.wire import FACTS, fact_envelope, fact_message, is_control, read_fact
+from pavane_saga.wire import COORDINATOR, FACTS, fact_envelope, fact_message, is_control, read_fact
 from pavane_tracing.store import SPANS_TOPIC
 
 EPOCH_S = 1_700_000_000.0
@@ -98,6 +98,7 @@ class World:
         self._next = {agent.name: watched(agent, lambda: self.calls) for agent in verification.next_versions}
         self._stops: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._upgraded: set[str] = set()
         self._upgrading: set[asyncio.Task[None]] = set()
         self._began: dict[str, int] = {}
         self._asked: dict[str, int] = {}
@@ -110,7 +111,10 @@ class World:
     async def alive(self) -> AsyncGenerator["World"]:
         """Everybody is started, and the intake is open."""
         verification = self.verification
-        specs = [*topic_specs(verification.sagas), *(TopicSpec(saga.intake) for saga in verification.sagas)]
+        specs = [
+            *topic_specs((*verification.sagas, *verification.next_sagas)),
+            *(TopicSpec(saga.intake) for saga in verification.sagas),
+        ]
         for agent in (*self._agents.values(), *self._next.values()):
             specs += plan_of(agent).topic_specs()
         await self.bus.create_topics(specs)
@@ -119,8 +123,7 @@ class World:
             stack.push_async_callback(self._end)
             for agent in self._agents.values():
                 self._start(agent)
-            self._stops[""] = asyncio.Event()
-            self._tasks[""] = asyncio.create_task(run([], verification.sagas, self.bus, self._stops[""], self._surroundings))
+            self._coordinate(verification.sagas)
             while not self.bus.reads({saga.intake for saga in verification.sagas}):
                 self._raise_failures()
                 await self.loop.advance()
@@ -169,18 +172,22 @@ class World:
 
     def _upgrade(self, agent: str) -> None:
         """The next version joins; then the old one stops gracefully, as in a rolling upgrade."""
-        found = self._next.get(agent)
-        if found is not None and agent in self._agents:
-            self.worn_out = True
+        if agent in self._upgraded:
+            return
+        self.worn_out = True
+        self._upgraded.add(agent)
+        old, stop = self._tasks[agent], self._stops[agent]
+        if agent == COORDINATOR:
+            self._coordinate(self.verification.sagas_then)
+        else:
             del self._agents[agent]
-            old, stop = self._tasks[agent], self._stops[agent]
-            self._start(found)
+            self._start(self._next[agent])
 
-            async def retire() -> None:
-                stop.set()
-                await old
+        async def retire() -> None:
+            stop.set()
+            await old
 
-            self._upgrading.add(asyncio.get_running_loop().create_task(retire()))
+        self._upgrading.add(asyncio.get_running_loop().create_task(retire()))
 
     # --- from here to there ---------------------------------------------------------------------------------------
 
@@ -292,12 +299,13 @@ class World:
 
     def _plan(self, saga: Saga) -> Plan:
         """The saga as it is declared, by this version or the next."""
+        kinds = [each for each in (saga, *self.verification.next_sagas) if each.name == saga.name]
         manifests = [plan_of(agent).manifest for agent in (*self._next.values(), *self._agents.values())]
         return Plan(
             saga=saga.name,
             starts=saga.starts.event_type,
             completes=saga.completes.event_type,
-            fails=frozenset(each.event_type for each in saga.fails),
+            fails=frozenset(each.event_type for kind in kinds for each in kind.fails),
             declared={f"{each.agent}/{each.version}": each.declared(()) for each in manifests},
         )
 
@@ -322,11 +330,15 @@ class World:
             run_agent(agent, self.bus, self._stops[agent.name], self._surroundings)
         )
 
+    def _coordinate(self, sagas: Sequence[Saga]) -> None:
+        stop = self._stops[COORDINATOR] = asyncio.Event()
+        self._tasks[COORDINATOR] = asyncio.get_running_loop().create_task(run([], sagas, self.bus, stop, self._surroundings))
+
     def _failures(self) -> str | None:
         for name, task in self._tasks.items():
             if task.done():
                 error = task.exception() if not task.cancelled() else None
-                return f"{name or 'the coordinator'} died: {_said(error)}"
+                return f"{name} died: {_said(error)}"
         return None
 
     def _raise_failures(self) -> None:
