@@ -15,6 +15,7 @@ from typing import Literal
 import pytest
 
 from pavane import Agent, Context, Event, Saga
+from pavane.simulation import world
 from pavane.simulation.crew import Alone
 from pavane.simulation.explore import Bounds, Branch, Explorer, Survey
 from pavane.simulation.player import Job, Outcome, Player
@@ -38,6 +39,7 @@ DANCES = {
     "asked whether it happened": dances.asked_whether,
     "a point of no return": dances.point_of_no_return,
     "asks a person": dances.asks_a_person,
+    "asks a person, and is reported": lambda: dances.asks_a_person("report"),
     "one at a time": dances.one_at_a_time,
     "one at a time, or not at all": lambda: dances.one_at_a_time("refuse"),
     "one step goes, one is renamed": dances.one_goes_one_is_renamed,
@@ -211,6 +213,32 @@ def test_past_its_deadline_a_saga_turns_back_or_is_reported_as_it_says(
     (passed,) = (line for line in story if "the saga's deadline passed" in line)
     assert ("it runs on; missing: dance.done of last/finish" in passed) == (overdue == "report")
     assert f"ended: {verdict}" in story[-1]
+
+
+@pytest.mark.parametrize(("verb", "verdict"), [("done", "compensated"), ("skip", "abandoned"), ("abandon", "abandoned")])
+def test_a_person_decides_about_an_undo_that_failed_for_good(verb: str, verdict: str) -> None:
+    history = f"no;undo:left/go_left#1=fail,parked:left/go_left#1={verb}"
+    outcome, story = replay(dances.fork_and_join(), job_of(history))
+    assert (outcome.violations, outcome.verdicts) == ((), (verdict,))
+    assert any(f"operator                           {verb}" in line for line in story)
+
+
+@pytest.mark.parametrize("verb", ["done", "skip", "abandon"])
+def test_a_person_decides_about_a_step_that_failed_after_the_pivot(verb: str) -> None:
+    faults = f"do:join/finish#1=fail,parked:join/finish#1={verb}"
+    outcome, story = replay(dances.point_of_no_return(), job_of(f"to the end;{faults}"))
+    assert (outcome.violations, outcome.verdicts) == ((), ("abandoned",))
+    assert sum("call returned" in line and "join/finish" in line for line in story) == (verb == "done")
+
+
+def test_what_is_abandoned_is_judged_by_what_is_said_to_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "standing", lambda plan, history: ())
+    player = Player(dances.fork_and_join(), "none")
+    try:
+        outcome = player.play(job_of("no;undo:left/go_left#1=fail,parked:left/go_left#1=skip"))
+    finally:
+        player.close()
+    assert [each.code for each in outcome.violations] == ["effect.unlisted"]
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -15,6 +15,9 @@ Kind = Literal["do", "undo", "ask"]
 How = Literal["under way", "ended", "raised", "died"]
 
 
+Play = Callable[[], Awaitable[Outputs | None]]
+
+
 class InjectedFailure(Exception):
     """A simulated history has this call fail."""
 
@@ -60,28 +63,37 @@ class Calls:
     zombies: "list[asyncio.Future[None]]" = field(default_factory=list["asyncio.Future[None]"])
     sticky: dict[tuple[Kind, str], str] = field(default_factory=dict[tuple[Kind, str], str])
     places: int = 0
+    _last: dict[tuple[Kind, str], tuple[AnyStep, Context, Play]] = field(
+        default_factory=dict[tuple[Kind, str], tuple[AnyStep, Context, Play]]
+    )
 
     async def do(self, step: AnyStep, inputs: Mapping[str, Event], context: Context) -> Outputs:
         """Call a step."""
         made = self._begin("do", step, context)
+        call = self._known(made, step, context, lambda: step.perform(inputs, context))
         action = self._action(made, ("fail", "fail-after", "reject"))
         if action == "hang":
             await self._hang(made)
         if action == "reject":
             self._raised(made, "Rejected")
             raise Rejected("no, says the simulated history")
-        return await self._play(made, action, lambda: step.perform(inputs, context))
+        return await self._play(made, action, call)
 
     async def undo(self, step: AnyStep, inputs: Mapping[str, Event], done: Outputs | None, context: Context) -> None:
         """Call an undo."""
         made = self._begin("undo", step, context)
         made.outcome, made.blind = context.outcome, done is None
+        call = self._known(made, step, context, lambda: step.perform_undo(inputs, done, context))
         action = self._action(made, ("fail", "fail-after"))
         if action == "hang":
             await self._hang(made)
-        await self._play(made, action, lambda: step.perform_undo(inputs, done, context))
+        await self._play(made, action, call)
         if action == "twice":
             await step.perform_undo(inputs, done, context)
+
+    def can_do(self, kind: Kind, key: str) -> bool:
+        """Whether somebody can do by hand what has failed: it was called."""
+        return (kind, key) in self._last
 
     def wake_zombies(self) -> bool:
         """Let those go on who do not know that they lost their lane; whether there was one."""
@@ -109,6 +121,16 @@ class Calls:
     def begin(self) -> None:
         """Another history begins."""
         self.made, self.zombies, self.sticky, self.places = [], [], {}, 0
+        self._last.clear()
+
+    async def by_hand(self, kind: Kind, key: str) -> None:
+        """Somebody does what was called last, and failed, himself, as it should have been done."""
+        step, context, call = self._last[kind, key]
+        await self._play(self._begin(kind, step, context), None, call)
+
+    def _known(self, made: Call, step: AnyStep, context: Context, call: Play) -> Play:
+        self._last[made.kind, made.key] = step, context, call
+        return call
 
     async def _hang(self, made: Call) -> None:
         try:
@@ -134,7 +156,7 @@ class Calls:
         made.fate = action or ""
         return action
 
-    async def _play(self, made: Call, action: str | None, call: Callable[[], Awaitable[Outputs | None]]) -> Outputs:
+    async def _play(self, made: Call, action: str | None, call: Play) -> Outputs:
         agent = made.step.partition("/")[0]
         if action == "crash-before":
             await self._die(made, agent)
@@ -157,9 +179,7 @@ class Calls:
             await self._die(made, agent)
         return returned or ()
 
-    async def _thawed(
-        self, made: Call, cancelled: asyncio.CancelledError | None, call: Callable[[], Awaitable[Outputs | None]]
-    ) -> Outputs:
+    async def _thawed(self, made: Call, cancelled: asyncio.CancelledError | None, call: Play) -> Outputs:
         """The old holder does it after all, and only then hears what it was told while it stood still."""
         try:
             return await self._play(made, None, call)

@@ -15,6 +15,7 @@ ACTIONS: Mapping[str, Sequence[str]] = {
     "do": ("crash-before", "crash-after", "zombie", "fail-once", "fail", "fail-after", "reject", "hang"),
     "ask": ("crash-before", "crash-after", "fail-once", "fail", "hang"),
     "answer": ("twice", "too-late", "never"),
+    "parked": ("done", "skip", "abandon"),
     "undo": ("crash-before", "crash-after", "zombie", "twice", "fail-once", "fail", "fail-after", "hang"),
 }
 """What can be done to a history at a point, by the kind of point.
@@ -25,7 +26,8 @@ holder, who is told or (a *zombie*) not. ``again``: what was handed out and is n
 its process dies before or after; the lane goes elsewhere, and the old holder does it when all else is over (*zombie*);
 it fails once, or at every attempt, before or (*after*) having had its effect; it says no; it does not answer in time; an
 undo is done twice. ``ask``: a reconciliation is called; it and an undo hang only where something ends that
-(:class:`Possible`). ``answer``: somebody outside is asked, and answers twice, or when
+(:class:`Possible`). ``parked``: something has failed for good, and a person does not ask for it again, but has done it by
+hand, leaves it, or abandons the saga. ``answer``: somebody outside is asked, and answers twice, or when
 the saga is over, or never.
 """
 

@@ -33,6 +33,9 @@ _WORDS = {
     "fail-after": "has its effect, then fails, at every attempt",
     "reject": "says no",
     "hang": "does not answer in time",
+    "done": "somebody does it by hand",
+    "skip": "somebody leaves it so",
+    "abandon": "somebody abandons the saga",
     "too-late": "comes when the saga is over",
     "never": "never comes",
     "upgrade": "its next version takes over",
@@ -92,6 +95,8 @@ def _gone_wrong(fault: Fault) -> str:
     if point.what in _KINDS:
         whose = {"do": "", "undo": "the undo of ", "ask": "the reconciliation of "}[point.what]
         return f"{whose}{point.where}, call{number}: {words}"
+    if point.what == "parked":
+        return f"{point.where} has failed for good{number}: {words}"
     if point.what == "answer":
         return f"the answer from outside to {point.where}{number}: {words}"
     if point.what == "commit":

@@ -5,14 +5,14 @@ import math
 import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from pavane.agent import Agent
 from pavane.kit import Limits
 from pavane.plan import plan_of
 from pavane.runner import Surroundings, run, run_agent
-from pavane.simulation.calls import Call, Calls
+from pavane.simulation.calls import Call, Calls, Kind
 from pavane.simulation.points import Fault, Point
 from pavane.simulation.script import Choice, Script
 from pavane.simulation.verification import Verification
@@ -23,10 +23,11 @@ from pavane_events.buses.memory import MemoryBus
 from pavane_events.envelope import Envelope, parse
 from pavane_events.errors import PavaneError
 from pavane_events.event import Event
+from pavane_events.ids import idempotency_key
 from pavane_events.record import Message, Record
 from pavane_saga.coordinator import topic_specs
-from pavane_saga.engine import stuck
-from pavane_saga.facts import Decided, Fact, Happened, Settled, UndoFailed
+from pavane_saga.engine import standing, stuck
+from pavane_saga.facts import Decided, Fact, Happened, Settled, UndoFailed, Verb
 from pavane_saga.history import History, Plan
 from pavane_saga.intake import saga_id_of
 from pavane_saga.saga import Saga, SagaEnded
@@ -64,8 +65,9 @@ class UnfitVerification(PavaneError):
 class Played:
     """What came of a history. ``sagas``: the start events by saga id. ``stuck``: why it did not come to its end.
 
-    ``records``: all that was written meanwhile, in order. ``parked``: what failed for good, before it was asked for
-    again by hand: undos, and steps after the pivot.
+    ``records``: all that was written meanwhile, in order. ``parked``: what failed for good, before somebody decided about it:
+    undos, and steps after the pivot. ``given_up``: the sagas of which somebody left something as it was, or did a step by
+    hand, each with the keys of the effects that are said to stand.
     """
 
     sagas: dict[str, Event]
@@ -75,6 +77,7 @@ class Played:
     verdicts: dict[str, list[str]]
     parked: Sequence[Stuck]
     stuck: str | None
+    given_up: Mapping[str, frozenset[str]]
 
 
 class World:
@@ -103,6 +106,7 @@ class World:
         self._began: dict[str, int] = {}
         self._asked: dict[str, int] = {}
         self._too_late: list[Message] = []
+        self._given_up: set[str] = set()
         self.began_s = 0.0
         self.ordinals: dict[str, int] = {}
         """The sagas of the history that is played, by id, in order."""
@@ -143,6 +147,7 @@ class World:
         self.script.begin(choice, look)
         self._asked = {each.to.event_type: self._began.get(each.to.event_type, 0) for each in self.verification.answers}
         self._too_late = []
+        self._given_up = set()
         sagas: dict[str, Event] = {}
         self.ordinals = {}
         for number, start in enumerate(starts):
@@ -156,7 +161,9 @@ class World:
         parked: list[Stuck] = []
         why = await self._to_the_end(sagas, parked)
         records = self.written()
-        return Played(sagas, list(self.script.struck), self.calls.made, records, _verdicts(sagas, records), parked, why)
+        given_up = {saga: self._standing(saga, sagas[saga]) for saga in sorted(self._given_up)}
+        verdicts = _verdicts(sagas, records)
+        return Played(sagas, list(self.script.struck), self.calls.made, records, verdicts, parked, why, given_up)
 
     def written(self) -> list[Record]:
         """Every record of this history so far, in order."""
@@ -224,7 +231,7 @@ class World:
                     return f"{parked[-1].step} failed for good, and again however often it was asked for"
                 if failed:
                     await asyncio.sleep(PARKED_AFTER_S)
-                    await self._retry(failed)
+                    await self._decide(failed)
                     continue
             await self.loop.advance()
 
@@ -284,18 +291,25 @@ class World:
 
     def _park(self, sagas: Mapping[str, Event], parked: list[Stuck]) -> list[tuple[str, Stuck]]:
         """What failed for good and waits for a decision, with its saga."""
-        facts: dict[str, list[Fact]] = {saga: [] for saga in sagas}
-        for record in self.written():
-            told = facts.get((record.key or b"").decode(errors="replace"))
-            if told is not None and record.topic != SPANS_TOPIC and not is_control(record.topic):
-                envelope = parse(record)
-                told.append(read_fact(envelope) if record.topic == FACTS else Happened.of(envelope, record.offset))
         found: list[tuple[str, Stuck]] = []
-        for saga, told in facts.items():
-            plan = self._plan(self.verification.saga_of(sagas[saga]))
-            found.extend((saga, each) for each in stuck(plan, History().with_facts(told)))
+        for saga, start in sagas.items():
+            found.extend((saga, each) for each in stuck(self._plan(self.verification.saga_of(start)), self._history(saga)))
         parked.extend(each for _, each in found)
         return found
+
+    def _history(self, saga: str) -> History:
+        told: list[Fact] = []
+        key = saga.encode()
+        for record in self.written():
+            if record.key == key and record.topic != SPANS_TOPIC and not is_control(record.topic):
+                envelope = parse(record)
+                told.append(read_fact(envelope) if record.topic == FACTS else Happened.of(envelope, record.offset))
+        return History().with_facts(told)
+
+    def _standing(self, saga: str, start: Event) -> frozenset[str]:
+        """The keys of the effects of which is said that they stand."""
+        units = standing(self._plan(self.verification.saga_of(start)), self._history(saga))
+        return frozenset(idempotency_key(DEPLOYMENT, saga, step, causes) for step, causes in units)
 
     def _plan(self, saga: Saga) -> Plan:
         """The saga as it is declared, by this version or the next."""
@@ -309,12 +323,28 @@ class World:
             declared={f"{each.agent}/{each.version}": each.declared(()) for each in manifests},
         )
 
-    async def _retry(self, failed: Sequence[tuple[str, Stuck]]) -> None:
-        """What an operator does when the reason is gone: ask for these again."""
+    async def _decide(self, failed: Sequence[tuple[str, Stuck]]) -> None:
+        """What an operator does when the reason is gone: ask for these again; or what the history has him say instead."""
         self.calls.sticky.clear()
+        abandoned: set[str] = set()
         for saga, fact in failed:
+            if saga in abandoned:
+                continue
+            verb = cast("Verb", self.script.at("parked", fact.step) or "retry")
+            kind: Kind = "undo" if isinstance(fact, UndoFailed) else "do"
+            key = idempotency_key(DEPLOYMENT, saga, fact.step, fact.causes)
+            if verb == "done" and not self.calls.can_do(kind, key):
+                verb = "retry"
             at_ms = int(self._clock() * 1000)
-            decided = Decided("retry", fact.step, fact.causes, fact.retry + 1, "simulation", "its reason is gone", at_ms)
+            number = fact.retry + 1 if verb == "retry" else 1
+            decided = Decided(verb, fact.step, fact.causes, number, "simulation", "its reason is gone", at_ms)
+            if verb == "abandon":
+                abandoned.add(saga)
+                decided = replace(decided, step="", causes=())
+            elif verb == "done":
+                await self.calls.by_hand(kind, key)
+            if verb in ("abandon", "skip") or (verb == "done" and isinstance(fact, Settled)):
+                self._given_up.add(saga)
             envelope = fact_envelope(decided, saga=saga, source="/operators/simulation", time_s=self._clock())
             message: Message = fact_message(envelope, envelope.trace)
             await self.bus.publish([message])
