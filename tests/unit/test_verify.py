@@ -26,6 +26,7 @@ from pavane.simulation.world import UnfitVerification
 from pavane.testing import HistoryPlayed, Verification, VerificationFailed, verify
 from pavane_credit.verification import credit
 from pavane_events.errors import ConfigurationError, DeclarationError
+from pavane_saga.history import History, Plan, Unit
 from support import dances
 
 DANCES = {
@@ -85,6 +86,8 @@ ONCE_WRONG = {
     "turn:pavane.coordinator#15=taken;after 3": dances.point_of_no_return,
     # a command's dead letter counted as a second command, whose span was missed
     "to the end;do:join/finish#1=reject,do:join/finish#2=fail-after": dances.point_of_no_return,
+    # an answer that comes when nothing else happens any more came a day later, when the history's time was up
+    "no;answer:dance.left#1=too-late,undo:right/judge#1=fail-once": lambda: dances.asks_a_person("report"),
 }
 
 
@@ -232,7 +235,10 @@ def test_a_person_decides_about_a_step_that_failed_after_the_pivot(verb: str) ->
 
 
 def test_what_is_abandoned_is_judged_by_what_is_said_to_stand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world, "standing", lambda plan, history: ())
+    def nothing(plan: Plan, history: History) -> tuple[Unit, ...]:
+        return ()
+
+    monkeypatch.setattr(world, "standing", nothing)
     player = Player(dances.fork_and_join(), "none")
     try:
         outcome = player.play(job_of("no;undo:left/go_left#1=fail,parked:left/go_left#1=skip"))
@@ -288,6 +294,26 @@ def test_an_undo_has_some_time_or_is_not_bounded() -> None:
     with pytest.raises(DeclarationError) as caught:
         act.compensate(within=timedelta(0))(undo)
     assert [problem.code for problem in caught.value.problems] == ["step.within"]
+
+
+@pytest.mark.parametrize("action", ["twice", "twice-late"])
+def test_what_lies_on_the_intake_twice_starts_one_saga(action: str) -> None:
+    outcome, story = replay(dances.fork_and_join(), job_of(f"to the end;intake:dance.intake#1={action}"))
+    assert (outcome.violations, outcome.verdicts) == ((), ("completed",))
+    assert sum("says dance.asked" in line for line in story) == 1
+
+
+def test_what_comes_a_receive_later_is_tried_alone_and_by_lot() -> None:
+    verification = dances.slow_and_late()
+    survey = Explorer(verification, Alone(verification), Bounds(histories=300), Survey(seed=0)).run()
+    alone = survey.singles
+    with Memory(verification) as memory:
+        singles = memory.beyond([Job("to the end")])
+    late = sum(job.faults[0].action == "late" for job, _ in singles)
+    assert alone == len(singles) + 2 * late
+    outcome, story = replay(dances.fork_and_join(), job_of("to the end;late:join dance.left#1=late-1"))
+    assert (outcome.violations, outcome.verdicts) == ((), ("completed",))
+    assert any("comes one receive later" in line for line in story)
 
 
 def test_a_history_is_a_function_of_its_name() -> None:

@@ -204,7 +204,7 @@ def by_lot(seed: str, possible: Possible) -> Choice:
         if left == 0 or lot.random() >= share:
             return None
         left -= 1
-        return lot.choice(possible.at(point))
+        return lot.choice(possible.finely(point))
 
     return choose
 

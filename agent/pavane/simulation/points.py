@@ -15,6 +15,7 @@ ACTIONS: Mapping[str, Sequence[str]] = {
     "do": ("crash-before", "crash-after", "zombie", "fail-once", "fail", "fail-after", "reject", "hang"),
     "ask": ("crash-before", "crash-after", "fail-once", "fail", "hang"),
     "answer": ("twice", "too-late", "never"),
+    "intake": ("twice", "twice-late"),
     "parked": ("done", "skip", "abandon"),
     "undo": ("crash-before", "crash-after", "zombie", "twice", "fail-once", "fail", "fail-after", "hang"),
 }
@@ -22,22 +23,29 @@ ACTIONS: Mapping[str, Sequence[str]] = {
 
 ``commit``: a lane commits, its holder dies before or after. ``turn``: a lane reads or commits, and is taken from its
 holder, who is told or (a *zombie*) not. ``again``: what was handed out and is not committed is handed out twice.
-``late``: new records of a topic come only when all else has happened. ``do`` and ``undo``: a step or its undo is called:
-its process dies before or after; the lane goes elsewhere, and the old holder does it when all else is over (*zombie*);
-it fails once, or at every attempt, before or (*after*) having had its effect; it says no; it does not answer in time; an
-undo is done twice. ``ask``: a reconciliation is called; it and an undo hang only where something ends that
-(:class:`Possible`). ``parked``: something has failed for good, and a person does not ask for it again, but has done it by
-hand, leaves it, or abandons the saga. ``answer``: somebody outside is asked, and answers twice, or when
+``late``: new records of a topic come only when all else has happened (:data:`FINER`: a receive or two later). ``intake``: a
+record from outside is there twice, by the same source and id: the second at once, or when the saga is over. ``do`` and
+``undo``: a step or its undo is called: its process dies before or after; the lane goes elsewhere, and the old holder does it
+when all else is over (*zombie*); it fails once, or at every attempt, before or (*after*) having had its effect; it says no;
+it does not answer in time; an undo is done twice. ``ask``: a reconciliation is called; it and an undo hang only where
+something ends that (:class:`Possible`). ``parked``: something has failed for good, and a person does not ask for it again,
+but has done it by hand, leaves it, or abandons the saga. ``answer``: somebody outside is asked, and answers twice, or when
 the saga is over, or never.
 """
+
+FINER: Mapping[str, Sequence[str]] = {"late": ("late-1", "late-2")}
+"""What is tried alone and by lot, and not in pairs, for there it would be half as many again: new records of a topic come one
+receive later, or two."""
 
 UPGRADE = "upgrade"
 """At a ``turn`` of an agent of which a next version is given: that one takes over."""
 
-NEUTRAL = frozenset({"crash-before", "crash-after", "taken", "zombie", "twice", "late", UPGRADE})
+NEUTRAL = frozenset(
+    {"crash-before", "crash-after", "taken", "zombie", "twice", "twice-late", "late", "late-1", "late-2", UPGRADE}
+)
 """What may happen to any saga without changing how it ends."""
 
-_FAULT = re.compile(r"(?P<what>[a-z]+):(?P<where>[^#=,;]+)#(?P<number>\d+)=(?P<action>[a-z-]+)")
+_FAULT = re.compile(r"(?P<what>[a-z]+):(?P<where>[^#=,;]+)#(?P<number>\d+)=(?P<action>[a-z0-9-]+)")
 
 
 class Point(NamedTuple):
@@ -82,6 +90,10 @@ class Possible:
             return [each for each in found if each != "hang"]
         return found
 
+    def finely(self, point: Point) -> Sequence[str]:
+        """The same, and what is tried alone and by lot only."""
+        return (*self.at(point), *FINER.get(point.what, ()))
+
 
 def write_faults(faults: Sequence[Fault]) -> str:
     """Faults as one word of a command line."""
@@ -94,7 +106,11 @@ def read_faults(text: str) -> Faults:
     problems: list[Problem] = []
     for part in filter(None, text.split(",")):
         match = _FAULT.fullmatch(part)
-        if match is None or match["action"] not in (*ACTIONS.get(match["what"], ()), UPGRADE):
+        if match is None or match["action"] not in (
+            *ACTIONS.get(match["what"], ()),
+            *FINER.get(match["what"], ()),
+            UPGRADE,
+        ):
             example = "do:credit-score/compute_score#1=crash-after"
             problems.append(Problem(part, "replay.form", f"that is no fault, as {example} is one"))
         else:

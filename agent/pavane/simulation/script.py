@@ -90,8 +90,11 @@ class Script:
     def hold(self, lane: str, topic: str) -> int:
         """Where a topic has something new."""
         where = f"{_group(lane)} {topic}"
-        if self.at("late", where) is None:
+        action = self.at("late", where)
+        if action is None:
             return 0
+        if action != "late":
+            return int(action.removeprefix("late-"))
         self.open.add(("late", where))
         return UNTIL_RELEASED
 

@@ -157,7 +157,12 @@ class World:
             sagas[saga_id] = start
             self.ordinals[saga_id] = number
             envelope = Envelope(id=event_id, source=_SOURCE, type=start.event_type, data=start.to_json(), subject=name)
-            await self.bus.publish([envelope.to_message(saga.intake, key=saga_id)])
+            message = envelope.to_message(saga.intake, key=saga_id)
+            action = self.script.at("intake", saga.intake)
+            await self.bus.publish([message] * (2 if action == "twice" else 1))
+            if action == "twice-late":
+                self._too_late.append(message)
+                self.script.open.add(("intake", str(number)))
         parked: list[Stuck] = []
         why = await self._to_the_end(sagas, parked)
         records = self.written()
@@ -212,7 +217,7 @@ class World:
             if await self._answer(sagas) or self._release() or self.calls.wake_zombies():
                 continue
             ended = self._ended(sagas)
-            if self._too_late and (ended or self.loop.time() - began_s > self.verification.patience_s):
+            if self._too_late and (ended or self.loop.time() + wait_s - began_s > self.verification.patience_s):
                 await self.bus.publish([self._too_late.pop()])
                 continue
             if ended and not any(call.how == "under way" for call in self.calls.made) and not any(self.bus.unsettled()):
