@@ -29,7 +29,7 @@ from pavane_events.errors import ConfigurationError, DeclarationError
 from pavane_saga.history import History, Plan, Unit
 from support import dances
 
-DANCES = {
+DANCES: Mapping[str, Callable[[], Verification]] = {
     "fork and join": dances.fork_and_join,
     "an upgrade in mid-saga": lambda: dances.fork_and_join(next_version=True),
     "an alternative branch": dances.alternative_branch,
