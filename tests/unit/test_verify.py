@@ -75,7 +75,7 @@ def test_up_to_eight_faults_by_lot_and_several_sagas_at_once_leave_all_effects_o
     assert survey.by_lot == 500
 
 
-ONCE_WRONG = {
+ONCE_WRONG: Mapping[str, Callable[[], Verification]] = {
     # the lane's next holder took an input that risk's contract refuses for one that an earlier holder may have begun
     "unsure;do:fraud-detection/check_identity#1=reject,turn:risk-assessment#2=zombie": lambda: credit,
     # what waited in a delay tier while a next version took over was owed by nobody: the saga was called compensated
