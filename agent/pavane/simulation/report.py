@@ -94,7 +94,7 @@ class Report:
             f" {self.processes} process{'es' if self.processes > 1 else ''}, seed {self.seed}"
         )
         if self.unbounded:
-            lines.append(f"not tried, for nothing would end it: that it hangs, without `within`: {', '.join(self.unbounded)}")
+            lines.append(f"not tried, as no `within` would end it: a hang of {', '.join(self.unbounded)}")
         return lines
 
 
