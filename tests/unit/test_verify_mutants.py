@@ -29,7 +29,7 @@ from pavane_saga.view import View
 from support import dances
 from support.compiled import sources_only
 
-ENOUGH = 3_000
+ENOUGH = 3_500
 """Histories within which each must be noticed; most are within a hundred."""
 
 State = Mapping[bytes, bytes | None]
