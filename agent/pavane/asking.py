@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from pavane.attempts import Failure, Policy, attempt
+from pavane.attempts import Failure, Policy, attempt, bounded
 from pavane.context import Context
 from pavane.kit import Kit
 from pavane.retry import ASK
@@ -32,10 +32,10 @@ async def ask(
     """
     if step.reconciliation is None:
         return Found("unknown")
-    retry = step.reconciliation.retry
+    retry, within = step.reconciliation.retry, step.reconciliation.within
 
     async def once(number: int) -> Found:
-        return await step.perform_reconciliation(inputs, context(number))
+        return await bounded(step.perform_reconciliation(inputs, context(number)), within)
 
     short = replace(retry, first_s=min(retry.first_s, ASK.most_s), most_s=min(retry.most_s, ASK.most_s))
     answer = await attempt(once, Policy(short), unit, kit, work, aside)

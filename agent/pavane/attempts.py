@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Final, TypeVar
 
 from pavane.breaker import BreakerOpen
@@ -55,6 +56,10 @@ class Policy:
 
 class DeadlineExpired(Exception):
     """A call was still running when its step's deadline came."""
+
+
+class AttemptExpired(Exception):
+    """One attempt was not over in the time that each of them has: it was cancelled, and has failed."""
 
 
 class CancelledWithin(Exception):
@@ -148,6 +153,20 @@ async def _fall_back(fallback: Callable[[], Awaitable[T]], number: int, policy: 
     except Exception as error:
         log.exception("a fallback failed")
         return Failure("fallback.failed", _name_of(error), number, dead=True)
+
+
+async def bounded(call: Awaitable[T], within: timedelta | None) -> T:
+    """The answer of one attempt; :class:`AttemptExpired` where there is none in time: then it was cancelled."""
+    if within is None:
+        return await call
+    bound = asyncio.timeout(within.total_seconds())
+    try:
+        async with bound:
+            return await call
+    except TimeoutError:
+        if bound.expired():
+            raise AttemptExpired from None
+        raise
 
 
 def _name_of(error: Exception) -> str:

@@ -28,20 +28,28 @@ class WrongOutput(TypeError):
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """How a step is taken back: the function beside it, whether it asks for a context, and how patiently it is tried."""
+    """How a step is taken back: the function beside it, whether it asks for a context, and how patiently it is tried.
+
+    ``within``: how long one attempt may take.
+    """
 
     function: Callable[..., object]
     context: str | None
     retry: Retry
+    within: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """How it is found out whether a step took effect: a function, whether it asks for a context, how often it is tried."""
+    """How it is found out whether a step took effect: a function, whether it asks for a context, how often it is tried.
+
+    ``within``: how long one attempt may take.
+    """
 
     function: Callable[..., object]
     context: str | None
     retry: Retry
+    within: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,21 +127,29 @@ class Step(Generic[P, R_co]):
         return self._by_type[event_type]
 
     @overload
-    def compensate(self, function: F, /, *, retry: Retry = ...) -> F: ...
+    def compensate(self, function: F, /, *, retry: Retry = ..., within: timedelta | None = ...) -> F: ...
 
     @overload
-    def compensate(self, function: None = None, /, *, retry: Retry = ...) -> Callable[[F], F]: ...
+    def compensate(
+        self, function: None = None, /, *, retry: Retry = ..., within: timedelta | None = ...
+    ) -> Callable[[F], F]: ...
 
-    def compensate(self, function: Callable[..., object] | None = None, /, *, retry: Retry = UNDO) -> object:
+    def compensate(
+        self, function: Callable[..., object] | None = None, /, *, retry: Retry = UNDO, within: timedelta | None = None
+    ) -> object:
         """Declare the undo: a function of the step's inputs under the same names, ``done`` and optionally a context.
 
         ``done`` is the output as returned, or None where nobody can know whether the step took effect. The undo must be
         safe to run twice, must accept that there is nothing to undo, and must leave a fence (:class:`pavane.Fence`)
         where the effect lives. If it keeps failing, the saga is parked and says so.
+
+        ``within`` bounds each attempt: one that is still running then is cancelled, and has failed. Without it an undo that
+        never answers keeps its saga from its end, and from being parked. A ``def`` runs on in its thread meanwhile.
         """
         if function is None:
-            return functools.partial(self.compensate, retry=retry)
+            return functools.partial(self.compensate, retry=retry, within=within)
         (_, context), problems = read_undo(function, self.signature, f"{self.wire_name}.compensate")
+        problems += _no_time(within, self.wire_name)
         if self.undo is not None:
             problems.append(Problem(self.wire_name, "undo.doubled", "a step has one undo"))
         if not self.options.effects:
@@ -142,33 +158,39 @@ class Step(Generic[P, R_co]):
             problems.append(Problem(self.wire_name, "undo.observer", "an observer owes nothing: make it a step"))
         if problems:
             raise DeclarationError(f"the undo of {self.wire_name} cannot work so", problems)
-        self.undo = Undo(function, context, retry)
+        self.undo = Undo(function, context, retry, within)
         return function
 
     @overload
-    def reconcile(self, function: F, /, *, retry: Retry = ...) -> F: ...
+    def reconcile(self, function: F, /, *, retry: Retry = ..., within: timedelta | None = ...) -> F: ...
 
     @overload
-    def reconcile(self, function: None = None, /, *, retry: Retry = ...) -> Callable[[F], F]: ...
+    def reconcile(
+        self, function: None = None, /, *, retry: Retry = ..., within: timedelta | None = ...
+    ) -> Callable[[F], F]: ...
 
-    def reconcile(self, function: Callable[..., object] | None = None, /, *, retry: Retry = ASK) -> object:
+    def reconcile(
+        self, function: Callable[..., object] | None = None, /, *, retry: Retry = ASK, within: timedelta | None = None
+    ) -> object:
         """Declare how to find out whether the step took effect: a function of its inputs under the same names, and a context.
 
         Asked before a step is undone of which nobody knows whether it did. It returns what the step would have returned
         where it happened (True where that is nothing), False where it did not, None where it cannot say; what it raises is
         tried again a few times, and then nobody knows. The undo is called in any case, and is told: ``done`` and
-        ``ctx.outcome``. What did not happen has to be fenced all the same, for it may still come.
+        ``ctx.outcome``. What did not happen has to be fenced all the same, for it may still come. ``within`` bounds each
+        attempt, as that of an undo.
         """
         if function is None:
-            return functools.partial(self.reconcile, retry=retry)
+            return functools.partial(self.reconcile, retry=retry, within=within)
         context, problems = read_reconciliation(function, self.signature, f"{self.wire_name}.reconcile")
+        problems += _no_time(within, self.wire_name)
         if self.reconciliation is not None:
             problems.append(Problem(self.wire_name, "reconcile.doubled", "a step has one reconciliation"))
         if not self.options.effects or self.options.observer:
             problems.append(Problem(self.wire_name, "reconcile.no-effects", "it changes nothing: nothing is to be found out"))
         if problems:
             raise DeclarationError(f"the reconciliation of {self.wire_name} cannot work so", problems)
-        self.reconciliation = Reconciliation(function, context, retry)
+        self.reconciliation = Reconciliation(function, context, retry, within)
         return function
 
     async def perform(self, inputs: Mapping[str, Event], context: Context | None) -> Outputs:
@@ -238,6 +260,12 @@ async def call(function: Callable[..., object], arguments: dict[str, object], *,
     return await asyncio.get_running_loop().run_in_executor(
         None, functools.partial(context.run, functools.partial(_in_thread, function, arguments))
     )
+
+
+def _no_time(within: timedelta | None, what: str) -> list[Problem]:
+    if within is None or within > timedelta(0):
+        return []
+    return [Problem(what, "step.within", "within is a positive time: within=timedelta(seconds=30)")]
 
 
 def _in_thread(function: Callable[..., object], arguments: dict[str, object]) -> object:

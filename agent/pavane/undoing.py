@@ -7,7 +7,7 @@ from typing import Final
 
 from pavane.answers import Answers
 from pavane.asking import ask
-from pavane.attempts import Failure, Policy, attempt
+from pavane.attempts import Failure, Policy, attempt, bounded
 from pavane.context import Context, Outcome
 from pavane.kit import Kit
 from pavane.perform import read_event
@@ -71,11 +71,14 @@ class Undoer:
             asking = functools.partial(self._context, unit, outcome="unknown")
             found = await ask(step, inputs, asking, unit, self._kit, work, self._aside)
 
+        undo = step.undo
+
         async def once(number: int) -> object:
-            await step.perform_undo(inputs, found.outputs, self._context(unit, number, found.outcome))
+            called = step.perform_undo(inputs, found.outputs, self._context(unit, number, found.outcome))
+            await bounded(called, undo.within)
             return None
 
-        return await attempt(once, Policy(step.undo.retry), unit, self._kit, work, self._aside)
+        return await attempt(once, Policy(undo.retry), unit, self._kit, work, self._aside)
 
     def _context(self, unit: UndoUnit, number: int, outcome: Outcome) -> Context:
         request, saga = unit.request, unit.envelope.saga or ""

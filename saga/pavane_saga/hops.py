@@ -37,10 +37,14 @@ def sent_of(record: Record) -> Sent | None:
             return _of_fact(record, envelope)
         if envelope.type == UNDO:
             asked = read_undo_request(envelope)
+            if _is_copy(record, asked.step):
+                return None
             links = tuple(send for each in asked.outputs if (send := span_of(each)[0]) is not None)
             return _sent(record, envelope, "undo", asked.step, asked.causes, links=links)
         if envelope.type == GRANT:
             granted = read_grant(envelope)
+            if _is_copy(record, granted.step):
+                return None
             last = max(granted.inputs, key=lambda each: (each.depth, each.id))  # what the agent calls its input
             return _sent(record, envelope, "grant", granted.step, granted.causes, identity=last.id)
         if record.topic in (ENDS, ADMISSIONS, SagaEnded.event_type):
@@ -50,6 +54,11 @@ def sent_of(record: Record) -> Sent | None:
         return _sent(record, envelope, "event", envelope.step or "", envelope.causes)
     except UndecodableRecord:
         return None
+
+
+def _is_copy(record: Record, step: str) -> bool:
+    """Whether a command waits to be tried again, or is a dead letter: it was given once, elsewhere."""
+    return record.topic != commands_topic(step.partition("/")[0])
 
 
 def _of_fact(record: Record, envelope: Envelope) -> Sent:

@@ -32,7 +32,7 @@ async def decide(risk: RiskReady, fraud: FraudCleared, ctx: Context) -> CreditAp
     return _book(ctx, risk.application_id, risk.exposure_dm, risk.rating)
 
 
-@decide.compensate
+@decide.compensate(within=timedelta(seconds=30))
 async def withdraw_offer(
     risk: RiskReady, fraud: FraudCleared, done: CreditApproved | CreditDeclined | ReviewRequested | None, ctx: Context
 ) -> None:
@@ -48,7 +48,7 @@ async def conclude(review: ReviewRequested, answer: ReviewAnswered, ctx: Context
     return _book(ctx, review.application_id, review.amount_dm, review.rating)
 
 
-@conclude.compensate
+@conclude.compensate(within=timedelta(seconds=30))
 async def withdraw_reviewed_offer(
     review: ReviewRequested, answer: ReviewAnswered, done: CreditApproved | CreditDeclined | None, ctx: Context
 ) -> None:

@@ -46,7 +46,7 @@ async def check_identity(application: ApplicationSubmitted, ctx: Context) -> Fra
     return FraudCleared(application_id=application.application_id, identity=ctx.idempotency_key)
 
 
-@check_identity.compensate
+@check_identity.compensate(within=timedelta(seconds=30))
 async def release_identity(
     application: ApplicationSubmitted, done: FraudCleared | FraudSuspected | None, ctx: Context
 ) -> None:

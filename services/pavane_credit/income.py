@@ -33,7 +33,7 @@ async def verify_income(application: ApplicationSubmitted, ctx: Context) -> Inco
     )
 
 
-@verify_income.compensate
+@verify_income.compensate(within=timedelta(seconds=30))
 async def return_consent(application: ApplicationSubmitted, done: IncomeVerified | None, ctx: Context) -> None:
     """Return the consent."""
     books.ledger.undo(ctx)

@@ -24,7 +24,7 @@ async def assess(score: ConfidentScore, income: IncomeVerified, ctx: Context) ->
     )
 
 
-@assess.compensate
+@assess.compensate(within=timedelta(seconds=30))
 async def release_exposure(score: ConfidentScore, income: IncomeVerified, done: RiskReady | None, ctx: Context) -> None:
     """Give the exposure back to the line."""
     books.ledger.undo(ctx)

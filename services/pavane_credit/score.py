@@ -31,7 +31,7 @@ async def compute_score(application: ApplicationSubmitted, ctx: Context) -> Scor
     )
 
 
-@compute_score.compensate
+@compute_score.compensate(within=timedelta(seconds=30))
 async def withdraw_inquiry(application: ApplicationSubmitted, done: ScoreComputed | None, ctx: Context) -> None:
     """Withdraw the inquiry, whether or not it is known to have been filed."""
     books.ledger.undo(ctx)

@@ -41,6 +41,10 @@ class Refused(Event, type="dance.refused"):
     by: str = ""
 
 
+class CalledOff(Event, type="dance.called-off"):
+    """What the next version says in place of a refusal."""
+
+
 @dataclass
 class Store:
     """Effects by key, each with its fence: what was undone stays so. ``heard``: what observers were told."""
@@ -101,7 +105,7 @@ def _left_branch(store: Store) -> Agent:
             raise Rejected("not to the left")
         return Left(refuse=asked.refuse)
 
-    @go_left.compensate(retry=PATIENT)
+    @go_left.compensate(retry=PATIENT, within=timedelta(seconds=10))
     async def back_left(asked: Asked, done: Left | None, ctx: Context) -> None:
         store.undo(ctx, "left")
 
@@ -126,12 +130,12 @@ def _right_branch(store: Store, retry: Retry = TWICE) -> Agent:
     return right
 
 
-def fork_and_join(*, next_version: bool = False) -> Verification:
+def fork_and_join(store: Store | None = None, *, next_version: bool = False) -> Verification:
     """Two branches side by side, a join that needs both, an end that may be a refusal, an observer that hears of it.
 
     ``next_version``: the right branch's agent and the join's are upgraded in mid-saga, to such as have another step.
     """
-    store = Store()
+    store = store or Store()
     left, right, join = _left_branch(store), _right_branch(store), Agent("join")
 
     @join.step(retry=TWICE, within=timedelta(seconds=20))
@@ -147,11 +151,11 @@ def fork_and_join(*, next_version: bool = False) -> Verification:
 
     @join.observe(retry=TWICE)
     async def mourn(refused: Refused, ctx: Context) -> None:
-        store.heard.append(ctx.saga or "")
+        store.heard.append(f"{ctx.saga} was refused")
 
     @join.observe(retry=TWICE)
     async def note(ended: SagaEnded) -> None:
-        store.heard.append(ended.saga)
+        store.heard.append(f"{ended.saga} ended")
 
     starts = {"to the end": Asked(), "refused": Asked(refuse="join"), "no": Asked(refuse="right")}
     return Verification(
@@ -165,8 +169,8 @@ def fork_and_join(*, next_version: bool = False) -> Verification:
 
 
 def one_goes_one_is_renamed() -> Verification:
-    """Two branches and a side step. In the next version the side step retires, one branch has another name, and the saga
-    has an end of its own making: what was begun under the old version is answered and undone by the new one."""
+    """Two branches and a side step. In the next version the side step retires and its agent has another one instead, and one
+    branch has another name: what was begun under the old version is answered and undone by the new one."""
     store = Store()
     left, right, join = _left_branch(store), _right_branch(store), Agent("join")
 
@@ -200,6 +204,14 @@ def one_goes_one_is_renamed() -> Verification:
     retired = next_right.step(name="glance", retry=TWICE, retiring=True)(_glance)
     retired.compensate(retry=PATIENT)(_look_away)
 
+    @next_right.step(retry=TWICE)
+    async def peer(left: Left, ctx: Context) -> None:
+        store.do(ctx, "also")
+
+    @peer.compensate(retry=PATIENT)
+    async def look_up(left: Left, done: None, ctx: Context) -> None:
+        store.undo(ctx, "also")
+
     return Verification(
         agents=[left, right, join],
         sagas=[DANCE],
@@ -207,6 +219,33 @@ def one_goes_one_is_renamed() -> Verification:
         invariant=_WithAdded(store, ["left", "right"]),
         reset=store.clear,
         next_versions=[next_left, next_right],
+    )
+
+
+def ends_change() -> Verification:
+    """Two branches and a join that may refuse. In the next version it calls the dance off instead, and the saga has that
+    end beside the old one: whichever is upgraded first, and when, all that was done is undone."""
+    store = Store()
+    left, right, join, next_join = _left_branch(store), _right_branch(store), Agent("join"), Agent("join")
+
+    @join.step(effects=False, retry=TWICE)
+    async def meet(a: Left, b: Right) -> Done | Refused:
+        return Refused(by="join") if a.refuse else Done()
+
+    @next_join.step(name="meet", effects=False, retry=TWICE)
+    async def meet_or_not(a: Left, b: Right) -> Done | Refused | CalledOff:
+        return CalledOff() if a.refuse else Done()
+
+    return Verification(
+        agents=[left, right, join],
+        sagas=[MAY_BE_REFUSED],
+        starts={"to the end": Asked(), "no": Asked(refuse="join")},
+        invariant=all_or_none(store, "left", "right"),
+        reset=store.clear,
+        next_versions=[next_join],
+        next_sagas=[
+            Saga("dance", starts=Asked, completes=Done, fails=(Refused, CalledOff), deadline=DEADLINE, intake="dance.intake")
+        ],
     )
 
 
@@ -594,7 +633,7 @@ class Bank:
     def charge(self, ctx: Context) -> str:
         if ctx.idempotency_key in self.fenced:
             raise EffectUndone(ctx.idempotency_key)
-        return self.receipts.setdefault(ctx.idempotency_key, f"receipt for {ctx.idempotency_key}")
+        return self.receipts.setdefault(ctx.idempotency_key, f"receipt for {ctx.saga}")
 
     def refund(self, ctx: Context, receipt: str | None) -> None:
         there = self.receipts.pop(ctx.idempotency_key, None)
@@ -621,7 +660,7 @@ def asked_whether() -> Verification:
     async def charge(asked: Asked, ctx: Context) -> Charged:
         return Charged(receipt=bank.charge(ctx))
 
-    @charge.reconcile(retry=TWICE)
+    @charge.reconcile(retry=TWICE, within=timedelta(seconds=5))
     async def was_charged(asked: Asked, ctx: Context) -> Charged | bool:
         receipt = bank.receipts.get(ctx.idempotency_key)
         return Charged(receipt=receipt) if receipt is not None else False
@@ -643,7 +682,8 @@ def asked_whether() -> Verification:
     def books_agree(history: HistoryPlayed) -> None:
         assert not bank.wrong, bank.wrong
         for saga in history.sagas:
-            assert len(bank.receipts) == (saga.verdict == "completed"), f"{saga.verdict}: {bank.receipts}"
+            paid = sum(receipt == f"receipt for {saga.id}" for receipt in bank.receipts.values())
+            assert paid == (saga.verdict == "completed"), f"{saga.verdict}: {bank.receipts}"
 
     return Verification(
         agents=[payment, other],

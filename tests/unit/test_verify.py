@@ -3,28 +3,33 @@
 import asyncio
 import importlib.util
 import os
+import random
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from pavane import Agent, Context, Event, Saga
+from pavane.simulation import world
 from pavane.simulation.crew import Alone
-from pavane.simulation.explore import Bounds, Explorer, Survey
-from pavane.simulation.player import Job, Player
-from pavane.simulation.points import Fault, Point, read_faults, write_faults
+from pavane.simulation.explore import Bounds, Branch, Explorer, Survey
+from pavane.simulation.player import Job, Outcome, Player
+from pavane.simulation.points import NEUTRAL, Fault, Point, read_faults, write_faults
 from pavane.simulation.report import job_of
 from pavane.simulation.verify import replay
 from pavane.simulation.world import UnfitVerification
 from pavane.testing import HistoryPlayed, Verification, VerificationFailed, verify
 from pavane_credit.verification import credit
 from pavane_events.errors import ConfigurationError, DeclarationError
+from pavane_saga.history import History, Plan, Unit
 from support import dances
 
-DANCES = {
+DANCES: Mapping[str, Callable[[], Verification]] = {
     "fork and join": dances.fork_and_join,
     "an upgrade in mid-saga": lambda: dances.fork_and_join(next_version=True),
     "an alternative branch": dances.alternative_branch,
@@ -35,15 +40,17 @@ DANCES = {
     "asked whether it happened": dances.asked_whether,
     "a point of no return": dances.point_of_no_return,
     "asks a person": dances.asks_a_person,
+    "asks a person, and is reported": lambda: dances.asks_a_person("report"),
     "one at a time": dances.one_at_a_time,
     "one at a time, or not at all": lambda: dances.one_at_a_time("refuse"),
     "one step goes, one is renamed": dances.one_goes_one_is_renamed,
+    "a saga's ends change": dances.ends_change,
 }
 
 
 @pytest.mark.parametrize("dance", DANCES)
 def test_every_single_fault_and_many_pairs_leave_all_effects_or_none(dance: str) -> None:
-    histories = 1_300 if dance.startswith("one at a time") else 700
+    histories = 1_450 if dance.startswith("one at a time") else 650
     report = verify(DANCES[dance](), histories=histories)
     assert report.histories == histories
     played, left_out = report.stages["singles"]
@@ -68,7 +75,7 @@ def test_up_to_eight_faults_by_lot_and_several_sagas_at_once_leave_all_effects_o
     assert survey.by_lot == 500
 
 
-ONCE_WRONG = {
+ONCE_WRONG: Mapping[str, Callable[[], Verification]] = {
     # the lane's next holder took an input that risk's contract refuses for one that an earlier holder may have begun
     "unsure;do:fraud-detection/check_identity#1=reject,turn:risk-assessment#2=zombie": lambda: credit,
     # what waited in a delay tier while a next version took over was owed by nobody: the saga was called compensated
@@ -77,6 +84,10 @@ ONCE_WRONG = {
     # a grant that was finished behind one that was not was followed a second time by the lane's next holder
     "to the end + no + not paid;commit:left#1=crash-before,do:right/pay#1=fail-once,commit:right#4=crash-after,"
     "turn:pavane.coordinator#15=taken;after 3": dances.point_of_no_return,
+    # a command's dead letter counted as a second command, whose span was missed
+    "to the end;do:join/finish#1=reject,do:join/finish#2=fail-after": dances.point_of_no_return,
+    # an answer that comes when nothing else happens any more came a day later, when the history's time was up
+    "no;answer:dance.left#1=too-late,undo:right/judge#1=fail-once": lambda: dances.asks_a_person("report"),
 }
 
 
@@ -87,6 +98,116 @@ def test_histories_that_were_wrong_once_are_right(history: str) -> None:
     assert any("!" in line for line in story)
 
 
+NAMED: Mapping[str, tuple[str, Callable[[], Verification], tuple[str, ...]]] = {
+    "a crash after an effect, and a failure elsewhere": (
+        "to the end;do:left/go_left#1=crash-after,do:right/go_right#1=reject",
+        dances.fork_and_join,
+        ("left/go_left, call: dies after it", "right/go_right failed rejected", "left/go_left undone", "ended: compensated"),
+    ),
+    "a step that runs again after its undo": (
+        "no;do:left/go_left#1=zombie",
+        dances.fork_and_join,
+        (
+            "left/go_left, call: loses its lane, and does not know",
+            "left/go_left undone",
+            "left/go_left call raised EffectUndone",
+        ),
+    ),
+    "two failures at once": (
+        "to the end;do:left/go_left#1=reject,do:right/go_right#1=reject",
+        dances.fork_and_join,
+        ("left/go_left failed rejected", "right/go_right failed rejected", "the saga turns back", "ended: compensated"),
+    ),
+    "a failure while undoing": (
+        "no;undo:left/go_left#1=fail",
+        dances.fork_and_join,
+        ("left/go_left undo failed: attempts.exhausted", "operator retry left/go_left", "undone", "ended: compensated"),
+    ),
+    "an alternative branch that leaves a join open": (
+        "detour;",
+        dances.alternative_branch,
+        ("fork/choose says dance.detour", "ended: completed", "lets its joins go", "join/meet skipped saga.ended"),
+    ),
+    "a rolling upgrade that adds and removes a step": (
+        "no;late:left dance.asked#1=late,turn:right#2=upgrade",
+        dances.one_goes_one_is_renamed,
+        (
+            "right/glance call returned",
+            "its next version takes over",
+            "right/peer call returned",
+            "peer undone",
+            "glance undone",
+        ),
+    ),
+    "an observer of the failure event": (
+        "refused;do:join/mourn#1=crash-after",
+        dances.fork_and_join,
+        ("join/meet says dance.refused", "join/mourn, call: dies after it", "join/mourn call returned", "ended: compensated"),
+    ),
+    "a late answer from outside into an ended saga": (
+        "yes;answer:dance.left#1=too-late",
+        dances.asks_a_person,
+        ("nobody outside answered right/judge", "ended: compensated", "says dance.reviewed", "dead-letters dead letter"),
+    ),
+    "a zombie coordinator whose timer fires": (
+        "to the end;do:last/finish#1=hang,turn:pavane.coordinator#8=zombie",
+        dances.slow_and_late,
+        ("last/finish, call: does not answer", "no. 8: loses its lane", "the saga's deadline passed", "ended: compensated"),
+    ),
+    "a lane whose state would be older than its offsets": (
+        "to the end;commit:join#1=crash-after,late:join dance.right#1=late",
+        dances.fork_and_join,
+        ("right/go_right says dance.right", "join, commit: its process dies after it", "join/meet call returned", "completed"),
+    ),
+    "two joins that wait for each other": (
+        "waits for ever;",
+        dances.crossed_joins,
+        ("the saga's deadline passed", "one/after_right skipped", "other/after_left skipped", "ended: compensated"),
+    ),
+}
+"""What ``pavane verify`` must come by: a history of each, where it is played, and what its story tells, in that order."""
+
+
+@pytest.mark.parametrize("scenario", NAMED)
+def test_what_has_a_name_is_played_and_is_right(scenario: str) -> None:
+    history, made, telling = NAMED[scenario]
+    outcome, story = replay(made(), job_of(history))
+    assert outcome.violations == ()
+    lines = iter(" ".join(line.split()) for line in story)
+    for words in telling:
+        assert any(words in line for line in lines), f"{words!r} is not told, or too early"
+    assert sum("deadline passed" in line for line in story) <= 1
+
+
+@pytest.mark.parametrize(("first", "at"), [("turn:pavane.coordinator#2=upgrade,", "0.000 s"), ("", "60.000 s")])
+def test_an_end_that_the_coordinator_knows_turns_its_saga_back_and_another_waits_for_the_deadline(first: str, at: str) -> None:
+    outcome, story = replay(dances.ends_change(), job_of(f"no;{first}late:right dance.asked#1=late,turn:join#2=upgrade"))
+    assert outcome.violations == ()
+    assert any("says dance.called-off" in line for line in story)
+    assert story[-1].endswith("ended: compensated")
+    assert story[-1].strip().startswith(at)
+
+
+def test_a_refusal_is_heard_whatever_happens_to_machines() -> None:
+    store = dances.Store()
+    verification = dances.fork_and_join(store)
+    player = Player(verification, "none")
+    try:
+        ahead = player.play(Job("refused", look=True)).ahead
+        harmless = [
+            Job("refused", (Fault(point, action),))
+            for point, _ in ahead
+            for action in verification.possible.at(point)
+            if action in NEUTRAL
+        ]
+        assert len(harmless) > 100
+        for job in harmless:
+            assert player.play(job).violations == ()
+            assert sum(heard.endswith("was refused") for heard in store.heard) >= 1, str(job)
+    finally:
+        player.close()
+
+
 @pytest.mark.parametrize(("overdue", "verdict"), [("fail", "compensated"), ("report", "completed")])
 def test_past_its_deadline_a_saga_turns_back_or_is_reported_as_it_says(
     overdue: Literal["fail", "report"], verdict: str
@@ -95,6 +216,104 @@ def test_past_its_deadline_a_saga_turns_back_or_is_reported_as_it_says(
     (passed,) = (line for line in story if "the saga's deadline passed" in line)
     assert ("it runs on; missing: dance.done of last/finish" in passed) == (overdue == "report")
     assert f"ended: {verdict}" in story[-1]
+
+
+@pytest.mark.parametrize(("verb", "verdict"), [("done", "compensated"), ("skip", "abandoned"), ("abandon", "abandoned")])
+def test_a_person_decides_about_an_undo_that_failed_for_good(verb: str, verdict: str) -> None:
+    history = f"no;undo:left/go_left#1=fail,parked:left/go_left#1={verb}"
+    outcome, story = replay(dances.fork_and_join(), job_of(history))
+    assert (outcome.violations, outcome.verdicts) == ((), (verdict,))
+    assert any(f"operator                           {verb}" in line for line in story)
+
+
+@pytest.mark.parametrize("verb", ["done", "skip", "abandon"])
+def test_a_person_decides_about_a_step_that_failed_after_the_pivot(verb: str) -> None:
+    faults = f"do:join/finish#1=fail,parked:join/finish#1={verb}"
+    outcome, story = replay(dances.point_of_no_return(), job_of(f"to the end;{faults}"))
+    assert (outcome.violations, outcome.verdicts) == ((), ("abandoned",))
+    assert sum("call returned" in line and "join/finish" in line for line in story) == (verb == "done")
+
+
+def test_what_is_abandoned_is_judged_by_what_is_said_to_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(plan: Plan, history: History) -> tuple[Unit, ...]:
+        return ()
+
+    monkeypatch.setattr(world, "standing", nothing)
+    player = Player(dances.fork_and_join(), "none")
+    try:
+        outcome = player.play(job_of("no;undo:left/go_left#1=fail,parked:left/go_left#1=skip"))
+    finally:
+        player.close()
+    assert [each.code for each in outcome.violations] == ["effect.unlisted"]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_undo_that_hangs_is_cancelled_and_tried_again(times: int) -> None:
+    hangs = ",".join(f"undo:left/go_left#{number}=hang" for number in range(1, times + 1))
+    outcome, story = replay(dances.fork_and_join(), job_of(f"no;{hangs}"))
+    assert outcome.violations == ()
+    assert [line[:11] for line in story if "undo raised no answer in time" in line] == [
+        "   10.000 s",
+        "   20.010 s",
+        "   30.030 s",
+    ][:times]
+    assert any("undo failed: attempts.exhausted" in line for line in story) == (times == 3)
+    assert any("operator" in line for line in story) == (times == 3)
+    assert any("ended: compensated" in line for line in story)
+
+
+def test_an_undo_that_fails_after_its_effect_is_parked_and_then_done_again() -> None:
+    outcome, story = replay(dances.fork_and_join(), job_of("no;undo:left/go_left#1=fail-after"))
+    assert outcome.violations == ()
+    assert any("undo failed: attempts.exhausted" in line for line in story)
+    assert any("ended: compensated" in line for line in story)
+
+
+def test_a_reconciliation_that_hangs_is_cancelled_and_asked_again() -> None:
+    outcome, story = replay(dances.asked_whether(), job_of("no;do:payment/charge#1=fail-after,ask:payment/charge#1=hang"))
+    assert outcome.violations == ()
+    assert any("did it happen? raised no answer in time" in line for line in story)
+    assert any("did it happen?, attempt 2" in line for line in story)
+
+
+def test_what_may_hang_for_ever_is_named() -> None:
+    report = verify(dances.asked_whether(), histories=2)
+    assert report.unbounded == ["the undo of payment/charge"]
+    assert report.lines()[-1] == "not tried, as no `within` would end it: a hang of the undo of payment/charge"
+    assert verify(credit, histories=1).unbounded == []
+
+
+def test_an_undo_has_some_time_or_is_not_bounded() -> None:
+    agent = Agent("hasty")
+
+    @agent.step
+    async def act(begun: Begun) -> None: ...
+
+    async def undo(begun: Begun, done: None) -> None: ...
+
+    with pytest.raises(DeclarationError) as caught:
+        act.compensate(within=timedelta(0))(undo)
+    assert [problem.code for problem in caught.value.problems] == ["step.within"]
+
+
+@pytest.mark.parametrize("action", ["twice", "twice-late"])
+def test_what_lies_on_the_intake_twice_starts_one_saga(action: str) -> None:
+    outcome, story = replay(dances.fork_and_join(), job_of(f"to the end;intake:dance.intake#1={action}"))
+    assert (outcome.violations, outcome.verdicts) == ((), ("completed",))
+    assert sum("says dance.asked" in line for line in story) == 1
+
+
+def test_what_comes_a_receive_later_is_tried_alone_and_by_lot() -> None:
+    verification = dances.slow_and_late()
+    survey = Explorer(verification, Alone(verification), Bounds(histories=300), Survey(seed=0)).run()
+    alone = survey.singles
+    with Memory(verification) as memory:
+        singles = memory.beyond([Job("to the end")])
+    late = sum(job.faults[0].action == "late" for job, _ in singles)
+    assert alone == len(singles) + 2 * late
+    outcome, story = replay(dances.fork_and_join(), job_of("to the end;late:join dance.left#1=late-1"))
+    assert (outcome.violations, outcome.verdicts) == ((), ("completed",))
+    assert any("comes one receive later" in line for line in story)
 
 
 def test_a_history_is_a_function_of_its_name() -> None:
@@ -123,6 +342,86 @@ def test_a_state_is_the_same_in_every_process() -> None:
     said = [subprocess.check_output([sys.executable, "-c", STATES], env=seeded) for _ in range(2)]
     assert len(said[0].split()) > 50
     assert said[0] == said[1]
+
+
+class Memory:
+    """Plays each history once, and remembers what came of it, and which was played in its stead."""
+
+    def __init__(self, verification: Verification) -> None:
+        self.verification = verification
+        self._player = Player(verification, "none")
+        self._outcomes: dict[Job, Outcome] = {}
+        self._seen: dict[Branch, Job] = {}
+
+    def play(self, job: Job) -> Outcome:
+        if job not in self._outcomes:
+            self._outcomes[job] = self._player.play(replace(job, look=True))
+        return self._outcomes[job]
+
+    def beyond(self, jobs: Iterable[Job]) -> list[tuple[Job, Job]]:
+        """Each history with one fault more than these, beside the one that is played in its stead: often itself."""
+        found: list[tuple[Job, Job]] = []
+        for job in jobs:
+            for point, state in self.play(job).ahead:
+                for action in self.verification.possible.at(point):
+                    more = Job(job.scenario, (*job.faults, Fault(point, action)))
+                    found.append((more, self._seen.setdefault((job.scenario, state, point.what, point.where, action), more)))
+        return found
+
+    def classes(self, jobs: Iterable[Job]) -> set[tuple[object, object]]:
+        """How these end, and what is wrong with them."""
+        outcomes = [self.play(job) for job in jobs]
+        return {(each.verdicts, tuple(one.code for one in each.violations)) for each in outcomes}
+
+    def __enter__(self) -> "Memory":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._player.close()
+
+
+@pytest.mark.parametrize("dance", ["slow and late", "an upgrade in mid-saga", "asks a person"])
+def test_what_is_skipped_comes_to_what_was_played(dance: str) -> None:
+    verification, lot = DANCES[dance](), random.Random(0)
+    with Memory(verification) as memory:
+        singles = memory.beyond([Job(name) for name in verification.scenarios])
+        firsts = [job for job, played in singles if job is played]
+        pairs = memory.beyond(lot.sample(firsts, 50))
+        skipped = [(job, played) for job, played in pairs if job is not played]
+        for job, played in lot.sample(skipped, 50):
+            assert memory.classes([job]) == memory.classes([played]), f"{played} was played for {job}"
+
+
+def test_exploring_finds_every_way_of_being_wrong_that_playing_everything_finds() -> None:
+    lot = random.Random(0)
+    with Memory(forgetful()) as memory:
+        singles = memory.beyond([Job("only")])
+        pairs = memory.beyond(job for job, _ in lot.sample(singles, 30))
+        played = [job for job, instead in pairs if job is instead]
+        skipped = [job for job, instead in pairs if job is not instead]
+        ways = memory.classes(lot.sample(skipped, 100))
+        assert len(ways) == 3
+        assert ways <= memory.classes(lot.sample(played, 100))
+
+
+def test_what_has_struck_and_not_shown_yet_is_another_state() -> None:
+    told: list[tuple[Callable[[], Verification], str, str, list[str]]] = [
+        (dances.slow_and_late, "to the end", "do:last/finish#1", ["hang", "fail-after", "crash-after"]),
+        (lambda: dances.fork_and_join(next_version=True), "to the end", "turn:right#2", ["upgrade"]),
+        (dances.asks_a_person, "yes", "answer:dance.left#1", ["never", "too-late"]),
+        (dances.slow_and_late, "to the end", "late:last dance.met#1", ["late"]),
+        (dances.slow_and_late, "to the end", "late:pavane.coordinator dance.met#1", ["late"]),
+    ]
+    for made, scenario, point, actions in told:
+        player = Player(made(), "none")
+        try:
+            jobs = [Job(scenario, read_faults(f"{point}={action}"), look=True) for action in actions]
+            states = [[state for _, state in player.play(job).ahead] for job in jobs]
+            unharmed = [state for _, state in player.play(Job(scenario, look=True)).ahead]
+        finally:
+            player.close()
+        assert all(first[0] not in unharmed for first in states), point
+        assert len({first[0] for first in states}) == len(actions), point
 
 
 def test_what_is_written_down_is_read_again() -> None:
@@ -185,6 +484,9 @@ def forgetful() -> Verification:
     )
 
 
+FORGETFUL = forgetful()
+
+
 def test_a_bug_is_told_as_the_shortest_history_that_shows_it() -> None:
     with pytest.raises(VerificationFailed) as caught:
         verify(forgetful(), histories=500)
@@ -194,6 +496,13 @@ def test_a_bug_is_told_as_the_shortest_history_that_shows_it() -> None:
     assert "an effect stands in a saga that is compensated" in str(caught.value)
     assert "undo, attempt 1, nothing known of its answer" in str(caught.value)
     assert "ended: compensated" in str(caught.value)
+    last = str(caught.value).splitlines()[-1]
+    assert last == f"seed 0; play it again: pavane verify MODULE:VERIFICATION --replay '{finding.replay}'"
+
+
+def test_where_a_verification_has_a_name_its_failure_says_how_to_play_it_again() -> None:
+    with pytest.raises(VerificationFailed, match=r"seed 3; play it again: pavane verify unit.test_verify:FORGETFUL --replay"):
+        verify("unit.test_verify:FORGETFUL", histories=500, seed=3)
 
 
 def test_what_cannot_be_verified_is_refused_with_every_reason() -> None:
@@ -201,6 +510,10 @@ def test_what_cannot_be_verified_is_refused_with_every_reason() -> None:
     with pytest.raises(DeclarationError) as caught:
         Verification(agents=[], sagas=[], starts={"empty": (), "unknown": Begun()}, next_versions=[agent])
     assert {problem.code for problem in caught.value.problems} == {"verify.empty", "verify.version", "verify.starts"}
+    elsewhere = Saga("v", starts=Begun, completes=Over, intake="v.elsewhere")
+    with pytest.raises(DeclarationError) as caught:
+        replace(forgetful(), next_sagas=[elsewhere])
+    assert [problem.code for problem in caught.value.problems] == ["verify.version"]
 
 
 def test_a_history_holds_each_event_of_its_sagas_once() -> None:

@@ -1,6 +1,6 @@
 """The verification, verified: engine, lanes, bus and credit agents are broken in one place each, and it must notice."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, cast
 
@@ -22,14 +22,14 @@ from pavane_events.record import Message, Record
 from pavane_saga import coordinator, engine
 from pavane_saga.commands import End, Grant, Undo
 from pavane_saga.engine import Failure
-from pavane_saga.facts import Fact
+from pavane_saga.facts import Fact, Happened, Settled
 from pavane_saga.history import History, Plan, Unit
 from pavane_saga.locks import LockBook, LockOrder
 from pavane_saga.view import View
 from support import dances
 from support.compiled import sources_only
 
-ENOUGH = 3_000
+ENOUGH = 3_500
 """Histories within which each must be noticed; most are within a hundred."""
 
 State = Mapping[bytes, bytes | None]
@@ -37,6 +37,7 @@ State = Mapping[bytes, bytes | None]
 
 _undo_order = cast("Callable[[View], Iterator[Undo]]", vars(engine)["_undo_order"])
 _owes_undo = View.owes_undo
+_with_facts = History.with_facts
 _failure = engine.failure
 _follow = LockBook.follow
 _get = Overlay.get
@@ -74,6 +75,18 @@ def never_parked(history: History, unit: Unit) -> int:
     return 0
 
 
+def deaf_to_late_success(history: History, facts: Iterable[Fact]) -> History:
+    if not history.failing and not history.fired:
+        return _with_facts(history, facts)
+    return _with_facts(history, [_never_began(each) for each in facts])
+
+
+def _never_began(fact: Fact) -> Fact:
+    if isinstance(fact, Happened) and fact.step is not None:
+        return Settled(fact.step, fact.causes, "skipped", began=False)
+    return fact
+
+
 # --- lanes and bus ------------------------------------------------------------------------------------------------
 
 
@@ -91,6 +104,14 @@ async def outputs_before_inputs(
     if outputs:
         await commit_patiently(lane, {}, outputs, {})
     await commit_patiently(lane, done, (), state or {})
+
+
+async def outputs_in_two_commits(
+    lane: Lane, done: Mapping[str, int], outputs: Sequence[Message] = (), state: State | None = None
+) -> None:
+    await commit_patiently(lane, done, outputs, state or {})
+    if outputs:
+        await commit_patiently(lane, {}, outputs, {})
 
 
 def without_tombstones(state: Overlay, key: bytes) -> bytes | None:
@@ -156,6 +177,8 @@ MUTANTS: Mapping[str, tuple[object, str, object]] = {
     "a saga is called compensated at once": (engine, "_compensated", at_once),
     "a failed step does not turn its saga back": (engine, "failure", deaf_to_failed_steps),
     "an undo asked for again is the same undo": (History, "retry_of", never_parked),
+    "late success ignored": (History, "with_facts", deaf_to_late_success),
+    "a debt settled twice": (commits, "commit_patiently", outputs_in_two_commits),
     "an agent's offsets are committed before its outputs": (commits, "commit_patiently", inputs_before_outputs),
     "an agent's outputs are committed before its offsets": (commits, "commit_patiently", outputs_before_inputs),
     "the coordinator's offsets are committed before its commands": (

@@ -1,7 +1,6 @@
 """``pavane verify``: a choreography under every fault, and under every two."""
 
 import os
-import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -81,14 +80,14 @@ def _print(report: "Report", target: str, *, as_json: bool) -> None:
     if as_json:
         print_json(report.to_json())
         return
-    from pavane.simulation.report import describe
+    from pavane.simulation.report import describe, replayed_by
 
     for line in report.lines():
         print(line)
     for finding in report.findings:
         print()
         print(paint(describe(finding), "red"))
-        print(f"\nplay it again: {shlex.join(['pavane', 'verify', target, '--replay', finding.replay])}")
+        print(f"\n{replayed_by(finding, target)}")
 
 
 def _replay(found: "Verification", history: str, *, as_json: bool) -> None:

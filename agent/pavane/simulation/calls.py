@@ -15,6 +15,9 @@ Kind = Literal["do", "undo", "ask"]
 How = Literal["under way", "ended", "raised", "died"]
 
 
+Play = Callable[[], Awaitable[Outputs | None]]
+
+
 class InjectedFailure(Exception):
     """A simulated history has this call fail."""
 
@@ -24,7 +27,8 @@ class Call:
     """One call of a step or of its undo. ``began`` and ``ended`` are places in the history; the times are virtual.
 
     ``owes_undo``: the step has an undo. ``outcome``: what an undo was told; ``blind``: nothing of what the step had answered.
-    ``worked``: the function returned, whatever became of its process then.
+    ``worked``: the function returned, whatever became of its process then. ``fate``: what was done to it, where that shows
+    only later, if at all: in how it ends, or in what becomes of the next. ``holder``: the token of the lane it was made in.
     """
 
     kind: Kind
@@ -42,6 +46,8 @@ class Call:
     how: How = "under way"
     worked: bool = False
     error: str = ""
+    fate: str = ""
+    holder: int = 0
 
 
 @dataclass
@@ -51,31 +57,43 @@ class Calls:
     script: Script
     die: Callable[[str], None]
     take_away: Callable[[str], None]
+    holder: Callable[[str], int]
     patience_s: float
     made: list[Call] = field(default_factory=list[Call])
     zombies: "list[asyncio.Future[None]]" = field(default_factory=list["asyncio.Future[None]"])
     sticky: dict[tuple[Kind, str], str] = field(default_factory=dict[tuple[Kind, str], str])
     places: int = 0
+    _last: dict[tuple[Kind, str], tuple[AnyStep, Context, Play]] = field(
+        default_factory=dict[tuple[Kind, str], tuple[AnyStep, Context, Play]]
+    )
 
     async def do(self, step: AnyStep, inputs: Mapping[str, Event], context: Context) -> Outputs:
         """Call a step."""
         made = self._begin("do", step, context)
+        call = self._known(made, step, context, lambda: step.perform(inputs, context))
         action = self._action(made, ("fail", "fail-after", "reject"))
         if action == "hang":
             await self._hang(made)
         if action == "reject":
             self._raised(made, "Rejected")
             raise Rejected("no, says the simulated history")
-        return await self._play(made, action, lambda: step.perform(inputs, context))
+        return await self._play(made, action, call)
 
     async def undo(self, step: AnyStep, inputs: Mapping[str, Event], done: Outputs | None, context: Context) -> None:
         """Call an undo."""
         made = self._begin("undo", step, context)
         made.outcome, made.blind = context.outcome, done is None
-        action = self._action(made, ("fail",))
-        await self._play(made, action, lambda: step.perform_undo(inputs, done, context))
+        call = self._known(made, step, context, lambda: step.perform_undo(inputs, done, context))
+        action = self._action(made, ("fail", "fail-after"))
+        if action == "hang":
+            await self._hang(made)
+        await self._play(made, action, call)
         if action == "twice":
             await step.perform_undo(inputs, done, context)
+
+    def can_do(self, kind: Kind, key: str) -> bool:
+        """Whether somebody can do by hand what has failed: it was called."""
+        return (kind, key) in self._last
 
     def wake_zombies(self) -> bool:
         """Let those go on who do not know that they lost their lane; whether there was one."""
@@ -94,12 +112,25 @@ class Calls:
             nonlocal found
             found = await step.perform_reconciliation(inputs, context)
 
-        await self._play(made, self._action(made, ("fail",)), once)
+        action = self._action(made, ("fail",))
+        if action == "hang":
+            await self._hang(made)
+        await self._play(made, action, once)
         return found
 
     def begin(self) -> None:
         """Another history begins."""
         self.made, self.zombies, self.sticky, self.places = [], [], {}, 0
+        self._last.clear()
+
+    async def by_hand(self, kind: Kind, key: str) -> None:
+        """Somebody does what was called last, and failed, himself, as it should have been done."""
+        step, context, call = self._last[kind, key]
+        await self._play(self._begin(kind, step, context), None, call)
+
+    def _known(self, made: Call, step: AnyStep, context: Context, call: Play) -> Play:
+        self._last[made.kind, made.key] = step, context, call
+        return call
 
     async def _hang(self, made: Call) -> None:
         try:
@@ -113,6 +144,7 @@ class Calls:
         saga, key = context.saga or "", context.idempotency_key
         now_s = asyncio.get_running_loop().time()
         made = Call(kind, saga, step.wire_name, key, context.attempt, step.owes_undo, self.places, now_s)
+        made.holder = self.holder(step.wire_name.partition("/")[0])
         self.made.append(made)
         return made
 
@@ -121,9 +153,10 @@ class Calls:
         action = self.script.at(made.kind, made.step) or self.sticky.get((made.kind, made.key))
         if action in lasting:
             self.sticky[made.kind, made.key] = action
+        made.fate = action or ""
         return action
 
-    async def _play(self, made: Call, action: str | None, call: Callable[[], Awaitable[Outputs | None]]) -> Outputs:
+    async def _play(self, made: Call, action: str | None, call: Play) -> Outputs:
         agent = made.step.partition("/")[0]
         if action == "crash-before":
             await self._die(made, agent)
@@ -146,9 +179,7 @@ class Calls:
             await self._die(made, agent)
         return returned or ()
 
-    async def _thawed(
-        self, made: Call, cancelled: asyncio.CancelledError | None, call: Callable[[], Awaitable[Outputs | None]]
-    ) -> Outputs:
+    async def _thawed(self, made: Call, cancelled: asyncio.CancelledError | None, call: Play) -> Outputs:
         """The old holder does it after all, and only then hears what it was told while it stood still."""
         try:
             return await self._play(made, None, call)

@@ -16,14 +16,21 @@ State = int
 _OF_NONE: Final = -1
 """In the place of a saga for what is of none: the hash of None is another in every process, and states are compared."""
 
+_LASTING: Final = frozenset({"fail", "fail-after", "reject", "twice"})
+"""What is done to a call and matters when it is over: to the next call of the same, or to the user's stores."""
+
+_OFF_ROUND: Final = 0.123
+"""Histories do not begin at the same time, and times are rounded: no pause of whole tenths lies on an edge."""
+
 
 class Digest:
     """The state of a world, relative to where its history began: the same in every history that comes to it.
 
     It is made of what lies on each topic, in order, by what it says; of how far each lane has read and committed, of
-    every lane that does not know of its loss; of every call that was made, and how it ended; and of what is held back or
-    frozen. What a lane's state holds follows from what it committed. Ids and times are left out: they differ from history
-    to history. Made at the beginning of a history.
+    every lane that does not know of its loss; of every call that was made, how it ended, and what it is still to come to;
+    of what is held back, frozen, or taken over by a next version; of what somebody outside will not say, or not yet; and
+    of the seconds since the history began. What a lane's state holds follows from what it committed. Ids and exact times
+    are left out: they differ from history to history. Made at the beginning of a history.
     """
 
     def __init__(self, world: World) -> None:
@@ -44,14 +51,23 @@ class Digest:
         sagas = world.ordinals
         calls = tuple(
             [
-                (each.kind, sagas.get(each.saga, _OF_NONE), each.step, each.attempt, each.how, each.error)
+                (
+                    each.kind,
+                    sagas.get(each.saga, _OF_NONE),
+                    each.step,
+                    each.attempt,
+                    each.how,
+                    each.error,
+                    each.worked,
+                    each.fate if each.fate in _LASTING or each.ended is None else "",
+                )
                 for each in world.calls.made
             ]
         )
-        sticky = tuple([f"{kind}{action}" for (kind, _), action in world.calls.sticky.items()])
         frozen = sum([not each.done() for each in world.calls.zombies])
         lanes = tuple([self._lane(lane) for lane in self._bus.readers()])
-        return hash((self._all_said, calls, sticky, frozen, lanes, tuple(world.script.held.items())))
+        seconds = int(world.loop.time() - world.began_s + _OFF_ROUND)
+        return hash((self._all_said, calls, len(world.calls.sticky), frozen, lanes, tuple(sorted(world.script.open)), seconds))
 
     def _hear(self) -> None:
         """Take in what was written since."""
@@ -66,11 +82,23 @@ class Digest:
 
     def _lane(self, lane: MemoryLane) -> int:
         """A lane that stands where it stands, by what is the same in every history: most stand where one stood before."""
-        stands = (lane.group, tuple(lane.positions.items()), tuple(lane.committed.items()))
+        read, committed = lane.positions, lane.committed
+        done = 0 if read == committed else self._done(lane)
+        stands = (lane.group, done, tuple(read.items()), tuple(committed.items()))
         found = self._lanes.get(stands)
         if found is None:
-            found = self._lanes[stands] = hash((lane.group, *self._place(lane)))
+            found = self._lanes[stands] = hash((lane.group, done, *self._place(lane)))
         return found
+
+    def _done(self, lane: MemoryLane) -> int:
+        """How many calls are over whose answers this holder may still have to commit: another would make them again."""
+        group, token = lane.group, lane.token
+        return sum(
+            [
+                each.holder == token and each.ended is not None and each.step.partition("/")[0] == group
+                for each in self._world.calls.made
+            ]
+        )
 
     def _place(self, lane: MemoryLane) -> Iterator[tuple[str, int, int]]:
         """How far a lane has read and committed, in records of this history."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pavane.simulation.digest import State
 from pavane.simulation.player import Job, Outcome
-from pavane.simulation.points import Fault, actions_at
+from pavane.simulation.points import FINER, Fault, Point
 from pavane.simulation.verification import Verification
 
 Branch = tuple[str, State, str, str, str]
@@ -80,11 +80,11 @@ class Explorer:
 
     def run(self) -> Survey:
         """Until everything was looked at that the bounds allow, or something is wrong."""
-        upgrades = frozenset(agent.name for agent in self.verification.next_versions)
+        possible = self.verification.possible
         singles = self._branches(
-            self._stage("sagas", [Job(name, look=True) for name in self.verification.scenarios]), upgrades
+            self._stage("sagas", [Job(name, look=True) for name in self.verification.scenarios]), possible.finely
         )
-        pairs = self._branches(self._stage("singles", [_looking(job) for job in singles]), upgrades)
+        pairs = self._branches(self._stage("singles", [_looking(job) for job in singles]), possible.at)
         for _ in self._stage("pairs", pairs):
             pass
         if not self.survey.wrong and not self._is_over():
@@ -96,14 +96,14 @@ class Explorer:
         """Histories of one to three sagas with up to eight faults each, for as long as the bounds allow."""
         return self._stage("by_lot", None)
 
-    def _branches(self, outcomes: Iterator[Outcome], upgrades: frozenset[str]) -> list[Job]:
+    def _branches(self, outcomes: Iterator[Outcome], possible: Callable[[Point], Sequence[str]]) -> list[Job]:
         """What may go wrong next after each of these histories' last fault, each state once; in an order by seed."""
         found: list[Job] = []
         for outcome in outcomes:
             job = outcome.job
             for point, state in outcome.ahead:
                 self.survey.states.add((job.scenario, state))
-                for action in actions_at(point, upgrades):
+                for action in possible(point):
                     branch = (job.scenario, state, point.what, point.where, action)
                     if branch in self._seen:
                         self.survey.skipped += 1
@@ -155,7 +155,9 @@ class Explorer:
 
 
 def _looking(job: Job) -> Job:
-    return Job(job.scenario, job.faults, look=True)
+    """What is tried alone is not looked beyond."""
+    alone = any(fault.action in FINER.get(fault.point.what, ()) for fault in job.faults)
+    return Job(job.scenario, job.faults, look=not alone)
 
 
 def _until(jobs: Iterable[Job], is_over: Callable[[], bool]) -> Iterator[Job]:

@@ -1,7 +1,7 @@
 """Judge: what must hold when a history is over, read off what was written and called, never off the coordinator's word."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from pavane.simulation.calls import Call
@@ -55,17 +55,19 @@ def judge(verification: Verification, played: Played, expected: str | None, *, t
     for saga, told in sagas.items():
         calls = [call for call in played.calls if call.saga == saga]
         verdicts = played.verdicts.get(saga, [])
+        listed = played.given_up.get(saga)
         found += _ended(verdicts, expected if neutral else None)
-        found += _effects(verdicts[0] if verdicts else "", calls)
+        found += _effects(verdicts[0] if verdicts else "", calls, listed)
         found += told.doubled()
-        found += _order(told, calls)
+        if listed is None:
+            found += _order(told, calls)
         found += _known(told, calls)
         found += _turning(verification, told, calls)
     found += [Violation("undo.reason", f"{each.step} failed for good without a reason") for each in _silent(played.parked)]
     if trace:
         report = check_continuity(rows, log)
         found += [Violation("trace", str(finding)) for finding in report.findings]
-    if verification.invariant is not None:
+    if verification.invariant is not None and not played.given_up:
         ended = [
             SagaPlayed(saga, played.sagas[saga], (played.verdicts.get(saga) or ["open"])[0], told.events)
             for saga, told in sagas.items()
@@ -132,14 +134,21 @@ def _ended(verdicts: Sequence[str], expected: str | None) -> Iterator[Violation]
         yield Violation("verdict", f"it ends {expected} where nothing goes wrong, and ended {verdicts[0]} here")
 
 
-def _effects(verdict: str, calls: Sequence[Call]) -> Iterator[Violation]:
-    """All effects stand or none do: nothing is called compensated that is not."""
+def _effects(verdict: str, calls: Sequence[Call], listed: Set[str] | None) -> Iterator[Violation]:
+    """All effects stand or none do: nothing is called compensated that is not, and what is given up is said to stand.
+
+    ``listed``: where somebody gave the saga up, the effects that are said to stand.
+    """
     undone = {call.key for call in calls if call.kind == "undo" and call.worked}
+    if verdict == "abandoned" and listed is None:
+        yield Violation("verdict", "the saga is abandoned, and nobody gave it up")
     for key, call in {call.key: call for call in calls if call.kind == "do" and call.owes_undo}.items():
         if verdict == "completed" and key in undone:
             yield Violation("effect.undone", f"the saga is completed, and {call.step} was undone")
         elif verdict == "compensated" and key not in undone:
             yield Violation("effect.stands", f"the saga is called compensated, and {call.step} was never undone")
+        elif verdict == "abandoned" and listed is not None and call.worked and key not in undone and key not in listed:
+            yield Violation("effect.unlisted", f"the saga is abandoned, {call.step} stands, and nobody is told of it")
 
 
 def _order(told: _Told, calls: Sequence[Call]) -> Iterator[Violation]:
@@ -171,9 +180,17 @@ def _known(told: _Told, calls: Sequence[Call]) -> Iterator[Violation]:
 
 
 def _turning(verification: Verification, told: _Told, calls: Sequence[Call]) -> Iterator[Violation]:
-    """Once its pivot is done nothing of a saga is undone; and before, the pivot is not called while another step is."""
-    pivots = {step.wire_name for agent in verification.agents for step in agent.steps.values() if step.options.pivot}
-    fails = {kind.event_type for saga in verification.sagas for kind in saga.fails}
+    """Once its pivot is done nothing of a saga is undone; and the pivot is not called while another step is under way."""
+    steps = [step for agent in verification.agents for step in agent.steps.values()]
+    pivots = {step.wire_name for step in steps if step.options.pivot}
+    begun = next((call for call in calls if call.kind == "do" and call.step in pivots), None)
+    if begun is None:
+        return
+    observers = {step.wire_name for step in steps if step.options.observer}
+    for call in calls:
+        if call.kind == "do" and call.step not in pivots | observers and _is_under_way(call, calls, begun.began):
+            yield Violation("pivot.early", f"{begun.step} was called while {call.step} was under way")
+    fails = {kind.event_type for saga in (*verification.sagas, *verification.next_sagas) for kind in saga.fails}
     taken = [call for call in calls if call.kind == "do" and call.step in pivots and call.worked]
     if not taken:
         return
@@ -183,6 +200,13 @@ def _turning(verification: Verification, told: _Told, calls: Sequence[Call]) -> 
             if call.kind == "undo":
                 yield Violation("pivot.undone", f"{call.step} was undone after the point of no return")
                 return
+
+
+def _is_under_way(call: Call, calls: Sequence[Call], place: int) -> bool:
+    """Whether a call had begun and was not over; one that another holder of its lane has made to the end is."""
+    if call.began > place or (call.ended is not None and call.ended < place):
+        return False
+    return not any(each.key == call.key and each.worked and each.ended is not None and each.ended < place for each in calls)
 
 
 def _silent(parked: Sequence[Stuck]) -> list[Stuck]:

@@ -12,7 +12,7 @@ import structlog
 
 from pavane.simulation.digest import Digest, State
 from pavane.simulation.judge import Violation, judge
-from pavane.simulation.points import Fault, Faults, Point, actions_at, write_faults
+from pavane.simulation.points import Fault, Faults, Point, Possible, write_faults
 from pavane.simulation.script import Choice, as_written, nothing
 from pavane.simulation.story import Teller
 from pavane.simulation.verification import Verification
@@ -60,10 +60,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a job. ``ahead``: the points after its last fault, with the state there, where they were wanted."""
+    """What came of a job. ``verdicts``: how its sagas ended. ``ahead``: the points after its last fault, with the state
+    there, where they were wanted."""
 
     job: Job
     violations: tuple[Violation, ...] = ()
+    verdicts: tuple[str, ...] = ()
     struck: Faults = ()
     ahead: tuple[tuple[Point, State], ...] = ()
 
@@ -99,7 +101,8 @@ class Player:
             violations = judge(self.verification, played, expected, trace=world.traced)
             if violations:
                 world.worn_out = True
-            return Outcome(job, tuple(violations), tuple(played.struck), tuple(ahead))
+            verdicts = tuple(each for found in played.verdicts.values() for each in found)
+            return Outcome(job, tuple(violations), verdicts, tuple(played.struck), tuple(ahead))
 
     def tell(self, job: Job, faults: Faults) -> list[str]:
         """The story of a history, line by line."""
@@ -171,11 +174,7 @@ class Player:
         return [event for name in names_of(scenario) for event in scenarios[name]]
 
     def _choice(self, job: Job) -> Choice:
-        return as_written(job.faults) if job.seed is None else by_lot(job.seed, self._upgrades)
-
-    @property
-    def _upgrades(self) -> frozenset[str]:
-        return frozenset(agent.name for agent in self.verification.next_versions)
+        return as_written(job.faults) if job.seed is None else by_lot(job.seed, self.verification.possible)
 
 
 @dataclass
@@ -194,7 +193,7 @@ class _Look:
             self.ahead.append((point, self._digest.take()))
 
 
-def by_lot(seed: str, upgrades: frozenset[str]) -> Choice:
+def by_lot(seed: str, possible: Possible) -> Choice:
     """Faults by seed: few or many, at most eight, each anywhere."""
     lot = random.Random(seed)
     share = lot.choice(_SHARES)
@@ -205,7 +204,7 @@ def by_lot(seed: str, upgrades: frozenset[str]) -> Choice:
         if left == 0 or lot.random() >= share:
             return None
         left -= 1
-        return lot.choice(actions_at(point, upgrades))
+        return lot.choice(possible.finely(point))
 
     return choose
 

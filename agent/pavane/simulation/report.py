@@ -1,12 +1,15 @@
 """Report: what a verification looked at, and what it found."""
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pavane.simulation.explore import Survey
 from pavane.simulation.player import Job
 from pavane.simulation.points import read_faults
 from pavane_events.errors import PavaneError
+
+_KINDS = {"undo": "the undo", "ask": "the reconciliation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Report:
     """What was looked at. ``skipped``: faults that were not tried because the same was tried in the same state.
 
     ``stages``: by name, how many histories were played, and how many the bounds left out; in ``singles`` and ``pairs``
-    a 0 there means that every one was played.
+    a 0 there means that every one was played. ``unbounded``: the undos and reconciliations that have no ``within``; that one
+    of them hangs was not tried, for nothing would end it.
     """
 
     seed: int
@@ -34,13 +38,17 @@ class Report:
     skipped: int
     stages: Mapping[str, tuple[int, int]]
     findings: Sequence[Finding]
+    unbounded: Sequence[str] = ()
 
     @classmethod
-    def of(cls, survey: Survey, processes: int, findings: Sequence[Finding]) -> "Report":
+    def of(
+        cls, survey: Survey, processes: int, findings: Sequence[Finding], unbounded: Iterable[tuple[str, str]] = ()
+    ) -> "Report":
         """What a survey says."""
         names = ("sagas", "singles", "pairs", "by_lot")
         stages = {name: (int(getattr(survey, name)), survey.left.get(name, 0)) for name in names}
-        return cls(survey.seed, processes, survey.seconds, len(survey.states), survey.skipped, stages, findings)
+        without = [f"{_KINDS[what]} of {where}" for what, where in sorted(unbounded)]
+        return cls(survey.seed, processes, survey.seconds, len(survey.states), survey.skipped, stages, findings, without)
 
     @property
     def histories(self) -> int:
@@ -65,6 +73,7 @@ class Report:
             "processes": self.processes,
             "states": self.states,
             "skipped": self.skipped,
+            "unbounded": list(self.unbounded),
             "stages": {name: {"played": played, "left_out": left} for name, (played, left) in self.stages.items()},
         }
 
@@ -85,23 +94,35 @@ class Report:
             f" led, {len(self.findings)} violations; {self.histories_per_s:,.0f} histories/s in"
             f" {self.processes} process{'es' if self.processes > 1 else ''}, seed {self.seed}"
         )
+        if self.unbounded:
+            lines.append(f"not tried, as no `within` would end it: a hang of {', '.join(self.unbounded)}")
         return lines
 
 
 class VerificationFailed(PavaneError, AssertionError):
-    """A history was found that must not be. ``report`` has it, and the shortest form of it that was found."""
+    """A history was found that must not be. ``report`` has it, and the shortest form of it that was found.
+
+    It ends with the seed, and with how it is played again; ``name``: where the command line finds the verification.
+    """
 
     code = "verification"
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, name: str | None = None) -> None:
         self.report = report
-        super().__init__("\n\n".join(describe(each) for each in report.findings))
+        told = "\n\n".join(describe(each) for each in report.findings)
+        again = "\n".join(replayed_by(each, name or "MODULE:VERIFICATION") for each in report.findings)
+        super().__init__(f"{told}\n\nseed {report.seed}; {again}")
 
 
 def describe(finding: Finding) -> str:
     """A finding, told."""
     story = "\n".join(f"  {line}" for line in finding.story)
     return f"{finding.code}: {finding.message}\nin this history: {finding.replay}\n{story}"
+
+
+def replayed_by(finding: Finding, name: str) -> str:
+    """What to say to have it told once more."""
+    return f"play it again: {shlex.join(['pavane', 'verify', name, '--replay', finding.replay])}"
 
 
 def job_of(text: str) -> Job:

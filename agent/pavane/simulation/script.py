@@ -1,6 +1,5 @@
 """Script: which faults a history is to have, and which points it came by. The bus and the calls ask it."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,21 +26,23 @@ class Script:
     """One history after another. It is a :class:`~pavane_events.buses.faults.BadDay`, too.
 
     ``struck``: what went wrong so far, in order. ``look``: called at each point that comes by, with it.
-    ``upgrade``: called where a lane's group is to be taken over by its next version.
+    ``upgrade``: called where a lane's group is to be taken over by its next version. ``open``: what has struck and does
+    not show in what is said, read and called: a topic that is held back, one that is handed out twice, until the lane's next
+    turn, a version that is gone, an answer that is not given.
     """
 
     choice: Choice = nothing
     look: Callable[[Point], None] | None = None
     upgrade: Callable[[str], None] | None = None
     struck: list[Fault] = field(default_factory=list[Fault])
-    held: Counter[str] = field(default_factory=Counter[str])
+    open: set[tuple[str, ...]] = field(default_factory=set[tuple[str, ...]])
     _counts: dict[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
 
     def begin(self, choice: Choice, look: Callable[[Point], None] | None = None) -> None:
         """Another history begins."""
         self.choice, self.look = choice, look
         self.struck = []
-        self.held.clear()
+        self.open = set()
         self._counts.clear()
 
     def at(self, what: str, where: str) -> str | None:
@@ -66,9 +67,13 @@ class Script:
 
     def loss(self, lane: str) -> Loss | None:
         """At a receive or commit."""
-        action = self.at("turn", _group(lane))
+        group = _group(lane)
+        if self.open:
+            self.open -= {each for each in self.open if each[0] == "again" and each[1].partition(" ")[0] == group}
+        action = self.at("turn", group)
         if action == UPGRADE and self.upgrade is not None:
-            self.upgrade(_group(lane))
+            self.open.add((UPGRADE, group))
+            self.upgrade(group)
             return None
         if action is None:
             return None
@@ -76,14 +81,26 @@ class Script:
 
     def rewind(self, lane: str, topic: str) -> int:
         """Where something was handed out and is not committed."""
-        return 1 if self.at("again", f"{_group(lane)} {topic}") is not None else 0
+        where = f"{_group(lane)} {topic}"
+        if self.at("again", where) is None:
+            return 0
+        self.open.add(("again", where))
+        return 1
 
     def hold(self, lane: str, topic: str) -> int:
         """Where a topic has something new."""
-        if self.at("late", f"{_group(lane)} {topic}") is None:
+        where = f"{_group(lane)} {topic}"
+        action = self.at("late", where)
+        if action is None:
             return 0
-        self.held[topic] += 1
+        if action != "late":
+            return int(action.removeprefix("late-"))
+        self.open.add(("late", where))
         return UNTIL_RELEASED
+
+    def released(self) -> None:
+        """What was held back is handed out."""
+        self.open = {each for each in self.open if each[0] != "late"}
 
     def choose(self, choices: int) -> int | None:
         """In the order in which they were written: another order is what ``late`` is for."""

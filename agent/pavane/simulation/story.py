@@ -28,11 +28,17 @@ _WORDS = {
     "zombie": "loses its lane, and does not know",
     "twice": "twice",
     "late": "comes only when all else has happened",
+    "twice-late": "twice, the second time when all else has happened",
+    "late-1": "comes one receive later",
+    "late-2": "comes two receives later",
     "fail-once": "fails once",
     "fail": "fails at every attempt",
     "fail-after": "has its effect, then fails, at every attempt",
     "reject": "says no",
     "hang": "does not answer in time",
+    "done": "somebody does it by hand",
+    "skip": "somebody leaves it so",
+    "abandon": "somebody abandons the saga",
     "too-late": "comes when the saga is over",
     "never": "never comes",
     "upgrade": "its next version takes over",
@@ -92,6 +98,10 @@ def _gone_wrong(fault: Fault) -> str:
     if point.what in _KINDS:
         whose = {"do": "", "undo": "the undo of ", "ask": "the reconciliation of "}[point.what]
         return f"{whose}{point.where}, call{number}: {words}"
+    if point.what == "intake":
+        return f"what lies on {point.where}{number}: {words}"
+    if point.what == "parked":
+        return f"{point.where} has failed for good{number}: {words}"
     if point.what == "answer":
         return f"the answer from outside to {point.where}{number}: {words}"
     if point.what == "commit":

@@ -1,16 +1,19 @@
 """Verification: what a user wants proven of a choreography, and over which sagas."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar, cast
 
 from pavane.agent import Agent
+from pavane.simulation.points import Possible
+from pavane.step import AnyStep
 from pavane_events.envelope import Envelope
 from pavane_events.errors import DeclarationError, Problem
 from pavane_events.event import Event
 from pavane_saga.saga import Saga
+from pavane_saga.wire import COORDINATOR
 
 E = TypeVar("E", bound=Event)
 
@@ -57,8 +60,9 @@ class Verification:
     one for each way that a saga can take: approved, declined, refused. ``invariant``: called after each history.
     ``reset``: called before each; empties your stores. ``around``: entered before the agents start and left when they
     have stopped, once for some hundred histories; opens your stores, or settles where they are. ``next_versions``: agents
-    as they will be, each of the name of one of ``agents``, that take over from it in mid-saga. ``answers``: what
-    somebody outside says to an event that asks.
+    as they will be, each of the name of one of ``agents``, that take over from it in mid-saga. ``next_sagas``: sagas as they
+    will be, each of the name of one of ``sagas``, by a coordinator that takes over in mid-saga. ``answers``: what somebody
+    outside says to an event that asks.
 
     Steps run as they are, on virtual time: what they call outside must be a stand-in that is not asked over a network.
     """
@@ -70,6 +74,7 @@ class Verification:
     reset: Callable[[], None] | None = None
     around: Callable[[], AbstractContextManager[object]] = nullcontext
     next_versions: Sequence[Agent] = ()
+    next_sagas: Sequence[Saga] = ()
     answers: Sequence[Answer] = ()
     _scenarios: Mapping[str, Sequence[Event]] = field(init=False, repr=False, compare=False)
 
@@ -88,7 +93,35 @@ class Verification:
     @property
     def patience_s(self) -> float:
         """Longer than any saga may take, in virtual seconds."""
-        return (max(saga.deadline for saga in self.sagas) + timedelta(minutes=2)).total_seconds()
+        bounds = [each.within for step in self._steps() for each in (step.undo, step.reconciliation) if each is not None]
+        longest = max(
+            [saga.deadline for saga in (*self.sagas, *self.next_sagas)] + [each for each in bounds if each is not None]
+        )
+        return (longest + timedelta(minutes=2)).total_seconds()
+
+    @property
+    def possible(self) -> Possible:
+        """What can go wrong in it."""
+        unbounded: set[tuple[str, str]] = set()
+        for step in self._steps():
+            if step.undo is not None and step.undo.within is None:
+                unbounded.add(("undo", step.wire_name))
+            if step.reconciliation is not None and step.reconciliation.within is None:
+                unbounded.add(("ask", step.wire_name))
+        upgrades = {each.name for each in self.next_versions}
+        if self.next_sagas:
+            upgrades.add(COORDINATOR)
+        return Possible(frozenset(upgrades), frozenset(unbounded))
+
+    @property
+    def sagas_then(self) -> Sequence[Saga]:
+        """The sagas once the coordinator has been upgraded."""
+        changed = {saga.name: saga for saga in self.next_sagas}
+        return [changed.get(saga.name, saga) for saga in self.sagas]
+
+    def _steps(self) -> Iterator[AnyStep]:
+        for agent in (*self.agents, *self.next_versions):
+            yield from agent.steps.values()
 
     def saga_of(self, start: Event) -> Saga:
         """The saga that an event starts."""
@@ -104,6 +137,12 @@ class Verification:
             Problem(agent.name, "verify.version", "it is the next version of none of the agents")
             for agent in self.next_versions
             if agent.name not in names
+        ]
+        enter = {saga.name: (saga.starts.event_type, saga.intake) for saga in self.sagas}
+        problems += [
+            Problem(saga.name, "verify.version", "it is the next version of none of the sagas, or starts otherwise than that")
+            for saga in self.next_sagas
+            if enter.get(saga.name) != (saga.starts.event_type, saga.intake)
         ]
         if not self.scenarios:
             problems.append(Problem("starts", "verify.starts", "give at least one event that starts a saga"))

@@ -17,7 +17,7 @@ def explore(
     crew: Crew = Alone(verification) if name is None or processes == 1 else Several(name, processes, load_verification)
     survey = Explorer(verification, crew, bounds, Survey(seed), tell).run()
     findings = [told(verification, survey.wrong[0])] if survey.wrong else []
-    return Report.of(survey, processes, findings)
+    return Report.of(survey, processes, findings, verification.possible.unbounded)
 
 
 def verify(
@@ -40,7 +40,7 @@ def verify(
         raise ValueError("several processes must find the verification: give its name, 'package.module:verification'")
     report = explore(found, name=name, processes=processes, bounds=Bounds(histories, seconds), seed=seed)
     if report.findings:
-        raise VerificationFailed(report)
+        raise VerificationFailed(report, name)
     return report
 
 

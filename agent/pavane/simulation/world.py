@@ -5,14 +5,14 @@ import math
 import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from pavane.agent import Agent
 from pavane.kit import Limits
 from pavane.plan import plan_of
 from pavane.runner import Surroundings, run, run_agent
-from pavane.simulation.calls import Call, Calls
+from pavane.simulation.calls import Call, Calls, Kind
 from pavane.simulation.points import Fault, Point
 from pavane.simulation.script import Choice, Script
 from pavane.simulation.verification import Verification
@@ -23,14 +23,15 @@ from pavane_events.buses.memory import MemoryBus
 from pavane_events.envelope import Envelope, parse
 from pavane_events.errors import PavaneError
 from pavane_events.event import Event
+from pavane_events.ids import idempotency_key
 from pavane_events.record import Message, Record
 from pavane_saga.coordinator import topic_specs
-from pavane_saga.engine import stuck
-from pavane_saga.facts import Decided, Fact, Happened, Settled, UndoFailed
+from pavane_saga.engine import standing, stuck
+from pavane_saga.facts import Decided, Fact, Happened, Settled, UndoFailed, Verb
 from pavane_saga.history import History, Plan
 from pavane_saga.intake import saga_id_of
 from pavane_saga.saga import Saga, SagaEnded
-from pavane_saga.wire import FACTS, fact_envelope, fact_message, is_control, read_fact
+from pavane_saga.wire import COORDINATOR, FACTS, fact_envelope, fact_message, is_control, read_fact
 from pavane_tracing.store import SPANS_TOPIC
 
 EPOCH_S = 1_700_000_000.0
@@ -64,8 +65,9 @@ class UnfitVerification(PavaneError):
 class Played:
     """What came of a history. ``sagas``: the start events by saga id. ``stuck``: why it did not come to its end.
 
-    ``records``: all that was written meanwhile, in order. ``parked``: what failed for good, before it was asked for
-    again by hand: undos, and steps after the pivot.
+    ``records``: all that was written meanwhile, in order. ``parked``: what failed for good, before somebody decided about it:
+    undos, and steps after the pivot. ``given_up``: the sagas of which somebody left something as it was, or did a step by
+    hand, each with the keys of the effects that are said to stand.
     """
 
     sagas: dict[str, Event]
@@ -75,6 +77,7 @@ class Played:
     verdicts: dict[str, list[str]]
     parked: Sequence[Stuck]
     stuck: str | None
+    given_up: Mapping[str, frozenset[str]]
 
 
 class World:
@@ -87,7 +90,7 @@ class World:
         self.loop = VirtualLoop()
         clock = self._clock
         self.bus = MemoryBus(partitions=1, clock=clock, faults=self.script)
-        self.calls = Calls(self.script, self._die, self._take_away, verification.patience_s)
+        self.calls = Calls(self.script, self._die, self._take_away, self.bus.token, verification.patience_s)
         self.worn_out = False
         """Whether no further history should be played in it: something of the last is left."""
 
@@ -98,10 +101,12 @@ class World:
         self._next = {agent.name: watched(agent, lambda: self.calls) for agent in verification.next_versions}
         self._stops: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._upgraded: set[str] = set()
         self._upgrading: set[asyncio.Task[None]] = set()
         self._began: dict[str, int] = {}
         self._asked: dict[str, int] = {}
         self._too_late: list[Message] = []
+        self._given_up: set[str] = set()
         self.began_s = 0.0
         self.ordinals: dict[str, int] = {}
         """The sagas of the history that is played, by id, in order."""
@@ -110,7 +115,10 @@ class World:
     async def alive(self) -> AsyncGenerator["World"]:
         """Everybody is started, and the intake is open."""
         verification = self.verification
-        specs = [*topic_specs(verification.sagas), *(TopicSpec(saga.intake) for saga in verification.sagas)]
+        specs = [
+            *topic_specs((*verification.sagas, *verification.next_sagas)),
+            *(TopicSpec(saga.intake) for saga in verification.sagas),
+        ]
         for agent in (*self._agents.values(), *self._next.values()):
             specs += plan_of(agent).topic_specs()
         await self.bus.create_topics(specs)
@@ -119,8 +127,7 @@ class World:
             stack.push_async_callback(self._end)
             for agent in self._agents.values():
                 self._start(agent)
-            self._stops[""] = asyncio.Event()
-            self._tasks[""] = asyncio.create_task(run([], verification.sagas, self.bus, self._stops[""], self._surroundings))
+            self._coordinate(verification.sagas)
             while not self.bus.reads({saga.intake for saga in verification.sagas}):
                 self._raise_failures()
                 await self.loop.advance()
@@ -140,6 +147,7 @@ class World:
         self.script.begin(choice, look)
         self._asked = {each.to.event_type: self._began.get(each.to.event_type, 0) for each in self.verification.answers}
         self._too_late = []
+        self._given_up = set()
         sagas: dict[str, Event] = {}
         self.ordinals = {}
         for number, start in enumerate(starts):
@@ -149,11 +157,18 @@ class World:
             sagas[saga_id] = start
             self.ordinals[saga_id] = number
             envelope = Envelope(id=event_id, source=_SOURCE, type=start.event_type, data=start.to_json(), subject=name)
-            await self.bus.publish([envelope.to_message(saga.intake, key=saga_id)])
+            message = envelope.to_message(saga.intake, key=saga_id)
+            action = self.script.at("intake", saga.intake)
+            await self.bus.publish([message] * (2 if action == "twice" else 1))
+            if action == "twice-late":
+                self._too_late.append(message)
+                self.script.open.add(("intake", str(number)))
         parked: list[Stuck] = []
         why = await self._to_the_end(sagas, parked)
         records = self.written()
-        return Played(sagas, list(self.script.struck), self.calls.made, records, _verdicts(sagas, records), parked, why)
+        given_up = {saga: self._standing(saga, sagas[saga]) for saga in sorted(self._given_up)}
+        verdicts = _verdicts(sagas, records)
+        return Played(sagas, list(self.script.struck), self.calls.made, records, verdicts, parked, why, given_up)
 
     def written(self) -> list[Record]:
         """Every record of this history so far, in order."""
@@ -169,18 +184,22 @@ class World:
 
     def _upgrade(self, agent: str) -> None:
         """The next version joins; then the old one stops gracefully, as in a rolling upgrade."""
-        found = self._next.get(agent)
-        if found is not None and agent in self._agents:
-            self.worn_out = True
+        if agent in self._upgraded:
+            return
+        self.worn_out = True
+        self._upgraded.add(agent)
+        old, stop = self._tasks[agent], self._stops[agent]
+        if agent == COORDINATOR:
+            self._coordinate(self.verification.sagas_then)
+        else:
             del self._agents[agent]
-            old, stop = self._tasks[agent], self._stops[agent]
-            self._start(found)
+            self._start(self._next[agent])
 
-            async def retire() -> None:
-                stop.set()
-                await old
+        async def retire() -> None:
+            stop.set()
+            await old
 
-            self._upgrading.add(asyncio.get_running_loop().create_task(retire()))
+        self._upgrading.add(asyncio.get_running_loop().create_task(retire()))
 
     # --- from here to there ---------------------------------------------------------------------------------------
 
@@ -195,10 +214,10 @@ class World:
             if died:
                 self.worn_out = True
                 return died
-            if await self._answer(sagas) or self.bus.release() or self.calls.wake_zombies():
+            if await self._answer(sagas) or self._release() or self.calls.wake_zombies():
                 continue
             ended = self._ended(sagas)
-            if self._too_late and (ended or self.loop.time() - began_s > self.verification.patience_s):
+            if self._too_late and (ended or self.loop.time() + wait_s - began_s > self.verification.patience_s):
                 await self.bus.publish([self._too_late.pop()])
                 continue
             if ended and not any(call.how == "under way" for call in self.calls.made) and not any(self.bus.unsettled()):
@@ -217,9 +236,14 @@ class World:
                     return f"{parked[-1].step} failed for good, and again however often it was asked for"
                 if failed:
                     await asyncio.sleep(PARKED_AFTER_S)
-                    await self._retry(failed)
+                    await self._decide(failed)
                     continue
             await self.loop.advance()
+
+    def _release(self) -> bool:
+        """Hand out what was held back until now; whether there was anything."""
+        self.script.released()
+        return self.bus.release()
 
     def _moment(self) -> object:
         """As long as it is the same, nothing has happened."""
@@ -242,6 +266,8 @@ class World:
                 belongs = self.verification.saga_of(sagas[saga])
                 if action == "never" and belongs.overdue == "report":
                     action = "too-late"  # it would wait for ever, as it says
+                if action in ("never", "too-late"):
+                    self.script.open.add(("answer", action, kind.event_type, str(self.ordinals[saga])))
                 for number in range(2 if action == "twice" else 1 if action != "never" else 0):
                     envelope = Envelope(
                         id=f"{saga}/{said.event_type}/{number}",
@@ -270,36 +296,60 @@ class World:
 
     def _park(self, sagas: Mapping[str, Event], parked: list[Stuck]) -> list[tuple[str, Stuck]]:
         """What failed for good and waits for a decision, with its saga."""
-        facts: dict[str, list[Fact]] = {saga: [] for saga in sagas}
-        for record in self.written():
-            told = facts.get((record.key or b"").decode(errors="replace"))
-            if told is not None and record.topic != SPANS_TOPIC and not is_control(record.topic):
-                envelope = parse(record)
-                told.append(read_fact(envelope) if record.topic == FACTS else Happened.of(envelope, record.offset))
         found: list[tuple[str, Stuck]] = []
-        for saga, told in facts.items():
-            plan = self._plan(self.verification.saga_of(sagas[saga]))
-            found.extend((saga, each) for each in stuck(plan, History().with_facts(told)))
+        for saga, start in sagas.items():
+            found.extend((saga, each) for each in stuck(self._plan(self.verification.saga_of(start)), self._history(saga)))
         parked.extend(each for _, each in found)
         return found
 
+    def _history(self, saga: str) -> History:
+        told: list[Fact] = []
+        key = saga.encode()
+        for record in self.written():
+            if record.key == key and record.topic != SPANS_TOPIC and not is_control(record.topic):
+                envelope = parse(record)
+                told.append(read_fact(envelope) if record.topic == FACTS else Happened.of(envelope, record.offset))
+        return History().with_facts(told)
+
+    def _standing(self, saga: str, start: Event) -> frozenset[str]:
+        """The keys of the effects of which is said that they stand."""
+        units = standing(self._plan(self.verification.saga_of(start)), self._history(saga))
+        return frozenset(idempotency_key(DEPLOYMENT, saga, step, causes) for step, causes in units)
+
     def _plan(self, saga: Saga) -> Plan:
         """The saga as it is declared, by this version or the next."""
+        kinds = [each for each in (saga, *self.verification.next_sagas) if each.name == saga.name]
         manifests = [plan_of(agent).manifest for agent in (*self._next.values(), *self._agents.values())]
         return Plan(
             saga=saga.name,
             starts=saga.starts.event_type,
             completes=saga.completes.event_type,
-            fails=frozenset(each.event_type for each in saga.fails),
+            fails=frozenset(each.event_type for kind in kinds for each in kind.fails),
             declared={f"{each.agent}/{each.version}": each.declared(()) for each in manifests},
         )
 
-    async def _retry(self, failed: Sequence[tuple[str, Stuck]]) -> None:
-        """What an operator does when the reason is gone: ask for these again."""
+    async def _decide(self, failed: Sequence[tuple[str, Stuck]]) -> None:
+        """What an operator does when the reason is gone: ask for these again; or what the history has him say instead."""
         self.calls.sticky.clear()
+        abandoned: set[str] = set()
         for saga, fact in failed:
+            if saga in abandoned:
+                continue
+            verb = cast("Verb", self.script.at("parked", fact.step) or "retry")
+            kind: Kind = "undo" if isinstance(fact, UndoFailed) else "do"
+            key = idempotency_key(DEPLOYMENT, saga, fact.step, fact.causes)
+            if verb == "done" and not self.calls.can_do(kind, key):
+                verb = "retry"
             at_ms = int(self._clock() * 1000)
-            decided = Decided("retry", fact.step, fact.causes, fact.retry + 1, "simulation", "its reason is gone", at_ms)
+            number = fact.retry + 1 if verb == "retry" else 1
+            decided = Decided(verb, fact.step, fact.causes, number, "simulation", "its reason is gone", at_ms)
+            if verb == "abandon":
+                abandoned.add(saga)
+                decided = replace(decided, step="", causes=())
+            elif verb == "done":
+                await self.calls.by_hand(kind, key)
+            if verb in ("abandon", "skip") or (verb == "done" and isinstance(fact, Settled)):
+                self._given_up.add(saga)
             envelope = fact_envelope(decided, saga=saga, source="/operators/simulation", time_s=self._clock())
             message: Message = fact_message(envelope, envelope.trace)
             await self.bus.publish([message])
@@ -315,11 +365,15 @@ class World:
             run_agent(agent, self.bus, self._stops[agent.name], self._surroundings)
         )
 
+    def _coordinate(self, sagas: Sequence[Saga]) -> None:
+        stop = self._stops[COORDINATOR] = asyncio.Event()
+        self._tasks[COORDINATOR] = asyncio.get_running_loop().create_task(run([], sagas, self.bus, stop, self._surroundings))
+
     def _failures(self) -> str | None:
         for name, task in self._tasks.items():
             if task.done():
                 error = task.exception() if not task.cancelled() else None
-                return f"{name or 'the coordinator'} died: {_said(error)}"
+                return f"{name} died: {_said(error)}"
         return None
 
     def _raise_failures(self) -> None:

@@ -101,6 +101,10 @@ class MemoryBus:
             for row in group.rows:
                 yield from row.readers
 
+    def token(self, group: str) -> int:
+        """How many times the lane of a group was granted so far, of a bus with one partition."""
+        return self._groups[group].rows[0].token
+
     def unsettled(self) -> Iterator[tuple[str, str]]:
         """Group and topic where a lane's holder has not committed all that was written."""
         for group in self._groups.values():

@@ -177,6 +177,11 @@ class MemoryLane:
         return self._row.partition
 
     @property
+    def token(self) -> int:
+        """How many times the lane was granted until it was to this holder."""
+        return self._token
+
+    @property
     def commit_number(self) -> int:
         """How many commits the lane has seen, over all owners."""
         return self._number
