@@ -63,7 +63,7 @@ def test_the_credit_decision_holds_in_six_thousand_histories() -> None:
     report = verify("pavane_credit.verification:credit", histories=6_000, processes=2)
     assert report.histories == 6_000
     assert report.stages["singles"][1] == 0
-    assert report.stages["pairs"][0] > 4_000
+    assert report.stages["pairs"][0] > 3_500
 
 
 @pytest.mark.slow
