@@ -24,7 +24,8 @@ from pavane_events.envelope import Envelope, Trace
 from pavane_events.ids import uuid7
 from pavane_tracing.endpoint import Endpoint
 from pavane_tracing.export import SpanExport
-from pavane_tracing.lean_work import LeanTracing, new_span_id, new_trace_id
+from pavane_tracing.identity import new_span_id, new_trace_id
+from pavane_tracing.lean_work import LeanTracing
 from pavane_tracing.sampling import SagaSampler
 from pavane_tracing.spool import Spool
 from pavane_tracing.unit import Service

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import Token
 from functools import partial
-from random import getrandbits
 from typing import Final, Protocol
 
 from opentelemetry.context import Context
@@ -17,6 +16,7 @@ from pavane_tracing.current import enter, leave
 from pavane_tracing.edges import NEW_LINKED, Edge
 from pavane_tracing.genai import INVOKE_AGENT, Invocation
 from pavane_tracing.held import HeldSpans
+from pavane_tracing.identity import new_span_id, new_trace_id
 from pavane_tracing.lean import Layout, LeanSpan, Limits, PassingSpan, short
 from pavane_tracing.messaging_metrics import Processing
 from pavane_tracing.off import MeasuredOffWork
@@ -403,16 +403,6 @@ def _passing(
 
 def _started(row: SpanRow) -> int:
     return row.start_ns
-
-
-def new_trace_id() -> str:
-    """A random trace id, in hex."""
-    return f"{getrandbits(128) or 1:032x}"
-
-
-def new_span_id() -> str:
-    """A random span id, in hex."""
-    return f"{getrandbits(64) or 1:016x}"
 
 
 def _said_of_all(layout: Layout) -> dict[str, Scalar]:

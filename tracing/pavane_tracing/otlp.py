@@ -32,8 +32,14 @@ _hex: Final = bytes.fromhex
 
 def varint(number: int) -> bytes:
     """A whole number, seven bits to a byte; below zero as its two's complement of 64 bits."""
-    if 0 <= number < 0x4000:
-        return _SMALL[number] if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7))
+    if 0 <= number < _MOST_SMALL:
+        return _SMALL[number]
+    if 0 <= number < _MOST_SMALL << 7:
+        return _MORE[number & 0x7F] + _SMALL[number >> 7]
+    return _varint(number)
+
+
+def _varint(number: int) -> bytes:
     number &= 0xFFFF_FFFF_FFFF_FFFF
     found = bytearray()
     while number > 0x7F:
@@ -43,7 +49,9 @@ def varint(number: int) -> bytes:
     return bytes(found)
 
 
-_SMALL: Final = tuple(bytes((number,)) for number in range(0x80))
+_MOST_SMALL: Final = 1 << 11
+_SMALL: Final = tuple(_varint(number) for number in range(_MOST_SMALL))
+_MORE: Final = tuple(bytes((number | 0x80,)) for number in range(0x80))
 
 
 def field(tag: bytes, content: bytes) -> bytes:
@@ -86,7 +94,7 @@ def append_values(parts: list[bytes], values: dict[str, Scalar]) -> None:
             if len(content) < _TEXTS:
                 place = len(content)
         elif type(value) is int and 0 <= value < _MOST_NUMBER:
-            content = _SMALL[value] if value < 0x80 else varint(value)
+            content = varint(value)
             place = _TEXTS + len(content)
         if place == _PLACES:
             parts.append(_pairs(_ATTRIBUTE, {key: value}))
