@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pavane_tracing.identity import new_span_id, new_trace_id
 
-FORKED = """
+FORKED = r"""
 import os
 from pavane_tracing.identity import new_span_id, new_trace_id
 new_span_id()
