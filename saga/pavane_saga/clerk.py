@@ -35,8 +35,8 @@ log: Final = logging.getLogger("pavane.coordinator")
 
 _TOLD_SPANS: Final = 32
 """Of a trace's budget, what is kept for what is told beside a command: that it was granted, which locks are free."""
-_STAMP_BYTES: Final = len("tracestate" + "pavane=480,")
-"""What a message's trace context may say more than the one of the work that sends it."""
+_STAMP_BYTES: Final = len("tracestate" + "pavane=480,") + 512
+"""What a message's trace context may say more than the one of the work that sends it: a budget, and what vendors said (512)."""
 
 Verdict = Literal["completed", "compensated", "abandoned"]
 

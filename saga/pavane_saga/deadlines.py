@@ -30,13 +30,12 @@ class Deadlines:
         if self._times.get(saga) != due_ms:
             self._times[saga] = due_ms
             heapq.heappush(self._heap, (due_ms, saga))
-            if len(self._heap) > 2 * len(self._times) + _FEW:
-                self._heap = [(due_ms, saga) for saga, due_ms in self._times.items()]
-                heapq.heapify(self._heap)
+            self._clear()
 
     def forget(self, saga: str) -> None:
         """A saga is over: nobody needs to look at it when its time comes."""
-        self._times.pop(saga, None)
+        if self._times.pop(saga, None) is not None:
+            self._clear()
 
     def patience_s(self, most_s: float) -> float:
         """How long one may wait for records before a timer needs a look."""
@@ -68,6 +67,11 @@ class Deadlines:
             return []
         due, self._due, self._marks = self._due, [], None
         return due
+
+    def _clear(self) -> None:
+        if len(self._heap) > 2 * len(self._times) + _FEW:
+            self._heap = [(due_ms, saga) for saga, due_ms in self._times.items()]
+            heapq.heapify(self._heap)
 
     def _first_ms(self) -> int | None:
         """The next time that comes, if any does."""

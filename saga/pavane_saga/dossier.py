@@ -90,8 +90,9 @@ class Dossiers:
         dossier = self._open.get(saga)
         if dossier is not None:
             self._open.move_to_end(saga)
-            self._learn(dossier.heard)
-            dossier.heard = self._commits
+            if dossier.heard != self._commits:  # else it is asked for twice in one commit
+                self._learn(dossier.heard)
+                dossier.heard = self._commits
             return dossier
         row = self._get(b"o/" + saga.encode())
         if row is None:

@@ -1,5 +1,7 @@
 """Two verifications for the tests of the command line: one that holds, and one whose undo forgets."""
 
+from datetime import timedelta
+
 from pavane import Agent, Context, Event, Saga
 from pavane.testing import HistoryPlayed, Verification
 
@@ -23,7 +25,7 @@ def _verification(*, forgets: bool) -> Verification:
             standing[ctx.idempotency_key] = ctx.saga
         return Over()
 
-    @act.compensate
+    @act.compensate(within=timedelta(seconds=30))
     async def take_back(begun: Begun, done: Over | None, ctx: Context) -> None:
         if done is not None or not forgets:
             undone.add(ctx.idempotency_key)

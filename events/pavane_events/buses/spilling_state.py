@@ -27,7 +27,7 @@ _CACHE_KIB: Final = 256
 _PORTION: Final = 500
 """Rows of one transaction: what it would roll back to is a page of 4 KiB of memory for each."""
 
-_SIFTED_FOR_EACH: Final = 4
+_SIFTED_FOR_EACH: Final = 2
 """Rows that are looked at, for each that goes to the file, while a sieve is made anew."""
 
 _PUT: Final = "INSERT INTO row VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -125,6 +125,7 @@ class SpillingState:
             self._closed = True
             self._room.lanes -= 1
             self._recent, self._keys, self._size = {}, [], 0
+            self._sieve, self._next = Sieve(0), None
             if self._file is not None:
                 self._file.close()
                 self._file = None
