@@ -9,6 +9,7 @@ import pytest
 from conformance.deployments import after, content, lane_of, lanes_of, numbered, receive, scenario, values
 from pavane_events.bus import Lane, TopicSpec
 from pavane_events.buses.memory import Faults, MemoryBus
+from pavane_events.buses.memory_lanes import HELD
 from pavane_events.errors import LaneLost
 from pavane_events.record import Message, Record
 
@@ -164,6 +165,29 @@ async def test_a_lane_taken_away_with_notice_wakes_its_receiver_and_goes_to_anot
     with pytest.raises(LaneLost):
         await receiving
     assert (await lane_of(second, 0)).partition == 0
+
+
+@scenario
+async def test_who_does_not_know_that_he_lost_his_lane_is_at_work_until_he_is_told_or_has_done_what_he_read() -> None:
+    async with MemoryBus(partitions=1) as bus:
+        await bus.create_topics([TopicSpec("in")])
+        lanes = await bus.lanes("group", ["in"])
+        await bus.publish([Message(topic="in", key=b"k", value=b"v")])
+        former = await anext(lanes)
+        await former.receive(1, 1.0)
+        former.take_away(told=False)
+        holder = await anext(lanes)
+        assert HELD.get() is holder
+        await holder.receive(1, 1.0)
+        await holder.commit({"in": holder.positions["in"]})
+        assert [*bus.unsettled()] == [("group", "in")]
+        former.take_away(told=False)
+        former.take_away(told=True)
+        assert former.lost
+        assert not holder.lost
+        assert [*bus.unsettled()] == []
+        bus.tell()
+        assert [*bus.readers()] == [holder]
 
 
 def test_whoever_waits_can_be_made_to_look_and_gets_nothing() -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import pytest
 
-from pavane import Agent, Context, Event, Saga
+from pavane import Agent, Context, EffectUndone, Event, Saga
 from pavane.simulation import world
 from pavane.simulation.crew import Alone
 from pavane.simulation.explore import Bounds, Branch, Explorer, Survey
@@ -342,6 +342,70 @@ def test_a_state_is_the_same_in_every_process() -> None:
     said = [subprocess.check_output([sys.executable, "-c", STATES], env=seeded) for _ in range(2)]
     assert len(said[0].split()) > 50
     assert said[0] == said[1]
+
+
+def fenced() -> Verification:
+    """One step with a fence, and one set of effects for all sagas."""
+    stand: set[str] = set()
+    undone: set[str] = set()
+    agent = Agent("only")
+
+    @agent.step
+    async def act(begun: Begun, ctx: Context) -> Over:
+        if ctx.idempotency_key in undone:
+            raise EffectUndone(ctx.idempotency_key)
+        stand.add(ctx.idempotency_key)
+        return Over()
+
+    @act.compensate
+    async def take_back(begun: Begun, done: Over | None, ctx: Context) -> None:
+        undone.add(ctx.idempotency_key)
+        stand.discard(ctx.idempotency_key)
+
+    def as_it_ended(history: HistoryPlayed) -> None:
+        assert len(stand) == sum(saga.verdict == "completed" for saga in history.sagas)
+
+    return Verification(
+        agents=[agent],
+        sagas=[Saga("v", starts=Begun, completes=Over, intake="v.intake")],
+        starts={"only": Begun()},
+        invariant=as_it_ended,
+        reset=stand.clear,
+    )
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_zombie_that_waits_to_try_again_does_so_in_its_own_history(number: int) -> None:
+    player = Player(fenced(), "none")
+    try:
+        first = player.play(job_of(f"only;turn:only#1=zombie,do:only/act#{number}=fail-once"))
+        second = player.play(job_of("only;do:only/act#1=fail-after,turn:only#6=taken"))
+    finally:
+        player.close()
+    assert (first.violations, first.verdicts) == ((), ("completed",))
+    assert (second.violations, second.verdicts) == ((), ("compensated",))
+
+
+def test_what_a_zombie_does_when_its_saga_has_ended_is_told_and_judged() -> None:
+    history = "only;turn:only#1=zombie,do:only/act#1=fail-once,do:only/act#3=fail-after"
+    outcome, story = replay(fenced(), job_of(history))
+    assert (outcome.violations, outcome.verdicts) == ((), ("completed",))
+    ended = next(place for place, line in enumerate(story) if "ended: completed" in line)
+    assert any("call no. 3: has its effect, then fails" in line for line in story[ended:])
+    assert "call, attempt 4" in story[-2]
+
+
+@pytest.mark.parametrize("faults", ["turn:pavane.coordinator#6=zombie", "turn:only#1=zombie,do:only/act#1=crash-after"])
+def test_nobody_of_a_history_is_left_in_the_next(faults: str) -> None:
+    next_points: list[list[Point]] = []
+    for before in ("turn:pavane.coordinator#6=taken", faults):
+        player = Player(fenced(), "none")
+        try:
+            assert player.play(job_of(f"only;{before}")).struck == read_faults(before)
+            next_points.append([point for point, _ in player.play(Job("only", look=True)).ahead])
+        finally:
+            player.close()
+    assert next_points[0] == next_points[1]
 
 
 class Memory:

@@ -9,6 +9,7 @@ from pavane.context import Context, Outcome
 from pavane.retry import Rejected
 from pavane.simulation.script import Script
 from pavane.step import AnyStep, Found, Outputs
+from pavane_events.buses.memory_lanes import HELD
 from pavane_events.event import Event
 
 Kind = Literal["do", "undo", "ask"]
@@ -28,7 +29,8 @@ class Call:
 
     ``owes_undo``: the step has an undo. ``outcome``: what an undo was told; ``blind``: nothing of what the step had answered.
     ``worked``: the function returned, whatever became of its process then. ``fate``: what was done to it, where that shows
-    only later, if at all: in how it ends, or in what becomes of the next. ``holder``: the token of the lane it was made in.
+    only later, if at all: in how it ends, or in what becomes of the next. ``holder``: the token of the lane it was made in,
+    also where its holder does not know that he lost it; 0: somebody did it by hand.
     """
 
     kind: Kind
@@ -55,9 +57,6 @@ class Calls:
     """Every call of one history, in order, and those that are to go wrong for as long as it lasts."""
 
     script: Script
-    die: Callable[[str], None]
-    take_away: Callable[[str], None]
-    holder: Callable[[str], int]
     patience_s: float
     made: list[Call] = field(default_factory=list[Call])
     zombies: "list[asyncio.Future[None]]" = field(default_factory=list["asyncio.Future[None]"])
@@ -144,7 +143,8 @@ class Calls:
         saga, key = context.saga or "", context.idempotency_key
         now_s = asyncio.get_running_loop().time()
         made = Call(kind, saga, step.wire_name, key, context.attempt, step.owes_undo, self.places, now_s)
-        made.holder = self.holder(step.wire_name.partition("/")[0])
+        lane = HELD.get()
+        made.holder = lane.token if lane is not None else 0
         self.made.append(made)
         return made
 
@@ -157,11 +157,10 @@ class Calls:
         return action
 
     async def _play(self, made: Call, action: str | None, call: Play) -> Outputs:
-        agent = made.step.partition("/")[0]
         if action == "crash-before":
-            await self._die(made, agent)
+            await self._die(made)
         if action == "zombie":
-            return await self._thawed(made, await self._freeze(agent), call)
+            return await self._thawed(made, await self._freeze(), call)
         if action in ("fail", "fail-once"):
             self._raised(made, "InjectedFailure")
             raise InjectedFailure(made.step)
@@ -176,7 +175,7 @@ class Calls:
             raise InjectedFailure(made.step)
         self._end(made, "ended")
         if action == "crash-after":
-            await self._die(made, agent)
+            await self._die(made)
         return returned or ()
 
     async def _thawed(self, made: Call, cancelled: asyncio.CancelledError | None, call: Play) -> Outputs:
@@ -187,9 +186,9 @@ class Calls:
             if cancelled is not None:
                 raise cancelled
 
-    async def _freeze(self, agent: str) -> asyncio.CancelledError | None:
+    async def _freeze(self) -> asyncio.CancelledError | None:
         """The process stands still while its lane goes elsewhere. Whoever cancels the call meanwhile is heard after it."""
-        self.take_away(agent)
+        _take_away(told=False)
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.zombies.append(woken)
         cancelled: asyncio.CancelledError | None = None
@@ -200,9 +199,9 @@ class Calls:
                 cancelled = error
         return cancelled
 
-    async def _die(self, made: Call, agent: str) -> None:
+    async def _die(self, made: Call) -> None:
         self._end(made, "died")
-        self.die(agent)
+        _take_away(told=True)
         await asyncio.get_running_loop().create_future()
 
     def _raised(self, made: Call, error: str) -> None:
@@ -212,3 +211,10 @@ class Calls:
     def _end(self, made: Call, how: How) -> None:
         self.places += 1
         made.how, made.ended, made.ended_s = how, self.places, asyncio.get_running_loop().time()
+
+
+def _take_away(*, told: bool) -> None:
+    """From the process that makes this call its lane goes elsewhere, if it has not yet; it hears of that or not."""
+    lane = HELD.get()
+    if lane is not None:
+        lane.take_away(told=told)

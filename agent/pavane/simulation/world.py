@@ -90,7 +90,7 @@ class World:
         self.loop = VirtualLoop()
         clock = self._clock
         self.bus = MemoryBus(partitions=1, clock=clock, faults=self.script)
-        self.calls = Calls(self.script, self._die, self._take_away, self.bus.token, verification.patience_s)
+        self.calls = Calls(self.script, verification.patience_s)
         self.worn_out = False
         """Whether no further history should be played in it: something of the last is left."""
 
@@ -165,6 +165,7 @@ class World:
                 self.script.open.add(("intake", str(number)))
         parked: list[Stuck] = []
         why = await self._to_the_end(sagas, parked)
+        self.bus.tell()  # who has nothing left to do and does not know that he lost his lane is of this history only
         records = self.written()
         given_up = {saga: self._standing(saga, sagas[saga]) for saga in sorted(self._given_up)}
         verdicts = _verdicts(sagas, records)
@@ -175,12 +176,6 @@ class World:
         return self.bus.written_since(self._began)
 
     # --- what a history does to it --------------------------------------------------------------------------------
-
-    def _die(self, agent: str) -> None:
-        self.bus.take_away(agent, 0)
-
-    def _take_away(self, agent: str) -> None:
-        self.bus.take_away(agent, 0, told=False)
 
     def _upgrade(self, agent: str) -> None:
         """The next version joins; then the old one stops gracefully, as in a rolling upgrade."""

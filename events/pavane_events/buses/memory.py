@@ -101,19 +101,22 @@ class MemoryBus:
             for row in group.rows:
                 yield from row.readers
 
-    def token(self, group: str) -> int:
-        """How many times the lane of a group was granted so far, of a bus with one partition."""
-        return self._groups[group].rows[0].token
-
     def unsettled(self) -> Iterator[tuple[str, str]]:
-        """Group and topic where a lane's holder has not committed all that was written."""
+        """Group and topic where a lane's holder has not committed all that was written; or one who does not know that he
+        lost it, not all that he has read: he is still at work on it."""
         for group in self._groups.values():
             for row in group.rows:
-                if row.holder is not None:
-                    committed = row.holder.committed
-                    for topic in row.holder.reads:
-                        if committed.get(topic, 0) < self._logs.log(topic, row.partition).high_watermark:
+                for lane in row.readers:
+                    committed, read = lane.committed, None if lane is row.holder else lane.positions
+                    for topic in lane.reads:
+                        end = self._logs.log(topic, row.partition).high_watermark if read is None else read[topic]
+                        if committed.get(topic, 0) < end:
                             yield group.name, topic
+
+    def tell(self) -> None:
+        """Everybody who does not know that he lost his lane learns of it."""
+        for lane in [*self.readers()]:
+            lane.tell()
 
     def release(self) -> bool:
         """Hand out what :data:`~pavane_events.buses.faults.UNTIL_RELEASED` holds back. Whether there was anything."""

@@ -3,7 +3,9 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence, Set
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Final
 
 from pavane_events.bus import LaneState, Start
 from pavane_events.buses.faults import UNTIL_RELEASED, BadDay
@@ -13,6 +15,9 @@ from pavane_events.buses.sharing import share
 from pavane_events.buses.waiting import Bell
 from pavane_events.errors import LaneLost
 from pavane_events.record import Message, Record
+
+HELD: Final[ContextVar["MemoryLane | None"]] = ContextVar("pavane_held_lane", default=None)
+"""The lane that was granted last to whoever asks: a task that is begun for a lane has it, and all that this begins."""
 
 
 @dataclass(slots=True)
@@ -115,6 +120,7 @@ class MemoryLanes:
             while self._granted:
                 lane = self._granted.popleft()
                 if not lane.lost:
+                    HELD.set(lane)
                     return lane
             await self._bell.wait()
         raise StopAsyncIteration
@@ -240,6 +246,18 @@ class MemoryLane:
         """The lane is lost, and its holder may know."""
         self._lost = True
         self._bell.ring()
+
+    def take_away(self, *, told: bool) -> None:
+        """Take it from this holder, if it has not gone elsewhere already; who is told of it either way, or not."""
+        if self._row.holder is self:
+            self._group.take_away(self._row, told=told)
+        elif told:
+            self.tell()
+
+    def tell(self) -> None:
+        """A holder that lost it, and does not know, learns of it."""
+        if self._row.holder is not self:
+            self._group.forget(self._row, self)
 
     def check(self) -> None:
         """Raise LaneLost if the lane is known to be lost."""
