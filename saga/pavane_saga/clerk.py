@@ -36,7 +36,7 @@ log: Final = logging.getLogger("pavane.coordinator")
 _TOLD_SPANS: Final = 32
 """Of a trace's budget, what is kept for what is told beside a command: that it was granted, which locks are free."""
 _STAMP_BYTES: Final = len("tracestate" + "pavane=480,") + 512
-"""What a message's trace context may say more than the one of the work that sends it: a budget, and what vendors said (512)."""
+"""What a message's trace context may have more than the one of the work that sends it: a budget, and what vendors said."""
 
 Verdict = Literal["completed", "compensated", "abandoned"]
 
