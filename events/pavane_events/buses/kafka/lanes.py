@@ -5,10 +5,9 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Protocol
 
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
@@ -16,7 +15,7 @@ from aiokafka.structs import TopicPartition
 from pavane_events.bus import Start
 from pavane_events.buses.kafka.changelog import TOPIC
 from pavane_events.buses.kafka.committer import Commit, Committer
-from pavane_events.buses.kafka.connecting import close
+from pavane_events.buses.kafka.connecting import Door, close
 from pavane_events.buses.kafka.failures import Refused, translated
 from pavane_events.buses.kafka.fetcher import Fetcher
 from pavane_events.buses.kafka.fetching import LATEST, list_offsets
@@ -41,18 +40,6 @@ SILENCE_S = 3.0
 
 WRITES = "-writes"
 """What the client id of a member's second connection ends with; the first's is its transactional id."""
-
-
-class Connect(Protocol):
-    """Gives a connected client."""
-
-    async def __call__(self, client_id: str, *, join_ms: int = 0) -> Client:
-        """``join_ms``: how much longer a request to join a group may take than any other."""
-        ...
-
-
-WatchDoor = Callable[[Collection[Client]], Coroutine[object, object, None]]
-"""Raises ConfigurationError as soon as brokers let these clients in no more; else it never ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +79,14 @@ class KafkaLanes:
     def __init__(
         self,
         places: Places,
-        connect: Connect,
-        watch_door: WatchDoor,
+        door: Door,
         group: str,
         topics: Collection[str],
         start: Start,
     ) -> None:
         self._places = places
         self._options = places.options
-        self._connect = connect
-        self._watch_door = watch_door
+        self._door = door
         self._group_name = group
         self._topics = set(topics)
         self._start: Start = start
@@ -139,7 +124,7 @@ class KafkaLanes:
         known = [*topics, self._options.physical(self._group_name + TOPIC)]
         _ = self._at.writing.set_topics(known)  # else: every topic there is
         self._at.group.join(topics)
-        door = self._watch_door((self._at.reading, self._at.writing))
+        door = self._door.watch((self._at.reading, self._at.writing))
         for work in (self._at.fetcher.run(), self._at.committer.run(), self._at.group.watch(), door):
             task = asyncio.create_task(work)
             task.add_done_callback(self._ended)
@@ -148,9 +133,9 @@ class KafkaLanes:
     async def _connect_parts(self) -> "_Parts":
         options = self._options
         async with AsyncExitStack() as undo:
-            reading = await self._connect(self.transactional_id, join_ms=options.session_ms)
+            reading = await self._door.connect(self.transactional_id, join_ms=options.session_ms)
             undo.push_async_callback(close, reading)
-            writing = await self._connect(self.transactional_id + WRITES)
+            writing = await self._door.connect(self.transactional_id + WRITES)
             undo.push_async_callback(close, writing)
             group = Group(
                 reading,
