@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 
 from pavane_events.bus import Start
 from pavane_events.buses.kafka.changelog import TOPIC
-from pavane_events.buses.kafka.committer import Commit, Committer
+from pavane_events.buses.kafka.committer import TRANSACTION_S, Commit, Committer
 from pavane_events.buses.kafka.connecting import Door, close
 from pavane_events.buses.kafka.failures import Refused, translated
 from pavane_events.buses.kafka.fetcher import Fetcher
@@ -36,7 +36,8 @@ _RETRY_S = 0.2
 _ABORT_S = 2.0
 
 SILENCE_S = 3.0
-"""A partition that has brought no good answer for so long is not polled. Where there is nothing new, answers come in 50 ms."""
+"""A partition that has brought no good answer for so long is not polled: so long after the time (``fetch_wait_ms``) in
+which answers come where there is nothing new."""
 
 WRITES = "-writes"
 """What the client id of a member's second connection ends with; the first's is its transactional id."""
@@ -46,8 +47,9 @@ WRITES = "-writes"
 class LaneHealth:
     """How one lane does.
 
-    ``polling``: every partition of it that is asked for has brought a good answer within :data:`SILENCE_S`; ``trouble``:
-    what a broker said instead, where one did. ``assigned``: it is open. ``last_commit_age_s``: since this process last
+    ``polling``: every partition of it that is asked for has brought a good answer within :data:`SILENCE_S`, and no commit
+    takes longer than :data:`TRANSACTION_S`: a lane whose inbox is full asks for nothing. ``trouble``: what a broker said
+    instead, where one did. ``assigned``: it is open. ``last_commit_age_s``: since this process last
     committed it. ``in_flight``: offsets fetched whose inputs are not done yet.
     """
 
@@ -239,7 +241,8 @@ class KafkaLanes:
             return LaneHealth(self._group_name, partition, polling=True, assigned=False, last_commit_age_s=None, in_flight=0)
         silence = self._at.fetcher.silence([self._places.of(topic, partition) for topic in lane.committed])
         age_s = None if lane.last_commit is None else time.monotonic() - lane.last_commit
-        polling = silence.seconds < SILENCE_S
+        answers = silence.seconds < SILENCE_S + self._options.fetch_wait_ms / 1000
+        polling = answers and self._at.committer.busy_s <= TRANSACTION_S
         return LaneHealth(self._group_name, partition, polling, True, age_s, lane.in_flight, silence.trouble)
 
     # What lanes ask for
@@ -310,7 +313,7 @@ class KafkaLanes:
 
     def _on_expelled(self) -> None:
         self._lose_all()
-        self._assigned = frozenset()
+        self._generation, self._assigned = -1, frozenset()
         self._at.group.expelled()
 
     def _lose_all(self) -> None:
