@@ -26,6 +26,7 @@ AGENT, STEP, VERSION = "payment", "payment/charge", "payment@1"
 TAKES, GIVES = "shop.order-placed", "shop.charged"
 COMMANDS, DEAD_LETTERS, FACTS, ENDS = f"{AGENT}.commands", f"{AGENT}.dead-letters", "pavane.facts", "pavane.ends"
 NAMESPACE = UUID("8f2d9c1e-6b7a-5d43-9e0f-7061766e6521")
+PARTED = ("tracestate", "baggage")
 MOST_CENTS, WAIT_S = 500_000, 30.0
 
 MEMBER = f"{PREFIX}{AGENT}-{INSTANCE}"  # processes that run at once need an instance each
@@ -102,7 +103,7 @@ def problems(topic: str, record: Message, partitions: int) -> list[tuple[str, st
     names, found = [name.lower() for name, _ in raw_headers(record)], headers_of(record)
     key, kind = found.get("ce_sagaid", "").encode(), "pavane.undo" if topic == COMMANDS else topic
     needed = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_sagaid")
-    once = {name: name in ("tracestate", "baggage") or names.count(name) == 1 for name in names}
+    once = {name: name in PARTED or names.count(name) == 1 for name in names}
     rules = [
         *(("header.doubled", name, good, "the header is there more than once: send it once") for name, good in once.items()),
         *(("attribute.missing", name, found.get(name), "it is required and must not be empty") for name in needed),
@@ -130,8 +131,9 @@ def raw_headers(record: Message) -> list[tuple[str, bytes]]:
 
 
 def headers_of(record: Message) -> Headers:
-    """A record's headers as text, whatever the case of their names."""
-    return {name.lower(): value.decode(errors="replace") for name, value in raw_headers(record)}
+    """A record's headers as text, whatever the case of their names. Those that may come in parts are joined in their order."""
+    found = [(name.lower(), value.decode(errors="replace")) for name, value in raw_headers(record)]
+    return {name: ",".join(part for each, part in found if each == name) if name in PARTED else last for name, last in found}
 
 
 def open_ledger(path: str) -> sqlite3.Connection:
@@ -205,10 +207,10 @@ class Member:
         self.first: set[tuple[str, int]] = set()
         self.consumer = Consumer({"bootstrap.servers": SERVERS, "session.timeout.ms": 10_000, **GROUP, **READING})
         self.producer = Producer({"bootstrap.servers": SERVERS, **WRITING})
-        self.partitions = len(self.consumer.list_topics(PREFIX + FACTS, WAIT_S).topics[PREFIX + FACTS].partitions)
 
     def run(self, stopping: threading.Event) -> None:
         """Work until told to stop."""
+        self.partitions = len(self.consumer.list_topics(PREFIX + FACTS, WAIT_S).topics[PREFIX + FACTS].partitions)
         self.producer.init_transactions(WAIT_S)  # ends what a killed process of this instance left open
         manifest = json.dumps(declared({})).encode()
         self.transact([("pavane.agents", f"agent:{AGENT}".encode(), manifest, [], -1)], [])

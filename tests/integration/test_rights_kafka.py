@@ -1,6 +1,7 @@
 """Users and rights on a real Kafka: agents log in by SCRAM and work under the rights that the reference names."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import cast
@@ -172,6 +173,11 @@ async def deny_reading(servers: str, administer: Callable[..., None], topic: str
             await anext(lanes)
 
 
+def says_to_check_the_password(error: BaseException) -> bool:
+    fix = re.search("check PAVANE_KAFKA_SECURITY.* and the password", str(error))
+    return isinstance(error, ConfigurationError) and fix is not None
+
+
 @pytest.mark.slow
 @scenario
 async def test_agents_whose_password_is_taken_back_end_and_say_why_when_they_must_log_in_again(
@@ -191,10 +197,9 @@ async def test_agents_whose_password_is_taken_back_end_and_say_why_when_they_mus
         await asyncio.to_thread(administer, "kafka.admin.ConfigCommand", *delete)
         assert not at_work.done(), "who is in is not asked again"
         await asyncio.to_thread(guarded.node(1).restart)
-        with pytest.RaisesGroup(
-            pytest.RaisesExc(ConfigurationError, match="check PAVANE_KAFKA_SECURITY.* and the password"),
-            flatten_subgroups=True,
-        ):
+        with pytest.raises(ExceptionGroup) as raised:
             async with asyncio.timeout(60):
                 await at_work
+        _, others = raised.value.split(says_to_check_the_password)  # several members may be refused at one time
+        assert others is None
     assert "a broker does not let us in any more" in caplog.text

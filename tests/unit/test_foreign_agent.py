@@ -3,12 +3,15 @@
 import ast
 import json
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from confluent_kafka import Message, murmur2
+from confluent_kafka import KafkaError, KafkaException, Message, murmur2
 from examples import foreign_agent
 from hypothesis import given
 from hypothesis import strategies as st
@@ -204,6 +207,49 @@ def test_a_dead_letter_lists_all_that_is_wrong(payment: Payment) -> None:
     assert reason["error_code"] == "undecodable"
     listed = [(each["code"], each["where"]) for each in json.loads(reason["error_problems"])]
     assert listed == [("header.doubled", "ce_id"), ("value.json", "value")]
+
+
+def test_tracestate_that_comes_in_parts_goes_on_whole(payment: Payment) -> None:
+    parts = (("tracestate", b"a=1"), ("Tracestate", b"b=2"))
+    (out,) = payment.answer(order(extra=(("traceparent", b"00-0af7-b7ad-01"), *parts)))
+    assert out.topic == "shop.charged"
+    assert dict(out.headers)["tracestate"] == b"a=1,b=2"
+
+
+def test_brokers_that_are_away_as_it_begins_do_not_end_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It begins anew once they answer; what each beginning made is closed."""
+    asked: list[str] = []
+    handlers: list[Callable[[int, object], None]] = []
+
+    class Brokers:
+        def __init__(self, settings: object) -> None: ...
+
+        def list_topics(self, topic: str, timeout: float) -> None:
+            asked.append("asked")
+            if len(asked) > 2:
+                handlers[0](signal.SIGTERM, None)
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+        def close(self) -> None:
+            asked.append("closed")
+
+    class Hasty(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            return self.is_set()
+
+    def handle(number: int, handler: Callable[[int, object], None]) -> None:
+        handlers.append(handler)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(foreign_agent, "Consumer", Brokers)
+    monkeypatch.setattr(foreign_agent, "Producer", Brokers)
+    monkeypatch.setattr(foreign_agent, "signal", SimpleNamespace(SIGTERM=signal.SIGTERM, signal=handle))
+    monkeypatch.setattr(foreign_agent, "threading", SimpleNamespace(Event=Hasty))
+    foreign_agent.main()
+    assert asked == ["asked", "closed", "asked", "closed"]
+    assert capsys.readouterr().err.count("beginning anew") == 2
 
 
 def test_it_is_as_long_as_the_readme_says() -> None:

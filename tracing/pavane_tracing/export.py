@@ -5,11 +5,9 @@ does not take now is kept in a bounded outbox, then in the spool where there is 
 and counted.
 """
 
-import os
 import random
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -20,6 +18,7 @@ from opentelemetry.util.types import AnyValue
 from pavane_tracing import otlp
 from pavane_tracing.batching import Batching
 from pavane_tracing.endpoint import Answer, Endpoint
+from pavane_tracing.forking import after_fork
 from pavane_tracing.lean_work import Take
 from pavane_tracing.losses import Losses
 from pavane_tracing.metrics import count_dropped, count_exported
@@ -64,8 +63,7 @@ class SpanExport:
         self._resources: dict[str, bytes] = {}
         self._queue = SpanQueue(self._batching.most_waiting, self._batching.per_request)
         self._begin()
-        reborn = weakref.WeakMethod(self._begin)
-        os.register_at_fork(after_in_child=lambda: (begin := reborn()) is not None and begin())
+        after_fork(self._begin)
 
     def taker(self, service: str, resource: Mapping[str, AnyValue]) -> Take:
         """What takes the encoded spans of a service, which is described by its first call.

@@ -1,11 +1,11 @@
 """Spans of sagas that were not sampled, held for a while: where such a saga fails, it is traced after all."""
 
-import os
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, TypeVar
+
+from pavane_tracing.forking import after_fork
 
 T = TypeVar("T")
 
@@ -27,8 +27,7 @@ class HeldSpans:
         self._held: OrderedDict[str, list[Callable[[], object]]] = OrderedDict()
         self._count = 0
         self._failed: OrderedDict[str, None] = OrderedDict()
-        reborn = weakref.WeakMethod(self._begin)
-        os.register_at_fork(after_in_child=lambda: (begin := reborn()) is not None and begin())
+        after_fork(self._begin)
 
     def hold(self, saga: str, deliver: Callable[[T], object], span: T) -> None:
         """Hold a span of the saga until it fails; one of a saga that has failed is delivered now."""

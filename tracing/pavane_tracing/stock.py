@@ -2,9 +2,7 @@
 
 import atexit
 import logging
-import os
 import threading
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from os import environ
 
@@ -12,6 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from pavane_tracing.batching import Batching, batching_of
+from pavane_tracing.forking import after_fork
 from pavane_tracing.losses import Losses
 from pavane_tracing.metrics import count_dropped, count_exported
 from pavane_tracing.variables import TRACES_PROTOCOL, protocol_of
@@ -31,8 +30,7 @@ class _Watched(SpanExporter):
         self._losses = losses
         self._lock = threading.Lock()
         self._waiting = 0
-        reborn = weakref.WeakMethod(self._begin)
-        os.register_at_fork(after_in_child=lambda: (begin := reborn()) is not None and begin())
+        after_fork(self._begin)
 
     def expect(self, most: int) -> bool:
         """Whether one more span may wait for its export; else it is lost."""

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from pavane_events.bus import MAX_RECORD_BYTES, Start, TopicSpec
 from pavane_events.buses.kafka.admin import Admin
 from pavane_events.buses.kafka.client import check_version
-from pavane_events.buses.kafka.connecting import close, connect, watch_door
+from pavane_events.buses.kafka.connecting import Door, close, connect
 from pavane_events.buses.kafka.failures import Refused, translated
 from pavane_events.buses.kafka.fetching import EARLIEST, LATEST, list_offsets
 from pavane_events.buses.kafka.lanes import KafkaLanes, LaneHealth
@@ -107,7 +107,7 @@ class KafkaBus:
         await self._places.check(topics)
         await self.create_topics([TopicSpec(state_topic(group), compacted=True)])
         await self._places.check([state_topic(group)])
-        lanes = KafkaLanes(self._places, self._connect, self._watch_door, group, topics, start)
+        lanes = KafkaLanes(self._places, Door(self._servers, self._options), group, topics, start)
         self._members.append(lanes)
         await lanes.open()
         return lanes
@@ -181,11 +181,8 @@ class KafkaBus:
     ) -> None:
         await self.close()
 
-    async def _connect(self, client_id: str, *, join_ms: int = 0) -> Client:
-        return await connect(self._servers, self._options, client_id=client_id, join_ms=join_ms)
-
-    async def _watch_door(self, clients: Collection[Client]) -> None:
-        await watch_door(self._servers, self._options, clients)
+    async def _connect(self, client_id: str) -> Client:
+        return await connect(self._servers, self._options, client_id=client_id)
 
     def _check_open(self) -> None:
         if self._closed:

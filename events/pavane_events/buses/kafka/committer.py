@@ -33,6 +33,8 @@ MOST_BYTES = 4 * 1024 * 1024
 """Of one transaction, where it holds commits of more than one lane."""
 
 TRANSACTION_S = 9.0
+"""No transaction takes longer; where its outcome is not known then, it is looked up for as long as that takes."""
+
 REVOKE_S = 3.0
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.1, 2.0
 
@@ -127,6 +129,7 @@ class Committer:
         self._member: Member | None = None
         self._queue: deque[Commit] = deque()
         self._under_way: list[Commit] = []
+        self._begun: float | None = None
         self._bound: asyncio.Timeout | None = None
         self._bell = Bell()
         self._closed = False
@@ -181,9 +184,9 @@ class Committer:
                 while not self._queue or self._member is None:
                     await self._bell.wait()
                 self._under_way = self._take()
-                begun = time.monotonic()
+                self._begun = begun = time.monotonic()
                 await self._transact(self._member)
-                self._under_way = []
+                self._under_way, self._begun = [], None
                 self._bell.ring()
                 if self._pace and self._queue:
                     await asyncio.sleep((time.monotonic() - begun) * (self._pace - 1))
@@ -191,6 +194,11 @@ class Committer:
             self._closed = True
             for commit in [*self._under_way, *self._queue]:
                 commit.failed(_lost(commit.lane))
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the transaction under way is being made, or its outcome found out; 0 where there is none."""
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
 
     @property
     def is_open(self) -> bool:

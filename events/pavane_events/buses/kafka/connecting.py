@@ -20,9 +20,12 @@ from pavane_events.errors import BusUnavailable, ConfigurationError, Problem
 log = logging.getLogger("pavane.kafka")
 
 _CLOSE_S = 3.0
-_KNOCK_S = 1.0
-_REFUSALS = 5
+_KNOCK_S, _MOST_KNOCK_S = 1.0, 30.0
+REFUSALS = 5
 """So often on end brokers must refuse a login: each of them hears of a new password in its own time."""
+
+_FORGET_S = 60.0
+"""A refusal that is older has nothing to do with the next."""
 
 _MAX_REASON = 200
 
@@ -37,26 +40,9 @@ async def connected(servers: str, options: KafkaOptions, *, client_id: str = "pa
         await close(client)
 
 
-async def connect(servers: str, options: KafkaOptions, *, client_id: str = "pavane", join_ms: int = 0) -> Client:
-    """A client that has read the cluster's metadata once; whoever gets it closes it with :func:`close`.
-
-    ``join_ms``: how much longer a request to join a group may take than any other. Tries each server once, for at most
-    the request timeout. Raises :class:`BusUnavailable` where none answers, and
-    :class:`ConfigurationError` where one answers and refuses: user, password, mechanism, certificates.
-    """
-    arguments = client_arguments(servers, options, client_id=client_id)
-    await _knock(arguments, options)
-    client = Client(**arguments, join_ms=join_ms)
-    try:
-        with quiet():
-            await client.bootstrap()
-    except (KafkaError, OSError) as error:
-        await close(client)
-        raise _unavailable(servers, options, error) from None
-    except BaseException:
-        await close(client)
-        raise
-    return client
+async def connect(servers: str, options: KafkaOptions, *, client_id: str = "pavane") -> Client:
+    """A client as :meth:`Door.connect` gives it, by a door of its own; that says what is raised."""
+    return await Door(servers, options).connect(client_id)
 
 
 async def close(client: AIOKafkaClient) -> None:
@@ -65,59 +51,100 @@ async def close(client: AIOKafkaClient) -> None:
         await asyncio.wait_for(client.close(), _CLOSE_S)
 
 
-async def watch_door(servers: str, options: KafkaOptions, clients: Collection[Client]) -> None:
-    """Find out, for ever, why clients cannot connect: they take a refusal for a broker that is away, and try again for ever.
+class Door:
+    """How to be let in, read once: what all clients of one door show, and what is found out about it, is the same.
 
-    Raises :class:`ConfigurationError` where servers have refused us :data:`_REFUSALS` times on end.
+    Reads the certificate files. Raises :class:`ConfigurationError` where one cannot be used.
     """
-    missed = refusals = 0
-    while True:
-        await asyncio.sleep(_KNOCK_S)
-        before, missed = missed, sum(client.missed for client in clients)
-        if missed == before:
-            continue
-        try:
-            await _knock(client_arguments(servers, options), options)
-        except BusUnavailable:
-            continue  # nobody is there to say no
-        except ConfigurationError as error:
-            refusals += 1
-            if refusals == _REFUSALS:
-                raise
-            log.warning("a broker does not let us in any more, it is tried again: %s", error)
-        else:
-            refusals = 0
 
+    def __init__(self, servers: str, options: KafkaOptions) -> None:
+        self._servers = servers
+        self._options = options
+        self._arguments = client_arguments(servers, options)
 
-async def _knock(arguments: ClientArguments, options: KafkaOptions) -> None:
-    """See that one server lets us in. A client's own bootstrap logs why none does, and raises something else."""
-    servers = arguments["bootstrap_servers"]
-    failure: Exception | None = None
-    for host, port, _ in collect_hosts(servers):
+    async def connect(self, client_id: str, *, join_ms: int = 0) -> Client:
+        """A client that has read the cluster's metadata once; whoever gets it closes it with :func:`close`.
+
+        ``join_ms``: how much longer a request to join a group may take than any other. Tries each server once, for at most
+        the request timeout. Raises :class:`BusUnavailable` where none answers, and :class:`ConfigurationError` where none
+        lets us in and one refuses: user, password, mechanism, certificates.
+        """
+        await self.knock()
+        arguments: ClientArguments = {**self._arguments, "client_id": client_id}
+        client = Client(**arguments, join_ms=join_ms)
         try:
             with quiet():
-                connection = await create_conn(
-                    host,
-                    port,
-                    client_id=arguments["client_id"],
-                    request_timeout_ms=arguments["request_timeout_ms"],
-                    ssl_context=arguments["ssl_context"],
-                    security_protocol=arguments["security_protocol"],
-                    sasl_mechanism=arguments["sasl_mechanism"],
-                    sasl_plain_username=arguments["sasl_plain_username"],
-                    sasl_plain_password=arguments["sasl_plain_password"],
-                )
-        except ssl.SSLError as error:
-            raise _no_tls(servers, options, error) from None
+                await client.bootstrap()
         except (KafkaError, OSError) as error:
-            found = translated(error, f"the connection to {servers}")
-            if isinstance(found, ConfigurationError):
-                raise found from None
-            failure = error
-        else:
-            await connection.close()
-            return
-    raise _unavailable(servers, options, failure)
+            await close(client)
+            raise _unavailable(self._servers, self._options, error) from None
+        except BaseException:
+            await close(client)
+            raise
+        return client
+
+    async def watch(self, clients: Collection[Client]) -> None:
+        """Find out, for ever, why clients cannot connect: they take a refusal for a broker that is away, and go on trying.
+
+        Raises :class:`ConfigurationError` where servers have refused us :data:`REFUSALS` times on end, none of them more
+        than :data:`_FORGET_S` after the one before. Where nobody is there to say no it knocks ever more seldom.
+        """
+        missed = refusals = 0
+        refused_at = 0.0
+        pause_s = _KNOCK_S
+        while True:
+            await asyncio.sleep(pause_s)
+            before, missed = missed, sum(client.missed for client in clients)
+            if missed == before:
+                pause_s = _KNOCK_S
+                continue
+            try:
+                await self.knock()
+            except BusUnavailable:
+                pause_s = min(_MOST_KNOCK_S, 2 * pause_s)
+                continue
+            except ConfigurationError as error:
+                now = asyncio.get_running_loop().time()
+                refusals = refusals + 1 if now - refused_at <= _FORGET_S else 1
+                refused_at = now
+                if refusals == REFUSALS:
+                    raise
+                log.warning("a broker does not let us in any more, it is tried again: %s", error)
+            else:
+                refusals = 0
+            pause_s = _KNOCK_S
+
+    async def knock(self) -> None:
+        """See that one server lets us in. A client's own bootstrap logs why none does, and raises something else."""
+        arguments = self._arguments
+        away: Exception | None = None
+        refusal: ConfigurationError | None = None
+        for host, port, _ in collect_hosts(self._servers):
+            try:
+                with quiet():
+                    connection = await create_conn(
+                        host,
+                        port,
+                        client_id=arguments["client_id"],
+                        request_timeout_ms=arguments["request_timeout_ms"],
+                        ssl_context=arguments["ssl_context"],
+                        security_protocol=arguments["security_protocol"],
+                        sasl_mechanism=arguments["sasl_mechanism"],
+                        sasl_plain_username=arguments["sasl_plain_username"],
+                        sasl_plain_password=arguments["sasl_plain_password"],
+                    )
+            except ssl.SSLError as error:
+                refusal = _no_tls(self._servers, self._options, error)
+            except (KafkaError, OSError) as error:
+                found = translated(error, f"the connection to {self._servers}")
+                if isinstance(found, ConfigurationError):
+                    refusal = found
+                else:
+                    away = error
+            else:
+                await connection.close()
+                return
+        raise refusal or _unavailable(self._servers, self._options, away)
 
 
 def _no_tls(servers: str, options: KafkaOptions, error: ssl.SSLError) -> ConfigurationError:

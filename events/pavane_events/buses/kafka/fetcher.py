@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, for_code
@@ -38,6 +39,16 @@ _BACKOFF_S = 0.1
 _NEWS_S = 1.0
 """After so long a trouble is worth a line: leaders move in less."""
 
+FORBIDDEN_S = 3.0
+"""For so long a topic must be forbidden to be believed so: brokers hear of new rights one by one."""
+
+
+class _Trouble(NamedTuple):
+    """What a broker says of a partition that cannot be read, and since when it is this."""
+
+    code: int
+    began: float
+
 
 @dataclass(frozen=True, slots=True)
 class Silence:
@@ -57,7 +68,7 @@ class Fetcher:
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
         self._answered: dict[TopicPartition, float] = {}
-        self._codes: dict[TopicPartition, int] = {}
+        self._troubles: dict[TopicPartition, _Trouble] = {}
         self._said: dict[tuple[str, int], float] = {}
         self._nodes: dict[int, asyncio.Task[None]] = {}
         self._stale = False
@@ -74,7 +85,7 @@ class Fetcher:
         """Fetch a partition no more."""
         self._positions.pop(place, None)
         self._answered.pop(place, None)
-        self._codes.pop(place, None)
+        self._troubles.pop(place, None)
         self._paused.discard(place)
 
     def pause(self, place: TopicPartition) -> None:
@@ -85,7 +96,7 @@ class Fetcher:
         """Ask for a partition again."""
         if place in self._paused:
             self._paused.discard(place)
-            if place in self._positions and place not in self._codes:
+            if place in self._positions and place not in self._troubles:
                 self._answered[place] = time.monotonic()
             self._bell.ring()
 
@@ -95,14 +106,14 @@ class Fetcher:
         if not asked:
             return Silence(0.0, "")
         worst = min(asked, key=self._answered.__getitem__)
-        code = self._codes.get(worst, 0)
-        trouble = f"{worst.topic}[{worst.partition}]: {for_code(code).__name__} ({code})" if code else ""
+        found = self._troubles.get(worst)
+        trouble = f"{worst.topic}[{worst.partition}]: {for_code(found.code).__name__} ({found.code})" if found else ""
         return Silence(time.monotonic() - self._answered[worst], trouble)
 
     async def run(self) -> None:
         """Fetch until cancelled. Brokers that are away are asked again; nothing is lost by it.
 
-        Raises :class:`Refused` for a topic that this user may not read.
+        Raises :class:`Refused` for a topic that this user may not read, and could not for :data:`FORBIDDEN_S`.
         """
         try:
             while True:
@@ -163,13 +174,11 @@ class Fetcher:
     def _note(self, places: Collection[TopicPartition], answers: Collection[Answer]) -> bool:
         """Keep in mind how each partition does; whether one must be asked for elsewhere, or later."""
         failed = {each.place: each.code for each in answers if each.code and each.code != OFFSET_OUT_OF_RANGE}
-        for answer in answers:
-            if answer.place not in failed:
-                self._codes.pop(answer.place, None)
         now = time.monotonic()
-        for place in places:  # what a session says nothing of is as it was
-            if place in self._answered and place not in self._codes and place not in failed:
+        for place in places:  # of what is well and has nothing new, a session says nothing
+            if place in self._answered and place not in failed:
                 self._answered[place] = now
+                self._troubles.pop(place, None)
         for place, code in failed.items():
             self._troubled(place, code)
         return bool(failed)
@@ -185,10 +194,12 @@ class Fetcher:
         since = self._answered.get(place)
         if since is None:
             return  # dropped meanwhile
-        if code == TOPIC_FORBIDDEN:
-            raise Refused(code, "Fetch", place.topic)
-        self._codes[place] = code
         now, what = time.monotonic(), (place.topic, code)
+        last = self._troubles.get(place)
+        began = last.began if last is not None and last.code == code else now
+        self._troubles[place] = _Trouble(code, began)
+        if code == TOPIC_FORBIDDEN and now - began >= FORBIDDEN_S:
+            raise Refused(code, "Fetch", place.topic)
         if now - since >= _NEWS_S and now - self._said.get(what, -QUIET_S) >= QUIET_S:
             self._said[what] = now
             log.warning("%s[%d] cannot be read, it is asked for again: %s (%d)", *place, for_code(code).__name__, code)

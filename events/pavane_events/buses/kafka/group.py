@@ -155,8 +155,8 @@ class Group:
                 coordinator.coordinator_dead()
             await asyncio.sleep(_UNSTABLE_S if code == UNSTABLE_OFFSET_COMMIT else _REJOIN_BACKOFF_MS / 1000)
 
-    async def members(self) -> set[str]:
-        """The ids of all members. Raises KafkaError where they cannot be asked for now."""
+    async def members(self) -> dict[str, str]:
+        """By the ids of all members, those of their clients. Raises KafkaError where they cannot be asked for now."""
         coordinator = self._coordinator
         assert coordinator is not None
         await coordinator.ensure_coordinator_known()
@@ -166,7 +166,7 @@ class Group:
         for group in response.groups:
             if group[0]:
                 raise for_code(group[0])(self.name)
-        return {member[0] for group in response.groups for member in group[5]}
+        return {member[0]: member[1] for group in response.groups for member in group[5]}
 
     async def close(self) -> None:
         """Leave. Bounded: a broker that does not answer learns of it when the session ends."""

@@ -5,18 +5,17 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Protocol
 
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from pavane_events.bus import Start
 from pavane_events.buses.kafka.changelog import TOPIC
-from pavane_events.buses.kafka.committer import Commit, Committer
-from pavane_events.buses.kafka.connecting import close
+from pavane_events.buses.kafka.committer import TRANSACTION_S, Commit, Committer
+from pavane_events.buses.kafka.connecting import Door, close
 from pavane_events.buses.kafka.failures import Refused, translated
 from pavane_events.buses.kafka.fetcher import Fetcher
 from pavane_events.buses.kafka.fetching import LATEST, list_offsets
@@ -37,30 +36,20 @@ _RETRY_S = 0.2
 _ABORT_S = 2.0
 
 SILENCE_S = 3.0
-"""A partition that has brought no good answer for so long is not polled. Where there is nothing new, answers come in 50 ms."""
+"""A partition that has brought no good answer for so long is not polled: so long after the time (``fetch_wait_ms``) in
+which answers come where there is nothing new."""
 
 WRITES = "-writes"
 """What the client id of a member's second connection ends with; the first's is its transactional id."""
-
-
-class Connect(Protocol):
-    """Gives a connected client."""
-
-    async def __call__(self, client_id: str, *, join_ms: int = 0) -> Client:
-        """``join_ms``: how much longer a request to join a group may take than any other."""
-        ...
-
-
-WatchDoor = Callable[[Collection[Client]], Coroutine[object, object, None]]
-"""Raises ConfigurationError as soon as brokers let these clients in no more; else it never ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneHealth:
     """How one lane does.
 
-    ``polling``: every partition of it that is asked for has brought a good answer within :data:`SILENCE_S`; ``trouble``:
-    what a broker said instead, where one did. ``assigned``: it is open. ``last_commit_age_s``: since this process last
+    ``polling``: every partition of it that is asked for has brought a good answer within :data:`SILENCE_S`, and no commit
+    takes longer than :data:`TRANSACTION_S`: a lane whose inbox is full asks for nothing. ``trouble``: what a broker said
+    instead, where one did. ``assigned``: it is open. ``last_commit_age_s``: since this process last
     committed it. ``in_flight``: offsets fetched whose inputs are not done yet.
     """
 
@@ -92,16 +81,14 @@ class KafkaLanes:
     def __init__(
         self,
         places: Places,
-        connect: Connect,
-        watch_door: WatchDoor,
+        door: Door,
         group: str,
         topics: Collection[str],
         start: Start,
     ) -> None:
         self._places = places
         self._options = places.options
-        self._connect = connect
-        self._watch_door = watch_door
+        self._door = door
         self._group_name = group
         self._topics = set(topics)
         self._start: Start = start
@@ -139,7 +126,7 @@ class KafkaLanes:
         known = [*topics, self._options.physical(self._group_name + TOPIC)]
         _ = self._at.writing.set_topics(known)  # else: every topic there is
         self._at.group.join(topics)
-        door = self._watch_door((self._at.reading, self._at.writing))
+        door = self._door.watch((self._at.reading, self._at.writing))
         for work in (self._at.fetcher.run(), self._at.committer.run(), self._at.group.watch(), door):
             task = asyncio.create_task(work)
             task.add_done_callback(self._ended)
@@ -148,9 +135,9 @@ class KafkaLanes:
     async def _connect_parts(self) -> "_Parts":
         options = self._options
         async with AsyncExitStack() as undo:
-            reading = await self._connect(self.transactional_id, join_ms=options.session_ms)
+            reading = await self._door.connect(self.transactional_id, join_ms=options.session_ms)
             undo.push_async_callback(close, reading)
-            writing = await self._connect(self.transactional_id + WRITES)
+            writing = await self._door.connect(self.transactional_id + WRITES)
             undo.push_async_callback(close, writing)
             group = Group(
                 reading,
@@ -254,7 +241,8 @@ class KafkaLanes:
             return LaneHealth(self._group_name, partition, polling=True, assigned=False, last_commit_age_s=None, in_flight=0)
         silence = self._at.fetcher.silence([self._places.of(topic, partition) for topic in lane.committed])
         age_s = None if lane.last_commit is None else time.monotonic() - lane.last_commit
-        polling = silence.seconds < SILENCE_S
+        answers = silence.seconds < SILENCE_S + self._options.fetch_wait_ms / 1000
+        polling = answers and self._at.committer.busy_s <= TRANSACTION_S
         return LaneHealth(self._group_name, partition, polling, True, age_s, lane.in_flight, silence.trouble)
 
     # What lanes ask for
@@ -325,7 +313,7 @@ class KafkaLanes:
 
     def _on_expelled(self) -> None:
         self._lose_all()
-        self._assigned = frozenset()
+        self._generation, self._assigned = -1, frozenset()
         self._at.group.expelled()
 
     def _lose_all(self) -> None:
