@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ class Tally:
     naps: int = 0
     zombies: int = 0
     """Naps longer than the lease, with a stand-in that took over the lanes meanwhile."""
+    died_at: list[float] = field(default_factory=list[float])
+    """When it died, by kills and crashes, in seconds since 1970: as soon as it was known."""
 
 
 @dataclass(slots=True)
@@ -122,7 +125,7 @@ class Member:
                 await asyncio.sleep(self.chance.uniform(0.5, nap_s))
                 one.process.send_signal(signal.SIGCONT)
                 await asyncio.sleep(self.chance.uniform(0.0, 0.3))
-            await self._kill(one)
+            await self.kill(one)
 
     async def _be_a_zombie(self, zombie_s: float) -> None:
         """Stop for longer than the lease; another process takes over; wake up among its work, and be killed, both."""
@@ -137,11 +140,12 @@ class Member:
                 one.process.send_signal(signal.SIGCONT)
                 self.tally.zombies += 1
                 await asyncio.sleep(self.chance.uniform(0.5, 1.5))
-                await self._kill(one)
-                await self._kill(stand_in)
+                await self.kill(one)
+                await self.kill(stand_in)
         return None
 
-    async def _kill(self, one: Child) -> None:
+    async def kill(self, one: Child) -> None:
+        """``kill -9``, and count it; of whoever died by the fault plan meanwhile, count that."""
         if not one.alive:
             return self._mind_the_end(one)
         self.tally.kills += 1
@@ -149,6 +153,7 @@ class Member:
         self.tally.kills_at_start += not one.ready.is_set()
         one.kill()
         await one.process.wait()
+        self.tally.died_at.append(time.time())
         self.killed()
         return None
 
@@ -156,6 +161,7 @@ class Member:
         """It ended by itself: only the fault plan may do that."""
         assert one.process.returncode == -signal.SIGKILL, self._says(one)
         self.tally.crashes += 1
+        self.tally.died_at.append(time.time())
 
     def _says(self, one: Child) -> str:
         return f"{self.target} ended with {one.process.returncode} and said:\n{one.said.decode(errors='replace')[-4000:]}"

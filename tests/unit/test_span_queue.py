@@ -14,7 +14,7 @@ from pavane_tracing.span_queue import Gathered, SpanQueue
 
 def span(number: int) -> bytes:
     """An encoded one, known by its name; of any length."""
-    return bytes(Span(name="x" * (number % 300) + f"-{number}").SerializeToString())
+    return bytes(ScopeSpans(spans=[Span(name="x" * (number % 300) + f"-{number}")]).SerializeToString())
 
 
 def others(number: int) -> FinishedSpan:
@@ -28,7 +28,7 @@ def found(requests: list[Gathered]) -> list[tuple[str, int]]:
     for request in requests:
         numbers: list[tuple[str, int]] = []
         for service, spans in request.ours:
-            scoped = ScopeSpans.FromString(bytes(spans))
+            scoped = ScopeSpans.FromString(spans)
             numbers += [(service, int(each.name.rpartition("-")[2])) for each in scoped.spans]
         assert len(numbers) == request.count
         read += numbers

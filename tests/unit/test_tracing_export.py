@@ -349,7 +349,7 @@ def test_the_standard_variables_say_where_and_how() -> None:
     assert found.url == "http://gateway:4318/v1/traces"
     assert found.headers == {"api-key": "secret", "tenant": "a b"}
     assert (found.compression, found.timeout_s) == ("gzip", 3.0)
-    session = found.session()
+    session = found.connect().session
     assert (session.verify, session.cert) == ("/ca.pem", ("/me.pem", "/me.key"))
     assert session.headers["api-key"] == "secret"
     assert endpoint_of({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x/here"}).url == "http://x/here"

@@ -219,7 +219,7 @@ def of_ours(story: Story, bounds: SpanLimits) -> tuple[ExportTraceServiceRequest
     tracing = LeanTracing(Service("service", provider), limits=bounds, sampler=SagaSampler(), take=taken.append)
     told = story.happen(tracing)
     resource = otlp.resource({**story.resource, "service.name": "service"})
-    spans = b"".join(map(otlp.framed, taken))
+    spans = b"".join(taken)
     return read(otlp.resource_spans(resource, otlp.scope("pavane"), spans) if spans else b""), told
 
 

@@ -47,8 +47,8 @@ class Endpoint:
     client_certificate: str | None = None
     client_key: str | None = None
 
-    def session(self) -> requests.Session:
-        """A session with its headers and certificates: for one thread. The process's proxies are followed."""
+    def connect(self) -> "Connection":
+        """For one thread, with the endpoint's headers and certificates. The process's proxies, as of now, are followed."""
         session = requests.Session()
         session.headers.update({"User-Agent": _USER_AGENT, "Content-Type": "application/x-protobuf", **self.headers})
         if self.compression is not None:
@@ -57,26 +57,51 @@ class Endpoint:
             session.verify = self.certificate
         if self.client_certificate is not None:
             session.cert = (self.client_certificate, self.client_key) if self.client_key else self.client_certificate
-        return session
+        return Connection(self, session)
 
-    def send(self, session: requests.Session, body: bytes, timeout_s: float | None = None) -> Answer:
+
+class Connection:
+    """Requests to an endpoint, one after the other. What all have in common is put together once, for that is slow."""
+
+    def __init__(self, endpoint: Endpoint, session: requests.Session) -> None:
+        self.session = session
+        self._endpoint = endpoint
+        self._prepared: requests.PreparedRequest | None = None
+        self._settings: Mapping[str, object] = {}
+
+    def send(self, body: bytes, timeout_s: float | None = None) -> Answer:
         """Send an export request once; blocks for the timeout at most. Never raises."""
+        url = self._endpoint.url
         try:
-            timeout_s = timeout_s or self.timeout_s
-            response = session.post(self.url, data=self._packed(body), timeout=timeout_s, allow_redirects=False)
+            request = self._request()
+            request.prepare_body(self._packed(body), None)
+            timeout_s = timeout_s or self._endpoint.timeout_s
+            response = self.session.send(request, timeout=timeout_s, allow_redirects=False, **self._settings)
         except (requests.RequestException, OSError) as error:
             return Answer(False, _detail(error), again=True)
         if response.ok:
             return Answer(True, rejected=_rejected(response.content))
-        why = f"{self.url} answered {response.status_code} {response.reason}"
+        why = f"{url} answered {response.status_code} {response.reason}"
         if response.status_code not in _PASSING:
             return Answer(False, why)
         return Answer(False, why, again=True, again_s=_retry_after(response.headers.get("Retry-After")))
 
+    def close(self) -> None:
+        """End it."""
+        self.session.close()
+
+    def _request(self) -> requests.PreparedRequest:
+        if self._prepared is None:
+            url = self._endpoint.url
+            self._settings = self.session.merge_environment_settings(url, {}, None, None, None)
+            self._prepared = self.session.prepare_request(requests.Request("POST", url))
+        return self._prepared.copy()
+
     def _packed(self, body: bytes) -> bytes:
-        if self.compression == "gzip":
+        compression = self._endpoint.compression
+        if compression == "gzip":
             return gzip.compress(body, 1, mtime=0)
-        return zlib.compress(body, 1) if self.compression == "deflate" else body
+        return zlib.compress(body, 1) if compression == "deflate" else body
 
 
 def endpoint_of(variables: Mapping[str, str]) -> Endpoint:

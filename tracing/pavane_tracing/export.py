@@ -123,7 +123,7 @@ class SpanExport:
 
     def _run(self) -> None:
         attach(set_value("suppress_instrumentation", True))  # our requests are no spans
-        session = self._endpoint.session()
+        connection = self._endpoint.connect()
         while not self._stopping:
             self._queue.wake.wait(self._pause_s())
             self._queue.wake.clear()
@@ -133,14 +133,14 @@ class SpanExport:
                 self._outbox_bytes += len(request.body)
             hurried = asked > self._answered
             if hurried or time.monotonic() >= self._next_try:
-                self._send_all(lambda body: self._endpoint.send(session, body))
+                self._send_all(connection.send)
             self._bound_outbox()
             self._tell_losses()
             if not self._outbox:
                 with self._state:
                     self._answered = max(self._answered, asked)
                     self._state.notify_all()
-        session.close()
+        connection.close()
 
     def _pause_s(self) -> float:
         if not self._outbox and not (self._spooled and self._failures):

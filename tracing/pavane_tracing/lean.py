@@ -223,8 +223,9 @@ class LeanSpan:
         self.end()
 
     def encoded(self) -> bytes:
-        """The ended span in OTLP's protobuf."""
+        """The ended span in OTLP's protobuf, framed."""
         parts = [
+            b"",
             otlp.identity(self.trace_id, self.span_id, self.parent_id),
             otlp.times(self.start_ns, self.end_ns or self.start_ns, remote=self.remote),
         ]
@@ -241,7 +242,7 @@ class LeanSpan:
             parts.append(otlp.remote_link(link))  # noqa: PERF401 one link, mostly
         if self._is_rare():
             self._append_rare(parts)
-        return b"".join(parts)
+        return otlp.framed(parts)
 
     def to_row(self) -> SpanRow:
         """The ended span as a row."""
@@ -397,11 +398,11 @@ compiled take several times as long to make."""
 def short(layout: Layout, trace_id: str, span_id: str, parent_id: str, state: str | None, values: dict[str, Scalar]) -> bytes:
     """A span that is begun and ended at once, within the same work, encoded: for a layout whose limits are not tight."""
     now = time_ns()
-    parts = [otlp.identity(trace_id, span_id, parent_id), otlp.times(now, now + 1, remote=False), layout.encoded]
+    parts = [b"", otlp.identity(trace_id, span_id, parent_id), otlp.times(now, now + 1, remote=False), layout.encoded]
     if state is not None:
         parts.append(otlp.state(state))
     otlp.append_values(parts, values)
-    return b"".join(parts)
+    return otlp.framed(parts)
 
 
 def _event(each: LeanEvent) -> SpanEvent:

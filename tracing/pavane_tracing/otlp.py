@@ -20,6 +20,8 @@ _ATTRIBUTE: Final = b"J"
 _EVENT: Final = b"Z"
 _LINK: Final = b"j"
 _STATUS: Final = b"z"
+_FRAME: Final = b"\x12"
+"""Of a span among those of its scope."""
 _LOCAL: Final = b"\x85\x01\x00\x01\x00\x00"
 """Flags of a span: whether its parent is of another process is known (bit 8), and it is not (bit 9)."""
 _REMOTE: Final = b"\x85\x01\x00\x03\x00\x00"
@@ -51,6 +53,7 @@ def _varint(number: int) -> bytes:
 
 _MOST_SMALL: Final = 1 << 11
 _SMALL: Final = tuple(_varint(number) for number in range(_MOST_SMALL))
+_FRAMES: Final = tuple(_FRAME + each for each in _SMALL)
 _MORE: Final = tuple(bytes((number | 0x80,)) for number in range(0x80))
 
 
@@ -177,16 +180,24 @@ def dropped_counts(attributes_dropped: int, events_dropped: int, links_dropped: 
     return b"".join([tag + varint(count) for tag, count in counts if count])
 
 
-def framed(span: bytes) -> bytes:
-    """An encoded span as :func:`resource_spans` takes it: any number of them, one after the other."""
-    return b"".join((b"\x12", varint(len(span)), span))
+def framed(parts: list[bytes]) -> bytes:
+    """A span's fields as :func:`resource_spans` takes them: any number of spans, one after the other.
+
+    The first part is where the frame goes; it is replaced.
+    """
+    length = 0
+    for part in parts:
+        length += len(part)
+    length -= len(parts[0])
+    parts[0] = _FRAMES[length] if length < _MOST_SMALL else _FRAME + varint(length)
+    return b"".join(parts)
 
 
-def resource_spans(resource: bytes, scope: bytes, spans: bytes | bytearray) -> bytes:
+def resource_spans(resource: bytes, scope: bytes, spans: bytes) -> bytes:
     """Spans of one service and scope, framed and joined, as a field of an export request; the others are encoded, too."""
     scoped = field(b"\n", scope)
     length = len(scoped) + len(spans)
-    before = field(b"\n", resource) + b"\x12" + varint(length)
+    before = field(b"\n", resource) + _FRAME + varint(length)
     return b"".join((b"\n", varint(len(before) + length), before, scoped, spans))
 
 

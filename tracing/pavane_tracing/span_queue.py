@@ -1,17 +1,19 @@
-"""The queue of the export: spans of ours, framed as fields of a request where they end, and the SDK's as they are."""
+"""The queue of the export: spans of ours, encoded as fields of a request where they end, and the SDK's as they are."""
 
 import threading
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from pavane_tracing.otlp import framed
 from pavane_tracing.span import FinishedSpan
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Gathered:
-    """The spans of one request: ours by service, framed, and the SDK's."""
+    """The spans of one request: ours by service, joined, and the SDK's."""
 
-    ours: list[tuple[str, bytearray]] = field(default_factory=list[tuple[str, bytearray]])
+    ours: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
     others: list[FinishedSpan] = field(default_factory=list[FinishedSpan])
     count: int = 0
     """Of ours."""
@@ -19,7 +21,8 @@ class Gathered:
 
 class SpanQueue:
     """Spans that are in no request yet, ``most`` of them at most. From any thread, and from within itself: a span may end
-    where garbage is collected, or in a signal's handler. Nothing blocks for longer than it takes to copy a span.
+    where garbage is collected, or in a signal's handler. Whoever adds one takes no lock: it is appended to a list, of which
+    :meth:`gather` removes no more than it has read.
 
     ``wake`` is set when a request's worth waits.
     """
@@ -28,21 +31,21 @@ class SpanQueue:
         self.most = most
         self.per_request = per_request
         self.lots: dict[str, Lot] = {}
-        self.full: list[tuple[str, bytearray, int]] = []
         self.others: list[FinishedSpan] = []
         self.waiting = 0
         self.overflow = 0
         self.lock = threading.RLock()
+        """Of whoever gathers, and of new lots."""
         self.wake = threading.Event()
 
     def begin(self) -> None:
         """Empty, with a lock of its own: a process that was forked may have got the other one locked."""
         self.lock = threading.RLock()
         self.wake = threading.Event()
-        self.full, self.others = [], []
+        self.others = []
         self.waiting = self.overflow = 0
         for lot in self.lots.values():
-            lot.cut()
+            lot.spans = []
 
     def lot(self, service: str) -> "Lot":
         """Where the spans of a service go."""
@@ -51,13 +54,17 @@ class SpanQueue:
 
     def add(self, span: FinishedSpan) -> None:
         """A span of the SDK's has ended."""
-        with self.lock:
-            if self.waiting >= self.most:
-                self.overflow += 1
-                return
-            self.waiting += 1
+        if self.has_room():
             self.others.append(span)
-        self.look()
+            self.look()
+
+    def has_room(self) -> bool:
+        """Whether one more may wait, which it does from now on; if not, it is counted."""
+        if self.waiting >= self.most:
+            self.overflow += 1
+            return False
+        self.waiting += 1
+        return True
 
     def look(self) -> None:
         """Wake whoever sends, where a request's worth waits."""
@@ -67,59 +74,53 @@ class SpanQueue:
     def gather(self) -> list[Gathered]:
         """Everything that waits, by requests; from now on it waits no more."""
         with self.lock:
-            lots, self.full = self.full, []
-            others, self.others = self.others, []
-            lots += [(lot.service, *lot.cut()) for lot in self.lots.values() if lot.count]
-            self.waiting = 0
-        requests = [Gathered()]
-        for service, spans, count in lots:
-            if requests[-1].count + count > self.per_request:
-                requests.append(Gathered())
-            requests[-1].ours.append((service, spans))
-            requests[-1].count += count
-        room = self.per_request - requests[-1].count
-        requests[-1].others = others[:room]
+            lots = [(lot.service, _taken(lot.spans)) for lot in self.lots.values()]
+            others = _taken(self.others)
+            self.waiting = len(self.others) + sum([len(lot.spans) for lot in self.lots.values()])
+        requests: list[Gathered] = []
+        room = 0
+        for service, spans in lots:
+            first = 0
+            while first < len(spans):
+                if room == 0:
+                    requests.append(Gathered())
+                    room = self.per_request
+                portion = spans[first : first + room]
+                requests[-1].ours.append((service, b"".join(portion)))
+                requests[-1].count += len(portion)
+                room -= len(portion)
+                first += len(portion)
+        if room:
+            requests[-1].others = others[:room]
         portions = range(room, len(others), self.per_request)
-        requests += [Gathered(others=others[first : first + self.per_request]) for first in portions]
-        return requests if requests[0].count or requests[0].others else []
+        return requests + [Gathered(others=others[first : first + self.per_request]) for first in portions]
 
     def take_overflow(self) -> int:
         """How many spans found no room since this was asked last."""
-        with self.lock:
-            overflow, self.overflow = self.overflow, 0
+        overflow = self.overflow
+        self.overflow -= overflow
         return overflow
 
 
 class Lot:
-    """The spans of one service that wait, one after the other as a request has them. At most a request's worth."""
+    """The spans of one service that wait."""
 
     def __init__(self, queue: SpanQueue, service: str) -> None:
         self.service = service
-        self.count = 0
+        self.spans: list[bytes] = []
         self._queue = queue
-        self._spans = bytearray()
 
     def take(self, encoded: bytes, /) -> None:
         """A span has ended; where too many wait it is dropped, and counted."""
         queue = self._queue
-        lock = queue.lock
-        lock.acquire()
-        try:
-            if queue.waiting >= queue.most:
-                queue.overflow += 1
-                return
-            queue.waiting += 1
-            self._spans += framed(encoded)
-            self.count += 1
-            if self.count >= queue.per_request:
-                queue.full.append((self.service, *self.cut()))
-        finally:
-            lock.release()
-        if queue.waiting >= queue.per_request:
-            queue.look()
+        if queue.has_room():
+            self.spans.append(encoded)
+            if queue.waiting >= queue.per_request:
+                queue.look()
 
-    def cut(self) -> tuple[bytearray, int]:
-        """What is in it, and how many spans; it is empty then."""
-        spans, count = self._spans, self.count
-        self._spans, self.count = bytearray(), 0
-        return spans, count
+
+def _taken(spans: list[T]) -> list[T]:
+    """What is in a list, which is taken out of it; what others append meanwhile stays in it."""
+    taken = spans[:]
+    del spans[: len(taken)]
+    return taken
