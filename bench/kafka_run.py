@@ -37,8 +37,8 @@ Found = Mapping[str, Figures]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured. ``rounds``: of the throughput; ``seconds``: of each steady rate; ``traced``: records of each
-    round of tracing, and how many of these, for what tracing costs is less than what rounds differ by."""
+    """How much is measured. ``rounds``: of the throughput; ``seconds``: of each steady rate; ``traced``: records of each of
+    the ``traced_rounds``, which are many: what tracing costs is less than what rounds differ by."""
 
     records: int
     rounds: int
@@ -46,19 +46,20 @@ class Scale:
     sagas: int
     backlog: int
     grown: int
-    traced: tuple[int, int]
+    traced: int
+    traced_rounds: int
     layouts: tuple[str, ...]
 
 
-FULL = Scale(200_000, 3, 60.0, 3_000, 500_000, 60_000, (40_000, 9), tuple(LAYOUTS))
-QUICK = Scale(20_000, 1, 5.0, 400, 40_000, 8_000, (10_000, 1), ("1 process", "6 processes"))
+FULL = Scale(200_000, 3, 60.0, 3_000, 500_000, 60_000, 40_000, 9, tuple(LAYOUTS))
+QUICK = Scale(20_000, 1, 5.0, 400, 40_000, 8_000, 10_000, 1, ("1 process", "6 processes"))
 
 
 def benches(scale: Scale, endpoint: str | None) -> Mapping[str, Callable[[Broker], Awaitable[Found]]]:
     """By name, in the order in which they run."""
     return {
         "throughput": lambda broker: throughput(broker, records=scale.records, rounds=scale.rounds),
-        "tracing": lambda broker: tracing(broker, records=scale.traced[0], rounds=scale.traced[1]),
+        "tracing": lambda broker: tracing(broker, records=scale.traced, rounds=scale.traced_rounds),
         "latency": lambda broker: latency(broker, seconds=scale.seconds),
         "credit": lambda broker: credit(
             broker, sagas=scale.sagas, seconds=scale.seconds / 2, endpoint=endpoint, layouts=scale.layouts

@@ -18,7 +18,7 @@ from bench.kafka_worker import Figures
 @dataclass(frozen=True)
 class Variant:
     """How the agent traces. ``flags``: of the context that each message carries, in hex; None: it carries none.
-    ``spans``: of each message; ``every``: in which rounds it takes part."""
+    ``spans``: of each message; ``every``: how many rounds it takes part in one of."""
 
     traced: bool
     flags: str | None
@@ -52,10 +52,9 @@ async def tracing(broker: Broker, *, records: int, rounds: int, pace: float = PA
     runs: dict[str, list[Figures]] = {name: [] for name in _VARIANTS}
     for number in range(rounds):
         first = number % len(_VARIANTS)
-        names = [*_VARIANTS][first:] + [*_VARIANTS][:first]
-        taking = {
-            name: await _drained(broker, name, records=records, pace=pace) for name in names if _takes_part(name, number)
-        }
+        turns = [*_VARIANTS][first:] + [*_VARIANTS][:first]
+        names = [name for name in turns if number % _VARIANTS[name].every == 0]
+        taking = {name: await _drained(broker, name, records=records, pace=pace) for name in names}
         plain = taking[_OFF]
         for name, figures in taking.items():
             figures["tax_us"] = figures["cpu_us_in_all"] - plain["cpu_us_in_all"]
@@ -66,10 +65,6 @@ async def tracing(broker: Broker, *, records: int, rounds: int, pace: float = PA
     for name, each in runs.items():
         found[name]["tax_us_least"] = _least(each) - _least(runs[_OFF])
     return found
-
-
-def _takes_part(name: str, number: int) -> bool:
-    return number % _VARIANTS[name].every == 0
 
 
 def _least(runs: Sequence[Figures]) -> float:

@@ -59,6 +59,12 @@ class Endpoint:
             session.cert = (self.client_certificate, self.client_key) if self.client_key else self.client_certificate
         return Connection(self, session)
 
+    def packed(self, body: bytes) -> bytes:
+        """A body, compressed as the endpoint wants it."""
+        if self.compression == "gzip":
+            return gzip.compress(body, 1, mtime=0)
+        return zlib.compress(body, 1) if self.compression == "deflate" else body
+
 
 class Connection:
     """Requests to an endpoint, one after the other. What all have in common is put together once, for that is slow."""
@@ -69,19 +75,18 @@ class Connection:
         self._prepared: requests.PreparedRequest | None = None
         self._settings: Mapping[str, object] = {}
 
-    def send(self, body: bytes, timeout_s: float | None = None) -> Answer:
+    def send(self, body: bytes) -> Answer:
         """Send an export request once; blocks for the timeout at most. Never raises."""
-        url = self._endpoint.url
+        endpoint = self._endpoint
         try:
             request = self._request()
-            request.prepare_body(self._packed(body), None)
-            timeout_s = timeout_s or self._endpoint.timeout_s
-            response = self.session.send(request, timeout=timeout_s, allow_redirects=False, **self._settings)
+            request.prepare_body(endpoint.packed(body), None)
+            response = self.session.send(request, timeout=endpoint.timeout_s, allow_redirects=False, **self._settings)
         except (requests.RequestException, OSError) as error:
             return Answer(False, _detail(error), again=True)
         if response.ok:
             return Answer(True, rejected=_rejected(response.content))
-        why = f"{url} answered {response.status_code} {response.reason}"
+        why = f"{endpoint.url} answered {response.status_code} {response.reason}"
         if response.status_code not in _PASSING:
             return Answer(False, why)
         return Answer(False, why, again=True, again_s=_retry_after(response.headers.get("Retry-After")))
@@ -96,12 +101,6 @@ class Connection:
             self._settings = self.session.merge_environment_settings(url, {}, None, None, None)
             self._prepared = self.session.prepare_request(requests.Request("POST", url))
         return self._prepared.copy()
-
-    def _packed(self, body: bytes) -> bytes:
-        compression = self._endpoint.compression
-        if compression == "gzip":
-            return gzip.compress(body, 1, mtime=0)
-        return zlib.compress(body, 1) if compression == "deflate" else body
 
 
 def endpoint_of(variables: Mapping[str, str]) -> Endpoint:

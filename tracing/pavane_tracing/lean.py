@@ -225,7 +225,6 @@ class LeanSpan:
     def encoded(self) -> bytes:
         """The ended span in OTLP's protobuf, framed."""
         parts = [
-            b"",
             otlp.identity(self.trace_id, self.span_id, self.parent_id),
             otlp.times(self.start_ns, self.end_ns or self.start_ns, remote=self.remote),
         ]
@@ -398,7 +397,7 @@ compiled take several times as long to make."""
 def short(layout: Layout, trace_id: str, span_id: str, parent_id: str, state: str | None, values: dict[str, Scalar]) -> bytes:
     """A span that is begun and ended at once, within the same work, encoded: for a layout whose limits are not tight."""
     now = time_ns()
-    parts = [b"", otlp.identity(trace_id, span_id, parent_id), otlp.times(now, now + 1, remote=False), layout.encoded]
+    parts = [otlp.identity(trace_id, span_id, parent_id), otlp.times(now, now + 1, remote=False), layout.encoded]
     if state is not None:
         parts.append(otlp.state(state))
     otlp.append_values(parts, values)

@@ -181,15 +181,11 @@ def dropped_counts(attributes_dropped: int, events_dropped: int, links_dropped: 
 
 
 def framed(parts: list[bytes]) -> bytes:
-    """A span's fields as :func:`resource_spans` takes them: any number of spans, one after the other.
-
-    The first part is where the frame goes; it is replaced.
-    """
+    """A span's fields as :func:`resource_spans` takes them: any number of spans, one after the other."""
     length = 0
     for part in parts:
         length += len(part)
-    length -= len(parts[0])
-    parts[0] = _FRAMES[length] if length < _MOST_SMALL else _FRAME + varint(length)
+    parts.insert(0, _FRAMES[length] if length < _MOST_SMALL else _FRAME + varint(length))
     return b"".join(parts)
 
 

@@ -50,16 +50,16 @@ class SpanQueue:
     def lot(self, service: str) -> "Lot":
         """Where the spans of a service go."""
         with self.lock:
-            return self.lots.setdefault(service, Lot(self, service))
+            return self.lots.setdefault(service, Lot(self))
 
     def add(self, span: FinishedSpan) -> None:
         """A span of the SDK's has ended."""
-        if self.has_room():
+        if self.admit():
             self.others.append(span)
             self.look()
 
-    def has_room(self) -> bool:
-        """Whether one more may wait, which it does from now on; if not, it is counted."""
+    def admit(self) -> bool:
+        """Let one more span wait, where there is room; where there is none, it is counted as lost, and False."""
         if self.waiting >= self.most:
             self.overflow += 1
             return False
@@ -74,7 +74,7 @@ class SpanQueue:
     def gather(self) -> list[Gathered]:
         """Everything that waits, by requests; from now on it waits no more."""
         with self.lock:
-            lots = [(lot.service, _taken(lot.spans)) for lot in self.lots.values()]
+            lots = [(service, _taken(lot.spans)) for service, lot in self.lots.items()]
             others = _taken(self.others)
             self.waiting = len(self.others) + sum([len(lot.spans) for lot in self.lots.values()])
         requests: list[Gathered] = []
@@ -105,18 +105,16 @@ class SpanQueue:
 class Lot:
     """The spans of one service that wait."""
 
-    def __init__(self, queue: SpanQueue, service: str) -> None:
-        self.service = service
+    def __init__(self, queue: SpanQueue) -> None:
         self.spans: list[bytes] = []
         self._queue = queue
 
     def take(self, encoded: bytes, /) -> None:
         """A span has ended; where too many wait it is dropped, and counted."""
         queue = self._queue
-        if queue.has_room():
+        if queue.admit():
             self.spans.append(encoded)
-            if queue.waiting >= queue.per_request:
-                queue.look()
+            queue.look()
 
 
 def _taken(spans: list[T]) -> list[T]:
