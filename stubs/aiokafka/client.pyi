@@ -1,4 +1,4 @@
-from asyncio import Future
+from asyncio import Future, Task
 from collections.abc import Collection
 from enum import IntEnum
 from ssl import SSLContext
@@ -17,6 +17,7 @@ class CoordinationType(IntEnum):
 
 class AIOKafkaClient:
     cluster: ClusterMetadata
+    _sync_task: Task[None] | None
     _conns: dict[tuple[int | str, ConnectionGroup], AIOKafkaConnection]
     async def _get_conn(
         self, node_id: int | str, *, group: ConnectionGroup = ..., no_hint: bool = False
@@ -36,7 +37,7 @@ class AIOKafkaClient:
         sasl_plain_username: str | None = None,
         sasl_plain_password: str | None = None,
     ) -> None: ...
-    async def bootstrap(self) -> None: ...
+    async def _md_synchronizer(self) -> None: ...
     async def close(self) -> None: ...
     def get_random_node(self) -> int | None: ...
     async def ready(self, node_id: int | str, *, group: ConnectionGroup = ...) -> bool: ...

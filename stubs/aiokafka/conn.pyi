@@ -7,6 +7,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 
 class CloseReason(IntEnum):
     CONNECTION_TIMEOUT = 1
+    SHUTDOWN = 4
 
 class AIOKafkaConnection:
     _request_timeout: float

@@ -129,7 +129,7 @@ def test_it_knocks_with_what_the_clients_have_read_once(monkeypatch: pytest.Monk
         def __init__(self, *, ssl_context: ssl.SSLContext | None, client_id: str, **others: object) -> None:
             told.append((client_id, ssl_context))
 
-        async def bootstrap(self) -> None: ...
+        async def begin(self, connection: object) -> None: ...
 
     monkeypatch.setattr(client, "ssl_context", counted)
     monkeypatch.setattr(connecting, "Client", Told)

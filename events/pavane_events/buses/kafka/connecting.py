@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
 from aiokafka.errors import KafkaError
 
 from pavane_events.buses.kafka.client import ClientArguments, client_arguments, quiet
@@ -69,15 +69,10 @@ class Door:
         the request timeout. Raises :class:`BusUnavailable` where none answers, and :class:`ConfigurationError` where none
         lets us in and one refuses: user, password, mechanism, certificates.
         """
-        await self.knock()
         arguments: ClientArguments = {**self._arguments, "client_id": client_id}
         client = Client(**arguments, join_ms=join_ms)
         try:
-            with quiet():
-                await client.bootstrap()
-        except (KafkaError, OSError) as error:
-            await close(client)
-            raise _unavailable(self._servers, self._options, error) from None
+            await self._ask(client.begin)
         except BaseException:
             await close(client)
             raise
@@ -115,7 +110,11 @@ class Door:
             pause_s = _KNOCK_S
 
     async def knock(self) -> None:
-        """See that one server lets us in. A client's own bootstrap logs why none does, and raises something else."""
+        """See that one server lets us in. A client's own connections log why none does, and raise nothing."""
+        await self._ask(_nothing)
+
+    async def _ask(self, question: Callable[[AIOKafkaConnection], Awaitable[None]]) -> None:
+        """Ask one server after the other, each on a connection for that alone, until one answers."""
         arguments = self._arguments
         away: Exception | None = None
         refusal: ConfigurationError | None = None
@@ -133,6 +132,11 @@ class Door:
                         sasl_plain_username=arguments["sasl_plain_username"],
                         sasl_plain_password=arguments["sasl_plain_password"],
                     )
+                    try:
+                        await question(connection)
+                    finally:
+                        await connection.close()
+                    return
             except ssl.SSLError as error:
                 refusal = _no_tls(self._servers, self._options, error)
             except (KafkaError, OSError) as error:
@@ -141,10 +145,11 @@ class Door:
                     refusal = found
                 else:
                     away = error
-            else:
-                await connection.close()
-                return
         raise refusal or _unavailable(self._servers, self._options, away)
+
+
+async def _nothing(_: AIOKafkaConnection) -> None:
+    """To be let in is answer enough."""
 
 
 def _no_tls(servers: str, options: KafkaOptions, error: ssl.SSLError) -> ConfigurationError:

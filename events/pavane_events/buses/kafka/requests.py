@@ -1,12 +1,14 @@
 """aiokafka's client, with requests that end in one of its own errors and in nothing else."""
 
+import asyncio
 from typing import Unpack
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import NodeNotReadyError, RequestTimedOutError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
+from aiokafka.protocol.metadata import MetadataRequest
 
 from pavane_events.buses.kafka.client import ClientArguments
 
@@ -28,11 +30,32 @@ class Client(AIOKafkaClient):
         self._joining = 0
         self.missed = 0
         """How often a connection could not be made."""
+        self._closed = False
+
+    async def begin(self, connection: AIOKafkaConnection) -> None:
+        """Read the cluster's metadata over a connection, which stays the caller's, and keep it fresh from now on.
+
+        In place of ``bootstrap``, which forgets its connection where it is cancelled while it waits. Raises
+        :class:`aiokafka.errors.KafkaError` and :class:`OSError`: no answer, or of a broker that knows of none yet.
+        """
+        metadata = await connection.send(MetadataRequest([]))
+        if not metadata.brokers:
+            raise KafkaConnectionError("it knows of no brokers yet")
+        self.cluster.update_metadata(metadata)
+        self._sync_task = asyncio.create_task(self._md_synchronizer())
+
+    async def close(self) -> None:
+        """Close all connections, also one that is being made."""
+        self._closed = True
+        await super().close()
 
     async def _get_conn(
         self, node_id: int | str, *, group: ConnectionGroup = ConnectionGroup.DEFAULT, no_hint: bool = False
     ) -> AIOKafkaConnection | None:
         connection = await super()._get_conn(node_id, group=group, no_hint=no_hint)
+        if connection is not None and self._closed:
+            await connection.close(reason=CloseReason.SHUTDOWN)
+            return None
         self.missed += connection is None
         return connection
 
