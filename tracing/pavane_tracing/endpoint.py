@@ -48,7 +48,7 @@ class Endpoint:
     client_key: str | None = None
 
     def connect(self) -> "Connection":
-        """For one thread, with the endpoint's headers and certificates. The process's proxies, as of its first request, are followed."""
+        """For one thread, with the endpoint's headers and certificates, and the process's proxies as of its first request."""
         session = requests.Session()
         session.headers.update({"User-Agent": _USER_AGENT, "Content-Type": "application/x-protobuf", **self.headers})
         if self.compression is not None:
