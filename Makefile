@@ -47,7 +47,7 @@ bench: build/compiled/.made ## speed on SQLite and on a real Kafka, beside bare 
 	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python -m bench.both $(ARGS)
 
 bench-tracing: build/compiled/.made ## what tracing costs on a real Kafka: off, unsampled, lean, the stock SDK (ARGS='--quick')
-	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python -m bench.kafka_run --only tracing $(ARGS)
+	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python -m bench.kafka_run --only tracing --only tax $(ARGS)
 
 schemas: $(VENV)/.runtime ## write events/schemas from the event classes
 	$(BIN)/pavane check pavane_credit.choreography:AGENTS pavane_credit.clerk:agent pavane_credit.choreography:SAGAS --schemas events/schemas --write

@@ -25,6 +25,7 @@ from bench.kafka_latency import latency
 from bench.kafka_musts import judged
 from bench.kafka_place import Broker, a_broker
 from bench.kafka_spans import a_collector
+from bench.kafka_tax import tax
 from bench.kafka_throughput import growth, throughput
 from bench.kafka_tracing import tracing
 from bench.kafka_worker import Figures
@@ -37,8 +38,8 @@ Found = Mapping[str, Figures]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured. ``rounds``: of the throughput; ``seconds``: of each steady rate; ``traced``: records of each of
-    the ``traced_rounds``, which are many: what tracing costs is less than what rounds differ by."""
+    """How much is measured. ``rounds``: of the throughput, traced or not; ``seconds``: of each steady rate; ``traced``:
+    records of each traced round; ``turns``: of each variant, to tell what tracing takes."""
 
     records: int
     rounds: int
@@ -47,19 +48,20 @@ class Scale:
     backlog: int
     grown: int
     traced: int
-    traced_rounds: int
+    turns: int
     layouts: tuple[str, ...]
 
 
-FULL = Scale(200_000, 3, 60.0, 3_000, 500_000, 60_000, 40_000, 9, tuple(LAYOUTS))
-QUICK = Scale(20_000, 1, 5.0, 400, 40_000, 8_000, 10_000, 1, ("1 process", "6 processes"))
+FULL = Scale(200_000, 3, 60.0, 3_000, 500_000, 60_000, 40_000, 60, tuple(LAYOUTS))
+QUICK = Scale(20_000, 1, 5.0, 400, 40_000, 8_000, 10_000, 5, ("1 process", "6 processes"))
 
 
 def benches(scale: Scale, endpoint: str | None) -> Mapping[str, Callable[[Broker], Awaitable[Found]]]:
     """By name, in the order in which they run."""
     return {
         "throughput": lambda broker: throughput(broker, records=scale.records, rounds=scale.rounds),
-        "tracing": lambda broker: tracing(broker, records=scale.traced, rounds=scale.traced_rounds),
+        "tracing": lambda broker: tracing(broker, records=scale.traced, rounds=scale.rounds),
+        "tax": lambda broker: tax(broker, records=2_500, cycles=scale.turns),
         "latency": lambda broker: latency(broker, seconds=scale.seconds),
         "credit": lambda broker: credit(
             broker, sagas=scale.sagas, seconds=scale.seconds / 2, endpoint=endpoint, layouts=scale.layouts

@@ -28,26 +28,33 @@ def found(requests: list[Gathered]) -> list[tuple[str, int]]:
     for request in requests:
         numbers: list[tuple[str, int]] = []
         for service, spans in request.ours:
-            scoped = ScopeSpans.FromString(spans)
+            scoped = ScopeSpans.FromString(b"".join(spans))
             numbers += [(service, int(each.name.rpartition("-")[2])) for each in scoped.spans]
         assert len(numbers) == request.count
         read += numbers
     return read
 
 
-@given(st.lists(st.sampled_from(["a", "b", "c", "sdk", "gather"]), max_size=200), st.integers(1, 12), st.integers(0, 30))
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", "sdk", "gather", "gather full"]), max_size=200),
+    st.integers(1, 12),
+    st.integers(0, 30),
+)
 def test_what_goes_in_comes_out_once_by_requests_of_bounded_size(what: list[str], per_request: int, more: int) -> None:
-    """In the order of each service; what finds no room is counted."""
+    """In the order of each service; what finds no room is counted. Where only full ones are asked for, all are."""
     queue = SpanQueue(per_request + more, per_request)
     given_in, came_out = list[tuple[str, int]](), list[tuple[str, int]]()
     waiting = dropped = 0
     for number, each in enumerate([*what, "gather"]):
-        if each == "gather":
-            requests = queue.gather()
-            assert all(0 < request.count + len(request.others) <= per_request for request in requests)
+        if each.startswith("gather"):
+            requests = queue.gather(full=each == "gather full")
+            sizes = [request.count + len(request.others) for request in requests]
+            assert all(size == per_request for size in sizes[:-1])
+            assert sum(sizes) == (waiting - waiting % per_request if each == "gather full" else waiting)
+            assert all(0 < size <= per_request for size in sizes[-1:])
             came_out += found(requests)
             came_out += [("sdk", cast("int", other)) for request in requests for other in request.others]
-            waiting = 0
+            waiting -= sum(sizes)
             queue.wake.clear()
         elif waiting == queue.most:
             (queue.add(others(number)) if each == "sdk" else queue.lot(each).take(span(number)))
@@ -80,7 +87,7 @@ def test_threads_lose_nothing_and_double_nothing() -> None:
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        requests += queue.gather()
+        requests += queue.gather(full=True)
     requests += queue.gather()
     assert sorted(found(requests)) == sorted((service, number) for service in "abab" for number in range(4_000))
 

@@ -74,6 +74,19 @@ def test_every_span_arrives_once_in_requests_of_bounded_size(collector: Collecto
     assert export.shutdown(5)
 
 
+def test_what_does_not_fill_a_request_waits_for_what_comes_next(collector: Collector) -> None:
+    """Or for its time: small requests cost as much as large ones."""
+    export = export_to(collector.url, batching=Batching(per_request=10, delay_s=60))
+    for begun in range(0, 95, 19):
+        for number in range(begun, begun + 19):
+            add(export, number)
+        until(lambda: export.waiting < 10)
+    assert export.flush(10)
+    assert numbers(collector) == list(range(95))
+    assert [len(each.resource_spans[0].scope_spans[0].spans) for each in collector.requests] == [*(9 * [10]), 5]
+    assert export.shutdown(5)
+
+
 def test_they_are_sent_by_themselves_after_a_while_and_at_once_where_they_fill_a_request(collector: Collector) -> None:
     export = export_to(collector.url, batching=Batching(per_request=10, delay_s=0.2))
     add(export, 0)

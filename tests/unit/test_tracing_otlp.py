@@ -220,7 +220,7 @@ def of_ours(story: Story, bounds: SpanLimits) -> tuple[ExportTraceServiceRequest
     told = story.happen(tracing)
     resource = otlp.resource({**story.resource, "service.name": "service"})
     spans = b"".join(taken)
-    return read(otlp.resource_spans(resource, otlp.scope("pavane"), spans) if spans else b""), told
+    return read(b"".join(otlp.resource_spans(resource, otlp.scope("pavane"), [spans])) if spans else b""), told
 
 
 def read(encoded: bytes) -> ExportTraceServiceRequest:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from time import time
+from typing import Any
 
 import requests
 from opentelemetry.util.re import parse_env_headers
@@ -67,13 +68,14 @@ class Endpoint:
 
 
 class Connection:
-    """Requests to an endpoint, one after the other. What all have in common is put together once, for that is slow."""
+    """Requests to an endpoint, one after the other. What all have in common is put together once, for that is slow, and they
+    go to the session's adapter: no cookies, no redirects, no hooks."""
 
     def __init__(self, endpoint: Endpoint, session: requests.Session) -> None:
         self.session = session
         self._endpoint = endpoint
         self._prepared: requests.PreparedRequest | None = None
-        self._settings: Mapping[str, object] = {}
+        self._settings: Mapping[str, Any] = {}
 
     def send(self, body: bytes) -> Answer:
         """Send an export request once; blocks for the timeout at most. Never raises."""
@@ -81,11 +83,13 @@ class Connection:
         try:
             request = self._request()
             request.prepare_body(endpoint.packed(body), None)
-            response = self.session.send(request, timeout=endpoint.timeout_s, allow_redirects=False, **self._settings)
+            adapter = self.session.get_adapter(endpoint.url)
+            response = adapter.send(request, timeout=endpoint.timeout_s, **self._settings)
+            answer = response.content
         except (requests.RequestException, OSError) as error:
             return Answer(False, _detail(error), again=True)
         if response.ok:
-            return Answer(True, rejected=_rejected(response.content))
+            return Answer(True, rejected=_rejected(answer))
         why = f"{endpoint.url} answered {response.status_code} {response.reason}"
         if response.status_code not in _PASSING:
             return Answer(False, why)

@@ -116,6 +116,8 @@ class SpanExport:
         self._asked = self._answered = 0
         self._failures = 0
         self._next_try = 0.0
+        self._all_due = time.monotonic() + self._batching.delay_s
+        """When what does not fill a request is sent, too."""
         self._stopping = False
         self._losses = Losses()
         self._sender = threading.Thread(target=self._run, name="pavane-spans", daemon=True)
@@ -128,10 +130,13 @@ class SpanExport:
             self._queue.wake.wait(self._pause_s())
             self._queue.wake.clear()
             asked = self._asked
-            for request in self._encode():
+            hurried = asked > self._answered
+            all_due = hurried or time.monotonic() >= self._all_due
+            if all_due:
+                self._all_due = time.monotonic() + self._batching.delay_s
+            for request in self._encode(full=not all_due):
                 self._outbox.append(request)
                 self._outbox_bytes += len(request.body)
-            hurried = asked > self._answered
             if hurried or time.monotonic() >= self._next_try:
                 self._send_all(connection.send)
             self._bound_outbox()
@@ -143,16 +148,19 @@ class SpanExport:
         connection.close()
 
     def _pause_s(self) -> float:
-        if not self._outbox and not (self._spooled and self._failures):
-            return self._batching.delay_s
-        return min(self._batching.delay_s, max(0.01, self._next_try - time.monotonic()))
+        until = self._all_due
+        if self._outbox or (self._spooled and self._failures):
+            until = min(until, self._next_try)
+        return max(0.01, until - time.monotonic())
 
-    def _encode(self) -> list[_Request]:
-        """Everything that waits, as requests; the thread and whoever ends it may both ask."""
-        return [self._request(each) for each in self._queue.gather()]
+    def _encode(self, *, full: bool = False) -> list[_Request]:
+        """Everything that waits, as requests, or full ones only; the thread and whoever ends it may both ask."""
+        return [self._request(each) for each in self._queue.gather(full=full)]
 
     def _request(self, gathered: Gathered) -> _Request:
-        body = [otlp.resource_spans(self._resources.get(service, b""), self._scope, spans) for service, spans in gathered.ours]
+        body: list[bytes] = []
+        for service, spans in gathered.ours:
+            body += otlp.resource_spans(self._resources.get(service, b""), self._scope, spans)
         others = len(gathered.others)
         if others:
             try:

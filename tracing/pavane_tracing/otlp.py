@@ -189,12 +189,12 @@ def framed(parts: list[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def resource_spans(resource: bytes, scope: bytes, spans: bytes) -> bytes:
-    """Spans of one service and scope, framed and joined, as a field of an export request; the others are encoded, too."""
+def resource_spans(resource: bytes, scope: bytes, spans: Sequence[bytes]) -> list[bytes]:
+    """Framed spans of one service and scope as a field of an export request, in pieces; the others are encoded, too."""
     scoped = field(b"\n", scope)
-    length = len(scoped) + len(spans)
+    length = len(scoped) + sum(map(len, spans))
     before = field(b"\n", resource) + _FRAME + varint(length)
-    return b"".join((b"\n", varint(len(before) + length), before, scoped, spans))
+    return [b"\n", varint(len(before) + length), before, scoped, *spans]
 
 
 class _Unfit(ValueError):

@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Gathered:
-    """The spans of one request: ours by service, joined, and the SDK's."""
+    """The spans of one request: ours by service, and the SDK's."""
 
-    ours: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
+    ours: list[tuple[str, list[bytes]]] = field(default_factory=list[tuple[str, list[bytes]]])
     others: list[FinishedSpan] = field(default_factory=list[FinishedSpan])
     count: int = 0
     """Of ours."""
@@ -71,11 +71,19 @@ class SpanQueue:
         if self.waiting >= self.per_request and not self.wake.is_set():
             self.wake.set()
 
-    def gather(self) -> list[Gathered]:
-        """Everything that waits, by requests; from now on it waits no more."""
+    def gather(self, *, full: bool = False) -> list[Gathered]:
+        """Everything that waits, by requests; from now on it waits no more. ``full``: in full requests only, and what is left
+        goes on waiting: with what comes next it makes a full one."""
         with self.lock:
-            lots = [(service, _taken(lot.spans)) for service, lot in self.lots.items()]
-            others = _taken(self.others)
+            left = sum([len(lot.spans) for lot in self.lots.values()]) + len(self.others)
+            if full:
+                left -= left % self.per_request
+            lots: list[tuple[str, list[bytes]]] = []
+            for service, lot in self.lots.items():
+                taken = _taken(lot.spans, left)
+                lots.append((service, taken))
+                left -= len(taken)
+            others = _taken(self.others, left)
             self.waiting = len(self.others) + sum([len(lot.spans) for lot in self.lots.values()])
         requests: list[Gathered] = []
         room = 0
@@ -86,7 +94,7 @@ class SpanQueue:
                     requests.append(Gathered())
                     room = self.per_request
                 portion = spans[first : first + room]
-                requests[-1].ours.append((service, b"".join(portion)))
+                requests[-1].ours.append((service, portion))
                 requests[-1].count += len(portion)
                 room -= len(portion)
                 first += len(portion)
@@ -117,8 +125,8 @@ class Lot:
             queue.look()
 
 
-def _taken(spans: list[T]) -> list[T]:
-    """What is in a list, which is taken out of it; what others append meanwhile stays in it."""
-    taken = spans[:]
+def _taken(spans: list[T], most: int) -> list[T]:
+    """What is in a list, so many at most, which is taken out of it; what others append meanwhile stays in it."""
+    taken = spans[:most]
     del spans[: len(taken)]
     return taken
