@@ -396,15 +396,18 @@ class Desk:
         """Of steps that wait for nothing any more but an event from outside: by when it is to be there."""
         if plan.externals.isdisjoint([each.envelope.type for each in news]):
             return
-        answers = {kind.event_type for kind in self._sagas[dossier.name or ""].answers}
         found = dict(dossier.awaited)
         last_ms = max(each.record.timestamp_ms for each in news)
-        for name in awaited_outside(plan, dossier.history, answers):
+        for name in awaited_outside(plan, dossier.history, self._answers_to(dossier)):
             step = plan.steps[name]
             if step.external and step.within_s is not None and name not in found:
                 found[name] = last_ms + int(step.within_s * 1000)
         self._dossiers.wait(dossier, found)
         self.deadlines.set(dossier.saga, self._due_ms(dossier))
+
+    def _answers_to(self, dossier: Dossier) -> set[str]:
+        """The types that its saga takes in from outside."""
+        return {kind.event_type for kind in self._sagas[dossier.name or ""].answers}
 
     def _fired(self, dossier: Dossier) -> Fired:
         now_ms = int(self._clock() * 1000)
@@ -422,8 +425,9 @@ class Desk:
         plan = self._plans[dossier.name]
         owed = [debt for debt in open_debts(plan, dossier.history) if not debt.waiting]
         missing = sorted(f"{' or '.join(plan.steps[each.step].produces) or 'done'} of {each.step}" for each in owed)
-        if step is not None:
-            missing.append(f"the answer from outside for {step}")
+        for name, kinds in awaited_outside(plan, dossier.history, self._answers_to(dossier)).items():
+            if step in (None, name):
+                missing.append(f"{' or '.join(kinds)} from outside, for {name}")
         detail = f"{passed}, it runs on; missing: {', '.join(missing) or 'nothing'}"
         log.warning("saga %s %s: %s", dossier.name, dossier.saga, detail)
         return Fired("overdue", now_ms, detail)

@@ -11,12 +11,13 @@ import pytest
 from pavane import Agent, Context, Event, Rejected, Retry, Saga
 from pavane_events.envelope import Envelope, parse
 from pavane_events.errors import DeclarationError
-from pavane_saga.facts import Decided, Ended, Granted, Settled, Verb
+from pavane_saga.facts import Decided, Ended, Fired, Granted, Settled, Verb
 from pavane_saga.history import History
 from pavane_saga.intake import saga_id_of
 from pavane_saga.operator import decisions, prospect
+from pavane_saga.overdue import list_overdue
 from pavane_saga.story import Story, read_story
-from pavane_saga.wire import GRANT, GrantCommand, fact_envelope
+from pavane_saga.wire import GRANT, GrantCommand, fact_envelope, read_fact
 from support.stage import Stage, stage, until
 
 SOON = Retry(attempts=2, first_s=0.001)
@@ -372,5 +373,47 @@ def test_who_is_not_answered_in_time_fails_and_says_for_what_he_waited() -> None
             assert story.failure is not None
             assert story.failure.reason == "nobody outside answered desk/allow in time"
             assert parse((await running.records("pavane.ends"))[0]).saga == first
+
+    asyncio.run(on_stage())
+
+
+@pytest.mark.parametrize("within", [None, timedelta(seconds=0.3)])
+def test_an_answer_that_is_overdue_and_only_reported_is_named_and_said_to_come_from_outside(within: timedelta | None) -> None:
+    desk = Agent("desk")
+
+    @desk.step(effects=False, external=True, within=within)
+    async def allow(asked: Asked, allowed: Allowed) -> Sent:
+        return Sent(to="ann")
+
+    deadline = timedelta(seconds=0.3) if within is None else timedelta(hours=1)
+    saga = Saga(
+        "asking",
+        starts=Asked,
+        completes=Sent,
+        answers=Allowed,
+        deadline=deadline,
+        overdue="report",
+        intake="pivot.intake",
+    )
+
+    async def on_stage() -> None:
+        async with stage([desk], [saga]) as running:
+            first = await running.publish({})
+
+            async def reported() -> str | None:
+                facts = [read_fact(parse(each)) for each in await running.records("pavane.facts")]
+                return next((each.detail for each in facts if isinstance(each, Fired)), None)
+
+            detail = await until(reported)
+            assert detail.partition("; ")[2] == "missing: pivot.allowed from outside, for desk/allow"
+            (late,) = await list_overdue(running.bus, int(time.time() * 1000))
+            assert (late.saga, late.step, late.missing, late.event) == (first, "desk/allow", ("pivot.allowed",), "pivot.asked")
+            assert late.outside
+            assert 200 < late.due_ms - late.since_ms < 400
+            assert await list_overdue(running.bus, late.due_ms) == []
+            answer = Envelope(id="yes", source="/ann", type=Allowed.event_type, data=b'{"ok":true}', saga=first)
+            await running.send(answer.to_message("pivot.intake"))
+            assert await running.ended(first) == "completed"
+            assert await list_overdue(running.bus, late.due_ms + 10_000_000) == []
 
     asyncio.run(on_stage())

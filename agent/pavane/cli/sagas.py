@@ -75,7 +75,7 @@ def list_(
 
 @app.command("overdue")
 def overdue(bus: BusOption = None, as_json: JsonOption = False) -> None:
-    """List what has not come in time: which event is missing, which step owes it, since when.
+    """List what has not come in time: which event is missing, who owes it, since when.
 
     An answer is overdue by its step's deadline or its saga's, an undo after a minute; those that failed for good are
     listed by `sagas list --state parked`. Read from the topics alone. Exits with 3 where the bus is unavailable.
@@ -97,7 +97,7 @@ def overdue(bus: BusOption = None, as_json: JsonOption = False) -> None:
         (
             each.saga,
             safe(each.subject or ""),
-            each.step,
+            f"outside, for {each.step}" if each.outside else each.step,
             " or ".join(each.missing),
             each.event,
             day_time(each.since_ms),

@@ -91,7 +91,6 @@ class Player:
     def play(self, job: Job) -> Outcome:
         """Play a history and judge it."""
         with alone():
-            world = self._aged(job) if job.after else self._fresh(look=job.look)
             expected = self._expected_of(job.scenario) if job.scenario in self.verification.scenarios else None
             world = self._aged(job) if job.after else self._fresh(look=job.look)
             ahead: list[tuple[Point, State]] = []
@@ -167,6 +166,7 @@ class Player:
             played = self._play(self._fresh(), f"{scenario};expected {self._worlds}", starts, nothing, None)
             verdicts = [each for found in played.verdicts.values() for each in found]
             self._expected[scenario] = verdicts[0] if verdicts else "open"
+            self.close()  # so that a history that is played alone is alone in its world
         return self._expected[scenario]
 
     def _starts(self, scenario: str) -> list[Event]:
