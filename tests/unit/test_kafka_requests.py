@@ -1,12 +1,14 @@
 """Requests to a broker end in aiokafka's own errors, also where many time out at once."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 from aiokafka.client import ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import NodeNotReadyError, RequestTimedOutError
+from aiokafka.protocol.api import Response
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
@@ -95,5 +97,36 @@ def test_a_node_that_nobody_knows_is_not_ready() -> None:
         client = Client(**client_arguments("127.0.0.1:1", KafkaOptions()))
         with pytest.raises(NodeNotReadyError, match="node 7"):
             await client.send(7, REQUEST)
+
+    asyncio.run(scenario())
+
+
+def test_who_left_a_request_unanswered_is_not_asked_for_what_others_know_until_he_answers() -> None:
+    async def scenario() -> None:
+        client = Client(**client_arguments("127.0.0.1:1", KafkaOptions()))
+        assert client.get_random_node() is None
+        nodes = (1, 2, 3)
+        known = SimpleNamespace(
+            brokers=[(each, "127.0.0.1", 1, None) for each in nodes], API_VERSION=1, controller_id=1, topics=[]
+        )
+        client.cluster.update_metadata(cast("Response", known))
+
+        def asked() -> set[int | None]:
+            return {client.get_random_node() for _ in range(200)}
+
+        assert asked() == {1, 2, 3}
+        for node in nodes:
+            silent = Silent()
+            silent.silence.set_exception(TimeoutError())
+            client._conns[node, ConnectionGroup.DEFAULT] = cast("AIOKafkaConnection", silent)
+            with pytest.raises(RequestTimedOutError):
+                await client.send(node, REQUEST)
+            assert asked() == {each for each in nodes if each > node} or node == 3
+        assert asked() == {1, 2, 3}
+        answering = Silent()
+        answering.silence.set_result("here")
+        client._conns[2, ConnectionGroup.DEFAULT] = cast("AIOKafkaConnection", answering)
+        assert await client.send(2, REQUEST) == "here"
+        assert asked() == {2}
 
     asyncio.run(scenario())

@@ -75,6 +75,7 @@ def server_properties(wanted: Wanted, node: int, logs: Path) -> dict[str, str]:
         "group.initial.rebalance.delay.ms": 0,
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
+        "request.timeout.ms": 5000,
     }
     return {name: str(value) for name, value in ours.items()} | dict(wanted.properties)
 

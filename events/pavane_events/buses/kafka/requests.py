@@ -1,6 +1,7 @@
 """aiokafka's client, with requests that end in one of its own errors and in nothing else."""
 
 import asyncio
+import random
 from typing import Unpack
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
@@ -14,7 +15,7 @@ from pavane_events.buses.kafka.client import ClientArguments
 
 
 class Client(AIOKafkaClient):
-    """A client whose requests hold the connection that they were sent on.
+    """A client whose requests hold the connection that they were sent on, and that asks nobody twice who is silent.
 
     aiokafka looks it up once more when a request times out. Where several time out at once, as after a machine's pause,
     another task has dropped that connection by then, and the request ends in a ``KeyError``, or closes the new one.
@@ -31,6 +32,12 @@ class Client(AIOKafkaClient):
         self.missed = 0
         """How often a connection could not be made."""
         self._closed = False
+        self._mute: set[int | str] = set()
+
+    def get_random_node(self) -> int | None:
+        """A broker to ask what any of them knows; none that left the last request to it unanswered, where there are others."""
+        nodes = [broker.nodeId for broker in self.cluster.brokers()]
+        return random.choice([each for each in nodes if each not in self._mute] or nodes) if nodes else None
 
     async def begin(self, connection: AIOKafkaConnection) -> None:
         """Read the cluster's metadata over a connection, which stays the caller's, and keep it fresh from now on.
@@ -65,15 +72,19 @@ class Client(AIOKafkaClient):
         """The broker's response. Raises :class:`aiokafka.errors.KafkaError`: no connection, broken, timed out."""
         connection = await self._get_conn(node_id, group=group)
         if connection is None:
+            self._mute.add(node_id)
             raise NodeNotReadyError(f"there is no connection to node {node_id}")
         joins = isinstance(request, JoinGroupRequest | SyncGroupRequest)
         self._joining += joins
         if group is ConnectionGroup.COORDINATION:  # what is sent there while somebody joins is answered after that
             connection._request_timeout = self._ordinary_s + (self._join_s if self._joining else 0.0)
         try:
-            return await connection.send(request)
+            response = await connection.send(request)
         except TimeoutError as error:
+            self._mute.add(node_id)
             _ = connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
             raise RequestTimedOutError from error
         finally:
             self._joining -= joins
+        self._mute.discard(node_id)
+        return response
