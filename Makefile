@@ -23,7 +23,7 @@ compiled: build/compiled/.made ## the hot modules as C, in build/compiled, which
 test-compiled: build/compiled/.made ## tests of the compiled modules (ARGS='tests/unit')
 	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python -m pytest $(ARGS)
 
-chaos: $(VENV)/.dev ## processes and brokers killed for most of an hour, with the story as it goes (ARGS='-k copy'); `make test` has a short form
+chaos: $(VENV)/.dev ## processes and brokers killed for a quarter of an hour, with the story as it goes (ARGS='-k copy'); `make test` has a short form
 	PAVANE_CHAOS=long $(BIN)/python -m pytest tests/chaos -s $(ARGS)
 
 trace: $(VENV)/.dev ## a thousand sagas in a real Jaeger, each one whole trace; with kill -9, too (needs Docker, or Go and Java)

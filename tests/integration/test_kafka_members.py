@@ -19,9 +19,13 @@ from pavane.plan import plan_of
 from pavane.runner import Surroundings, run_agent
 from pavane_events.bus import TopicSpec
 from pavane_events.buses.kafka.bus import KafkaBus
+from pavane_events.buses.kafka.connecting import Door
+from pavane_events.buses.kafka.group import Group
 from pavane_events.buses.kafka.options import KafkaOptions
+from pavane_events.buses.kafka.requests import Client
+from pavane_events.buses.kafka.transactions import Producer
 from pavane_events.envelope import Envelope
-from pavane_events.errors import ConfigurationError
+from pavane_events.errors import BusUnavailable, ConfigurationError
 from support.kafka import Kafka
 from support.stage import stage, until
 
@@ -199,3 +203,74 @@ async def test_a_saga_runs_on_kafka_as_on_every_bus(kafka: Kafka) -> None:
         stage([agent], [saga], bus=bus, surroundings=QUIET) as on_stage,
     ):
         assert await on_stage.ended(await on_stage.publish({"n": 1})) == "completed"
+
+
+def is_closed(client: Client) -> bool:
+    return not any(connection.connected() for connection in client._conns.values())
+
+
+@scenario
+async def test_a_member_whose_leaving_is_cut_short_lets_go_of_its_connections(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving = asyncio.Event()
+    leave = Group.close
+
+    async def slowly(group: Group) -> None:
+        await leave(group)
+        leaving.set()
+        await asyncio.Event().wait()
+
+    clients = connecting_to(monkeypatch)
+    async with await KafkaBus.open(kafka.servers, 1, options_of(kafka)) as bus:
+        await bus.create_topics([TopicSpec("in")])
+        monkeypatch.setattr(Group, "close", slowly)
+        lanes = await bus.lanes("slow", ["in"])
+        await anext(lanes)
+        closing = asyncio.create_task(bus.close())
+        await leaving.wait()
+        assert not any(map(is_closed, clients))
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert all(map(is_closed, clients))
+        assert len(clients) == 3
+
+
+@scenario
+async def test_a_bus_that_is_closed_while_a_member_joins_leaves_no_connection(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected, go_on = asyncio.Event(), asyncio.Event()
+    initialise = Producer.initialise
+
+    async def slowly(producer: Producer) -> None:
+        await initialise(producer)
+        connected.set()
+        await go_on.wait()
+
+    clients = connecting_to(monkeypatch)
+    bus = await KafkaBus.open(kafka.servers, 1, options_of(kafka))
+    await bus.create_topics([TopicSpec("in")])
+    monkeypatch.setattr(Producer, "initialise", slowly)
+    joining = asyncio.create_task(bus.lanes("late", ["in"]))
+    await connected.wait()
+    await bus.close()
+    go_on.set()
+    with pytest.raises(BusUnavailable, match="closed"):
+        await joining
+    assert all(map(is_closed, clients))
+    assert len(clients) == 3
+
+
+def connecting_to(monkeypatch: pytest.MonkeyPatch) -> list[Client]:
+    """The clients that are connected from now on."""
+    clients: list[Client] = []
+    connect = Door.connect
+
+    async def noted(door: Door, client_id: str, *, join_ms: int = 0) -> Client:
+        clients.append(await connect(door, client_id, join_ms=join_ms))
+        return clients[-1]
+
+    monkeypatch.setattr(Door, "connect", noted)
+    return clients

@@ -126,7 +126,7 @@ def test_who_left_a_request_unanswered_is_not_asked_for_what_others_know_until_h
         answering = Silent()
         answering.silence.set_result("here")
         client._conns[2, ConnectionGroup.DEFAULT] = cast("AIOKafkaConnection", answering)
-        assert await client.send(2, REQUEST) == "here"
+        assert str(await client.send(2, REQUEST)) == "here"
         assert asked() == {2}
 
     asyncio.run(scenario())

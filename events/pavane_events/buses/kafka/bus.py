@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -169,9 +170,10 @@ class KafkaBus:
         if self._closed:
             return
         self._closed = True
-        await asyncio.gather(*(member.close() for member in self._members))
-        await self._publisher.close()
-        await close(self._client)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(close, self._client)
+            undo.push_async_callback(self._publisher.close)
+            await asyncio.gather(*(member.close() for member in self._members))
 
     async def __aenter__(self) -> Self:
         return self

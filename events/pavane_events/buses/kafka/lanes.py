@@ -122,6 +122,9 @@ class KafkaLanes:
             self._parts = await self._connect_parts()
         except (KafkaError, Refused) as error:
             raise translated(error, f"joining {self._group_name}") from error
+        if self._closed:  # meanwhile: nobody else lets go of what is open now
+            await self._let_go()
+            raise BusUnavailable("the bus was closed")
         topics = [self._options.physical(topic) for topic in self._topics]
         known = [*topics, self._options.physical(self._group_name + TOPIC)]
         _ = self._at.writing.set_topics(known)  # else: every topic there is
@@ -199,13 +202,19 @@ class KafkaLanes:
             await self._bell.wait()
 
     async def close(self) -> None:
-        """Leave the group. Bounded: brokers that do not answer are left waiting."""
+        """Leave the group. Bounded: brokers that do not answer are left waiting; cut short, it lets go of them all the same."""
         if self._closed:
             return
         self._closed = True
         self._bell.ring()
         if self._parts is None:
             return
+        try:
+            await self._leave()
+        finally:
+            await self._let_go()
+
+    async def _leave(self) -> None:
         if self._settling is not None:
             self._settling.cancel()
         was_open = self._at.committer.is_open
@@ -218,8 +227,12 @@ class KafkaLanes:
         if was_open:
             await self._abort()
         await self._at.group.close()
-        await close(self._at.reading)
-        await close(self._at.writing)
+
+    async def _let_go(self) -> None:
+        try:
+            await close(self._at.reading)
+        finally:
+            await close(self._at.writing)
 
     async def _abort(self) -> None:
         """End what is open now and not when it times out: readers and heirs wait for it."""
