@@ -202,7 +202,7 @@ class KafkaLanes:
             await self._bell.wait()
 
     async def close(self) -> None:
-        """Leave the group. Bounded: brokers that do not answer are left waiting; cut short, it lets go of them all the same."""
+        """Leave the group. Bounded: brokers that do not answer are left waiting; cut short, it lets go all the same."""
         if self._closed:
             return
         self._closed = True
