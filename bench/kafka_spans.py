@@ -42,6 +42,13 @@ class Counting:
         with urlopen(self.url, timeout=60) as response:
             return int(response.read())
 
+    def check(self, expected: int, whose: str) -> int:
+        """So many, where that is as expected within a hundredth, for a start has spans of its own; else it ends here."""
+        found = self.spans()
+        if abs(found - expected) > expected * 0.01:
+            raise SystemExit(f"{whose}: {found} spans arrived where {expected} were made: the figures are worth nothing")
+        return found
+
 
 @contextmanager
 def a_counting_collector() -> Generator[Counting]:

@@ -14,7 +14,7 @@ from bench.kafka_child import Child, Sender, a_child, a_sender, all_lanes, decla
 from bench.kafka_place import Broker, Place
 from bench.kafka_relay import data_of, hop, message_of, relay
 from bench.kafka_spans import Counting, a_counting_collector
-from bench.kafka_tracing import HANDING_ON, LEAN, OFF, STOCK, UNSAMPLED, VARIANTS, Variant
+from bench.kafka_tracing import HANDING_ON, LEAN, OFF, STOCK, UNSAMPLED, VARIANTS, Variant, in_turn
 from bench.kafka_worker import Figures
 
 _SIZE = 300
@@ -70,15 +70,11 @@ async def tax(broker: Broker, *, records: int, cycles: int) -> Mapping[str, Figu
     data = data_of(_SIZE)
     with a_counting_collector() as collector:
         async with _players(broker, collector) as players:
-            order = [*players.values()]
             for number in range(_WARM + cycles):
-                for player in order[number % len(order) :] + order[: number % len(order)]:
-                    await player.turn(data, records)
-                    await player.quiet()
-        expected = records * (_WARM + cycles) * sum(player.variant.spans for player in order)
-        arrived = collector.spans()
-    if abs(arrived - expected) > expected * 0.01:  # besides, a start has spans of its own
-        raise SystemExit(f"{arrived} spans arrived where {expected} were made: the figures are worth nothing")
+                for name in in_turn(number):
+                    await players[name].turn(data, records)
+                    await players[name].quiet()
+        collector.check(records * (_WARM + cycles) * sum(each.spans for each in VARIANTS.values()), "all together")
     taken = {name: player.turns[_WARM:] for name, player in players.items()}
     found: dict[str, Figures] = {}
     for name, turns in taken.items():

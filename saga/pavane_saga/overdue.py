@@ -42,9 +42,8 @@ class Overdue:
 async def list_overdue(bus: Bus, now_ms: int) -> list[Overdue]:
     """What is overdue at that time, the longest first; read from the topics alone. Raises :class:`BusError`.
 
-    What waits because another answer has not come is not listed: that other one is, also where it is to come from outside. Nor
-    are undos that failed for good:
-    somebody has to decide about those.
+    What waits because another answer has not come is not listed: that other one is, also where it is to come from
+    outside. Nor are undos that failed for good: somebody has to decide about those.
     """
     found = [
         each

@@ -1,7 +1,6 @@
 """Instrumented libraries that steps use: their spans nest in the step's, say its saga, and go out in our requests."""
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +15,7 @@ from pavane import Agent, Event, Retry, Saga
 from pavane.runner import Surroundings
 from pavane.settings import load_settings
 from support.collector import Collector, collecting
+from support.serving import serving
 from support.stage import stage
 
 HTTPX, SQLALCHEMY = "opentelemetry.instrumentation.httpx", "opentelemetry.instrumentation.sqlalchemy"
@@ -58,12 +58,8 @@ class Bureau(ThreadingHTTPServer):
 
 @pytest.fixture
 def bureau() -> Iterator[Bureau]:
-    with Bureau() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Bureau()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,6 +14,7 @@ from pavane import Agent, Context, Event, Retry, Saga
 from pavane.runner import Surroundings
 from pavane.settings import load_settings
 from support.collector import Collector, collecting
+from support.serving import serving
 from support.stage import stage
 
 OPENAI = "opentelemetry.instrumentation.genai.openai"
@@ -71,12 +71,8 @@ def _head(kind: str) -> dict[str, object]:
 
 @pytest.fixture
 def provider() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Complete) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), _Complete)) as server:
         yield f"http://127.0.0.1:{server.server_port}/v1"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

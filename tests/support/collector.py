@@ -1,7 +1,6 @@
 """An OTLP collector on the loopback interface that takes spans, or does not, as it is told."""
 
 import gzip
-import threading
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -16,6 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from support.serving import serving
 
 _UNPACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress, "": bytes}
 
@@ -114,11 +115,5 @@ class _Collect(BaseHTTPRequestHandler):
 @contextmanager
 def collecting(port: int = 0) -> Generator[Collector]:
     """A collector that answers while the block lasts."""
-    with Collector(port) as collector:
-        thread = threading.Thread(target=collector.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield collector
-        finally:
-            collector.shutdown()
-            thread.join()
+    with serving(Collector(port)) as collector:
+        yield collector

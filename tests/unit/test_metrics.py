@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,6 +35,7 @@ from pavane_tracing.messaging_metrics import (
 from pavane_tracing.metering import start_metrics
 from pavane_tracing.store import all_spans
 from pavane_tracing.work import Tracing
+from support.serving import serving
 from support.stage import stage, until
 
 TESTS = Path(__file__).parents[1]
@@ -121,12 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(Receiver()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @dataclass(frozen=True, slots=True)

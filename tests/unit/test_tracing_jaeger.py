@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from pavane_tracing.jaeger import Jaeger
 from pavane_tracing.otlp_json import TracesUnavailable, each_once, read_file, read_saga, rows_of
 from pavane_tracing.span import SpanEvent, SpanLink, SpanRow
+from support.serving import serving
 
 Json = dict[str, object]
 
@@ -41,12 +41,8 @@ class _Answer(BaseHTTPRequestHandler):
 @pytest.fixture
 def jaeger(request: pytest.FixtureRequest) -> Iterator[Jaeger]:
     status, body = request.param
-    with Server(status, body) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Server(status, body)) as server:
         yield Jaeger(f"http://127.0.0.1:{server.server_port}/")
-        server.shutdown()
-        thread.join()
 
 
 def answer(*spans: Json) -> Json:

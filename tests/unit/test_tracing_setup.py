@@ -4,7 +4,6 @@ import ast
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -22,6 +21,7 @@ from pavane_events.errors import ConfigurationError
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.setup import make_tracing
 from pavane_tracing.work import Tracing
+from support.serving import serving
 
 EVENT = Envelope(id="event-1", source="/agents/x", type="credit.submitted", data=b"{}", saga="saga-1")
 
@@ -57,12 +57,8 @@ class _Receive(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Receiver()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def work_once(tracing: Tracing) -> None:

@@ -170,9 +170,9 @@ class KafkaBus:
         if self._closed:
             return
         self._closed = True
-        async with AsyncExitStack() as undo:
-            undo.push_async_callback(close, self._client)
-            undo.push_async_callback(self._publisher.close)
+        async with AsyncExitStack() as closing:  # all of it, also where it is cut short
+            closing.push_async_callback(close, self._client)
+            closing.push_async_callback(self._publisher.close)
             await asyncio.gather(*(member.close() for member in self._members))
 
     async def __aenter__(self) -> Self:

@@ -15,7 +15,7 @@ from pavane_events.buses.kafka.client import ClientArguments
 
 
 class Client(AIOKafkaClient):
-    """A client whose requests hold the connection that they were sent on, and that asks nobody twice who is silent.
+    """A client whose requests hold the connection that they were sent on, and that asks others before who was silent.
 
     aiokafka looks it up once more when a request times out. Where several time out at once, as after a machine's pause,
     another task has dropped that connection by then, and the request ends in a ``KeyError``, or closes the new one.
