@@ -4,28 +4,31 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 
-from conformance.deployments import scenario
+from conformance.deployments import KafkaDeployment, scenario
 from pavane import Agent, Event, Saga
 from pavane.dev.ports import free_block
 from pavane.health import Board, serving
 from pavane.kit import Limits
 from pavane.plan import plan_of
 from pavane.runner import Surroundings, run_agent
-from pavane_events.bus import TopicSpec
+from pavane_events.bus import Lane, TopicSpec
+from pavane_events.buses.kafka.assignor import LaneAssignor
 from pavane_events.buses.kafka.bus import KafkaBus
 from pavane_events.buses.kafka.connecting import Door
 from pavane_events.buses.kafka.group import Group
+from pavane_events.buses.kafka.lane import KafkaLane
 from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.buses.kafka.requests import Client
 from pavane_events.buses.kafka.transactions import Producer
 from pavane_events.envelope import Envelope
-from pavane_events.errors import BusUnavailable, ConfigurationError
+from pavane_events.errors import BusUnavailable, ConfigurationError, LaneLost
 from support.kafka import Kafka
 from support.stage import stage, until
 
@@ -203,6 +206,36 @@ async def test_a_saga_runs_on_kafka_as_on_every_bus(kafka: Kafka) -> None:
         stage([agent], [saga], bus=bus, surroundings=QUIET) as on_stage,
     ):
         assert await on_stage.ended(await on_stage.publish({"n": 1})) == "completed"
+
+
+@scenario
+async def test_a_member_that_was_put_out_of_its_group_has_lost_its_lanes_before_it_joins_anew(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joins: list[bool] = []
+    claim = LaneAssignor.metadata
+
+    def noted(assignor: LaneAssignor, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
+        joins.append(isinstance(held, KafkaLane) and held.lost)
+        return claim(assignor, topics)
+
+    held: Lane | None = None
+    monkeypatch.setattr(LaneAssignor, "metadata", noted)
+    deployment = KafkaDeployment(kafka.servers)
+    async with await deployment.open() as bus:
+        await bus.create_topics([TopicSpec("in")])
+        lanes = await bus.lanes("late", ["in"])
+        held = await anext(lanes)
+        assert joins == [False]
+        await deployment.take_away(held)
+        while True:
+            again = await anext(lanes)
+            if again.partition == held.partition:
+                break
+        assert joins == [False, True]
+        with pytest.raises(LaneLost):
+            await held.receive(1, 0.0)
+        assert await again.receive(1, 0.0) == ()
 
 
 def is_closed(client: Client) -> bool:

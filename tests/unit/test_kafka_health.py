@@ -60,7 +60,7 @@ class Stand:
         self,
         *arguments: object,
         held: Callable[[], tuple[int, Collection[int]]],
-        revoked: Callable[[], Awaitable[None]],
+        revoked: Callable[[bool], Awaitable[None]],
         assigned: Callable[[Member, set[TopicPartition]], None],
     ) -> "Stand":
         self.held, self.assigned = held, assigned

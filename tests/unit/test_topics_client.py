@@ -64,7 +64,7 @@ async def test_nothing_is_left_to_the_group_coordinators_own_defaults(monkeypatc
         def set_topics(self, topics: Collection[str]) -> None:
             assert topics == {"in"}
 
-    async def revoked() -> None: ...
+    async def revoked(expelled: bool) -> None: ...
 
     monkeypatch.setattr(group, "GroupCoordinator", coordinator)
     options = KafkaOptions()

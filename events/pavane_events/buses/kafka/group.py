@@ -31,6 +31,7 @@ _CLOSE_S = 3.0
 class Group:
     """One membership. ``revoked`` is awaited before the group is joined anew, ``assigned`` called when it has been.
 
+    ``revoked`` gets whether the brokers have put this member out: then others may hold its lanes already.
     The generation that ``assigned`` gets is the one it was assigned under: commits are held against that, never against
     what the coordinator has learnt since.
     """
@@ -43,7 +44,7 @@ class Group:
         options: KafkaOptions,
         *,
         held: Callable[[], tuple[int, Collection[int]]],
-        revoked: Callable[[], Awaitable[None]],
+        revoked: Callable[[bool], Awaitable[None]],
         assigned: Callable[[Member, set[TopicPartition]], None],
     ) -> None:
         self.name = name
@@ -84,6 +85,11 @@ class Group:
     def is_member(self) -> bool:
         """Whether this group was joined and not closed."""
         return self._coordinator is not None
+
+    @property
+    def is_expelled(self) -> bool:
+        """Whether the coordinator has no place in the group: none yet, or the brokers took it away."""
+        return self._coordinator is None or self._coordinator.generation < 0
 
     @property
     def member(self) -> Member:
@@ -199,7 +205,7 @@ class _Listener(ConsumerRebalanceListener):
     def __init__(
         self,
         group: Group,
-        revoked: Callable[[], Awaitable[None]],
+        revoked: Callable[[bool], Awaitable[None]],
         assigned: Callable[[Member, set[TopicPartition]], None],
     ) -> None:
         self._group = group
@@ -207,7 +213,7 @@ class _Listener(ConsumerRebalanceListener):
         self._assigned = assigned
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        await self._revoked()
+        await self._revoked(self._group.is_expelled)
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         if self._group.is_member:  # else it was closed while it joined

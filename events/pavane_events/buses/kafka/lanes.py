@@ -303,9 +303,11 @@ class KafkaLanes:
 
     # What the group says
 
-    async def _on_revoked(self) -> None:
+    async def _on_revoked(self, expelled: bool) -> None:
         if self._settling is not None:
             self._settling.cancel()
+        if expelled:  # before it joins anew, which takes as long as others need to agree: its handlers stop now
+            self._disown()
         await self._at.committer.hold()
 
     def _on_assigned(self, member: Member, assigned: set[TopicPartition]) -> None:
@@ -325,9 +327,13 @@ class KafkaLanes:
         self._settling.add_done_callback(self._ended)
 
     def _on_expelled(self) -> None:
+        self._disown()
+        self._at.group.expelled()
+
+    def _disown(self) -> None:
+        """It is no member any more: claim nothing, for somebody else may hold its lanes by now."""
         self._lose_all()
         self._generation, self._assigned = -1, frozenset()
-        self._at.group.expelled()
 
     def _lose_all(self) -> None:
         for lane in list(self._lanes.values()):
