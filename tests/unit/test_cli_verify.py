@@ -54,6 +54,17 @@ def test_people_are_told_of_each_stage_and_then_of_all(pavane: Shell) -> None:
     assert summary.endswith("in 1 process, seed 0")
 
 
+def test_where_nobody_looks_a_line_a_minute_says_how_far_it_is(pavane: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pavane(*SOUND).err == ""
+    monkeypatch.setattr("pavane.cli.verify._LINE_S", 0.0)
+    said = pavane(*SOUND, "--json")
+    assert said.document["histories"] == 200
+    lines = said.err.splitlines()
+    assert lines[0] == "0:00:00 nothing: 1 of 1 histories"
+    assert lines[-1].startswith("0:00:0")
+    assert {line.split(maxsplit=1)[1].partition(":")[0] for line in lines} >= {"nothing", "one thing", "two things"}
+
+
 def test_a_violation_ends_it_with_one_and_is_told_as_a_story(pavane: Shell) -> None:
     said = pavane(*FORGETFUL)
     assert said.code == 1

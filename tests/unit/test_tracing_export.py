@@ -18,7 +18,8 @@ from pavane_tracing import metrics
 from pavane_tracing.batching import Batching, batching_of
 from pavane_tracing.endpoint import Endpoint, endpoint_of
 from pavane_tracing.export import SpanExport
-from pavane_tracing.lean import Layout, LeanSpan
+from pavane_tracing.layouts import Layout
+from pavane_tracing.lean import LeanSpan
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.setup import make_tracing
 from pavane_tracing.spool import Spool

@@ -10,7 +10,8 @@ from opentelemetry.sdk.trace import SpanLimits
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode, TraceFlags
 
 from pavane_events.envelope import Envelope, Trace
-from pavane_tracing.lean import Layout, LeanSpan
+from pavane_tracing.layouts import Layout
+from pavane_tracing.lean import LeanSpan
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.setup import make_tracing
 from pavane_tracing.span import SpanRow

@@ -203,22 +203,23 @@ def environment(variables: Mapping[str, str]) -> Generator[None]:
         os.environ.update(before)
 
 
-def of_the_sdk(story: Story, bounds: SpanLimits) -> tuple[ExportTraceServiceRequest, list[Told]]:
-    resource = Resource({**story.resource, "service.name": "service"})
+def of_the_sdk(stories: Sequence[Story], bounds: SpanLimits) -> tuple[ExportTraceServiceRequest, list[Told]]:
+    resource = Resource({**stories[0].resource, "service.name": "service"})
     provider = TracerProvider(BySaga(SagaSampler()), resource, shutdown_on_exit=False, span_limits=bounds)
     collected, owner = Collected(), Service("service", provider)
     provider.add_span_processor(UnitProcessor(owner.strays, keep=False))
     provider.add_span_processor(collected)
-    told = story.happen(Tracing(owner, keep=False))
+    tracing = Tracing(owner, keep=False)
+    told = [each for story in stories for each in story.happen(tracing)]
     return read(encode_spans(collected.spans).SerializePartialToString()), told
 
 
-def of_ours(story: Story, bounds: SpanLimits) -> tuple[ExportTraceServiceRequest, list[Told]]:
+def of_ours(stories: Sequence[Story], bounds: SpanLimits) -> tuple[ExportTraceServiceRequest, list[Told]]:
     taken: list[bytes] = []
     provider = TracerProvider(span_limits=bounds, shutdown_on_exit=False)
     tracing = LeanTracing(Service("service", provider), limits=bounds, sampler=SagaSampler(), take=taken.append)
-    told = story.happen(tracing)
-    resource = otlp.resource({**story.resource, "service.name": "service"})
+    told = [each for story in stories for each in story.happen(tracing)]
+    resource = otlp.resource({**stories[0].resource, "service.name": "service"})
     spans = b"".join(taken)
     return read(b"".join(otlp.resource_spans(resource, otlp.scope("pavane"), [spans])) if spans else b""), told
 
@@ -282,12 +283,65 @@ def test_every_field_of_every_span_is_what_the_sdk_would_have_sent(story: Story,
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it tells of every value that it cuts
     with environment(variables):
         bounds = SpanLimits()
-    their_request, they_told = of_the_sdk(story, bounds)
-    our_request, we_told = of_ours(story, bounds)
+    both_say_the_same([story], bounds)
+
+
+def both_say_the_same(stories: Sequence[Story], bounds: SpanLimits) -> None:
+    their_request, they_told = of_the_sdk(stories, bounds)
+    our_request, we_told = of_ours(stories, bounds)
     theirs, ours = sorted(comparable(their_request), key=str), sorted(comparable(our_request), key=str)
     assert we_told == they_told
     for mine, its in zip(ours, theirs, strict=True):
         assert mine == its
+
+
+long = st.sampled_from([0, 1, 36, 36, 126, 127, 128, 253, 254, 255, 256]).map("u".__mul__) | st.just("\N{EURO SIGN}" * 30)
+"""Texts around the lengths at which an encoding changes."""
+large = st.integers(0, 9).map(lambda bytes_of_it: (1 << 7 * bytes_of_it) - 1) | st.integers(0, 2**20)
+percent = st.sampled_from(["a", "%b", "100%"])
+
+
+def usual(name: str) -> st.SearchStrategy[Story]:
+    """A message like most, and what is sent for it; ``name``: what all that spans have in common is called."""
+    send = st.builds(
+        methodcaller,
+        st.just("send"),
+        st.just(name),
+        long,
+        st.just(name),
+        saga=st.none() | long,
+        size=st.none() | large,
+    )
+    return st.builds(
+        Story,
+        st.builds(
+            Envelope,
+            id=long,
+            source=st.just("/x"),
+            type=st.just(name),
+            data=large.map(lambda number: b"." * min(number, 300)),
+            saga=st.none() | long,
+            trace=traces,
+        ),
+        st.just(name),
+        st.just(7),
+        large,
+        st.just(name),
+        st.just(name),
+        st.just(()),
+        st.just(False),
+        st.just(False),
+        st.lists(st.tuples(st.just(False), send), max_size=2),
+        st.just(("point", {})),
+        st.none(),
+        st.just({}),
+        st.just(False),
+    )
+
+
+@given(percent.flatmap(lambda name: st.lists(usual(name), min_size=1, max_size=20)))
+def test_spans_that_say_what_all_say_are_filled_into_patterns_without_a_mistake(stories: Sequence[Story]) -> None:
+    both_say_the_same(stories, SpanLimits())
 
 
 @given(st.integers(-(2**63), 2**64 - 1))

@@ -73,10 +73,10 @@ class MessagingAttributes:
         self._system = system
         names = self.naming.names
         self._names = names
-        self._offset = names.kafka_offset if system == KAFKA else PAVANE_OFFSET
-        self._message_id = names.message_id
-        self._body_size = names.body_size
-        self._doubles = bool(self.naming.doubles)
+        self.offset = names.kafka_offset if system == KAFKA else PAVANE_OFFSET
+        self.message_id = names.message_id
+        self.body_size = names.body_size
+        self.doubles = bool(self.naming.doubles)
         self._processed: dict[tuple[str, str, int, str], dict[str, Scalar]] = {}
         self._sent: dict[tuple[str, str], dict[str, Scalar]] = {}
 
@@ -88,7 +88,7 @@ class MessagingAttributes:
         fixed = self._processed.get(key)
         if fixed is None:
             fixed = self._processed[key] = self.process_fixed(*key)
-        return {**fixed, **self.process_values(common, envelope, offset)}
+        return {**fixed, **self.values(common, envelope.id, len(envelope.data), offset)}
 
     def send(
         self, topic: str, event_id: str, event_type: str, common: Attributes, saga: str | None, size: int | None
@@ -97,7 +97,7 @@ class MessagingAttributes:
         fixed = self._sent.get((topic, event_type))
         if fixed is None:
             fixed = self._sent[topic, event_type] = self.send_fixed(topic, event_type)
-        return {**fixed, **self.send_values(common, event_id, saga, size)}
+        return {**fixed, **self.values(common if saga is None else {**common, SAGA_ID: saga}, event_id, size)}
 
     def process_fixed(self, topic: str, group: str, partition: int, event_type: str) -> dict[str, Scalar]:
         """What all ``process`` spans of events of one type from one partition say."""
@@ -108,32 +108,20 @@ class MessagingAttributes:
             EVENT_TYPE: event_type,
         }
 
-    def process_values(self, common: Attributes, envelope: Envelope, offset: int) -> dict[str, Scalar]:
-        """What a ``process`` span says of its own message."""
-        event_id = envelope.id
-        values = {
-            **common,
-            self._offset: offset,
-            self._message_id: event_id,
-            self._body_size: len(envelope.data),
-            EVENT_ID: event_id,
-        }
-        if self._doubles:
-            self.naming.double(values)
-        return values
-
     def send_fixed(self, topic: str, event_type: str) -> dict[str, Scalar]:
         """What all ``send`` spans of events of one type to one topic say."""
         return {**self._fixed("send", topic), EVENT_TYPE: event_type}
 
-    def send_values(self, common: Attributes, event_id: str, saga: str | None, size: int | None) -> dict[str, Scalar]:
-        """What a ``send`` span says of its own message."""
-        values: dict[str, Scalar] = {**common, self._message_id: event_id, EVENT_ID: event_id}
-        if saga is not None:
-            values[SAGA_ID] = saga
+    def values(self, common: Attributes, event_id: str, size: int | None, offset: int | None = None) -> dict[str, Scalar]:
+        """What a span says of its own message; ``offset`` where it was received."""
+        values: dict[str, Scalar] = {**common}
+        if offset is not None:
+            values[self.offset] = offset
+        values[self.message_id] = event_id
         if size is not None:
-            values[self._body_size] = size
-        if self._doubles:
+            values[self.body_size] = size
+        values[EVENT_ID] = event_id
+        if self.doubles:
             self.naming.double(values)
         return values
 
@@ -146,3 +134,26 @@ class MessagingAttributes:
         }
         self.naming.double(fixed)
         return fixed
+
+
+class Told:
+    """What a span says of its own message, until somebody asks for its attributes: most are encoded without. Immutable.
+
+    ``size``: of the body, in bytes; ``offset`` where it was received.
+    """
+
+    __slots__ = ("event_id", "messaging", "offset", "saga", "size")
+
+    def __init__(
+        self, messaging: MessagingAttributes, event_id: str, saga: str | None, size: int | None, offset: int | None
+    ) -> None:
+        self.messaging = messaging
+        self.event_id = event_id
+        self.saga = saga
+        self.size = size
+        self.offset = offset
+
+    def values(self) -> dict[str, Scalar]:
+        """As attributes."""
+        common: dict[str, Scalar] = {} if self.saga is None else {SAGA_ID: self.saga}
+        return self.messaging.values(common, self.event_id, self.size, self.offset)

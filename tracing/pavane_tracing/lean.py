@@ -1,57 +1,26 @@
 """Lean spans: the platform's own spans as records, at a fraction of the SDK's cost, and the same when they are read.
 
 They implement OpenTelemetry's API, so the user's spans, which are the SDK's, nest inside them. What spans of one kind
-share is in their :class:`Layout`, which is put together and encoded once.
+share is in their :class:`~pavane_tracing.layouts.Layout`.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from time import time_ns
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AnyValue, Attributes
 
 from pavane_tracing import otlp
-from pavane_tracing.attributes import EXCEPTION, Scalar, exception_attributes
-from pavane_tracing.attributes import Attributes as Fixed
+from pavane_tracing.attributes import EXCEPTION, Scalar, Told, exception_attributes
+from pavane_tracing.layouts import Layout, below
 from pavane_tracing.propagation import SAMPLED, UNSAMPLED, Origin, trace_state
 from pavane_tracing.span import KINDS, STATUSES, SpanEvent, SpanLink, SpanRow, plain_attributes
 
 _UNSET: Final = Status(StatusCode.UNSET)
-_FEWEST_ATTRIBUTES: Final = 32
-"""No span of the platform's own has more attributes before the user adds some."""
-
-
-class Limits(Protocol):
-    """What is needed of the SDK's ``SpanLimits``: None is no limit."""
-
-    max_span_attributes: int | None
-    max_span_attribute_length: int | None
-    max_events: int | None
-    max_event_attributes: int | None
-    max_links: int | None
-    max_link_attributes: int | None
-    max_attribute_length: int | None
-
-
-class Layout:
-    """What spans of one kind share: service, name, kind, and attributes that never change."""
-
-    __slots__ = ("attributes", "bounds", "encoded", "head", "kind", "most_links", "name", "service", "tight")
-
-    def __init__(self, service: str, name: str, kind: SpanKind, attributes: Fixed, bounds: Limits) -> None:
-        self.service = service
-        self.name = name
-        self.kind = kind
-        self.attributes = attributes
-        self.bounds = bounds
-        self.most_links = sys.maxsize if bounds.max_links is None else bounds.max_links
-        self.tight = bounds.max_span_attribute_length is not None or _below(bounds.max_span_attributes, _FEWEST_ATTRIBUTES)
-        self.head = otlp.head(name, kind)
-        self.encoded = self.head + otlp.attributes(attributes)
+_hex: Final = bytes.fromhex
 
 
 class LeanEvent(NamedTuple):
@@ -81,18 +50,21 @@ class LeanSpan:
         "_events",
         "_more_links",
         "_name",
+        "_said",
         "_status",
         "end_ns",
         "layout",
         "links",
         "parent_id",
+        "raw_id",
+        "raw_parent",
+        "raw_trace",
         "remote",
         "sampled",
         "span_id",
         "start_ns",
         "state",
         "trace_id",
-        "values",
     )
 
     def __init__(
@@ -101,7 +73,7 @@ class LeanSpan:
         trace_id: str,
         span_id: str,
         origin: Origin | None,
-        values: dict[str, Scalar],
+        said: dict[str, Scalar] | Told,
         links: Sequence[SpanLink] = (),
         *,
         parent_id: str | None = None,
@@ -112,7 +84,7 @@ class LeanSpan:
         self.layout = layout
         self.trace_id = trace_id
         self.span_id = span_id
-        self.values = values
+        self._said = said
         self.links = links
         self.remote = origin is not None
         self.sampled = sampled
@@ -123,6 +95,7 @@ class LeanSpan:
             self.parent_id = origin.span_id
             self.state = origin.state
         self.end_ns: int | None = None
+        self.raw_trace = self.raw_id = self.raw_parent = b""
         self._bounded: BoundedAttributes | None = None
         self._context: SpanContext | None = None
         self._events: list[LeanEvent] | None = None
@@ -177,7 +150,7 @@ class LeanSpan:
             )
             events = self._events = self._events or []
             events.append(LeanEvent(name, timestamp if timestamp is not None else time_ns(), bounded))
-            if _below(limits.max_events, len(events)):
+            if below(limits.max_events, len(events)):
                 del events[0]
                 self._dropped_events += 1
 
@@ -224,6 +197,14 @@ class LeanSpan:
 
     def encoded(self) -> bytes:
         """The ended span in OTLP's protobuf, framed."""
+        said = self._said
+        if isinstance(said, Told) and self._is_plain():
+            self.decode_ids()
+            whole = self.layout.whole(
+                self.raw_trace, self.raw_id, self.raw_parent, self.start_ns, self.end_ns or self.start_ns, said
+            )
+            if whole is not None:
+                return whole
         parts = [
             otlp.identity(self.trace_id, self.span_id, self.parent_id),
             otlp.times(self.start_ns, self.end_ns or self.start_ns, remote=self.remote),
@@ -233,7 +214,7 @@ class LeanSpan:
         bounded, layout = self._bounded, self.layout
         if bounded is None and self._name is None:
             parts.append(layout.encoded)
-            otlp.append_values(parts, self.values)
+            otlp.append_values(parts, self._values())
         else:
             parts.append(layout.head if self._name is None else otlp.head(self._name, layout.kind))
             parts.append(otlp.attributes(self.attributes))
@@ -299,13 +280,23 @@ class LeanSpan:
     @property
     def attributes(self) -> Mapping[str, AnyValue]:
         """All that was said of it."""
-        return {**self.layout.attributes, **self.values} if self._bounded is None else self._bounded
+        return {**self.layout.attributes, **self._values()} if self._bounded is None else self._bounded
+
+    def decode_ids(self) -> None:
+        """See that ``raw_trace``, ``raw_id`` and ``raw_parent`` are there: its ids as bytes."""
+        if not self.raw_trace:
+            raw = _hex(self.trace_id + self.span_id + (self.parent_id or ""))
+            self.raw_trace, self.raw_id, self.raw_parent = raw[:16], raw[16:24], raw[24:]
+
+    def _values(self) -> dict[str, Scalar]:
+        """What it says beside its layout, and what the user added."""
+        return self._said.values() if isinstance(self._said, Told) else self._said
 
     def _bound(self) -> BoundedAttributes:
         """All attributes within the limits: from the first that the user sets, or where the limits are tight."""
         if self._bounded is None:
             limits = self.layout.bounds
-            merged = {**self.layout.attributes, **self.values}
+            merged = {**self.layout.attributes, **self._values()}
             longest = limits.max_span_attribute_length
             self._bounded = BoundedAttributes(limits.max_span_attributes, merged, immutable=False, max_value_len=longest)
         return self._bounded
@@ -317,6 +308,17 @@ class LeanSpan:
         if count < 0 and self._more_links is not None:
             del self._more_links[:-count]
             self._dropped_links -= count
+
+    def _is_plain(self) -> bool:
+        """Whether it is as its layout's pattern has it."""
+        if self.parent_id is None or self.state is not None or self._name is not None or self._is_rare():
+            return False
+        if not self.layout.linked:
+            return not self.links and not self.remote
+        if not self.remote or len(self.links) != 1:
+            return False
+        link = self.links[0]
+        return link.span_id == self.parent_id and link.trace_id == self.trace_id
 
     def _is_rare(self) -> bool:
         if self._status is not _UNSET or self._events is not None or self._more_links is not None:
@@ -394,19 +396,5 @@ Span.register(PassingSpan)
 compiled take several times as long to make."""
 
 
-def short(layout: Layout, trace_id: str, span_id: str, parent_id: str, state: str | None, values: dict[str, Scalar]) -> bytes:
-    """A span that is begun and ended at once, within the same work, encoded: for a layout whose limits are not tight."""
-    now = time_ns()
-    parts = [otlp.identity(trace_id, span_id, parent_id), otlp.times(now, now + 1, remote=False), layout.encoded]
-    if state is not None:
-        parts.append(otlp.state(state))
-    otlp.append_values(parts, values)
-    return otlp.framed(parts)
-
-
 def _event(each: LeanEvent) -> SpanEvent:
     return SpanEvent(each.name, each.time_ns, plain_attributes(each.attributes))
-
-
-def _below(limit: int | None, count: int) -> bool:
-    return limit is not None and limit < count

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import Token
 from functools import partial
+from time import time_ns
 from typing import Final, Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from pavane_events.envelope import Envelope, Trace
-from pavane_tracing.attributes import Attributes, Scalar, common_attributes
+from pavane_tracing.attributes import Attributes, Scalar, Told, common_attributes
 from pavane_tracing.budget import FRESH, Budget, stamped
 from pavane_tracing.conventions import MESSAGING, SAGA_ID, SAGA_NAME, SAGA_STEP, SAGA_UNDO, SPANS_DROPPED, Naming
 from pavane_tracing.current import enter, leave
@@ -17,7 +18,8 @@ from pavane_tracing.edges import NEW_LINKED, Edge
 from pavane_tracing.genai import INVOKE_AGENT, Invocation
 from pavane_tracing.held import HeldSpans
 from pavane_tracing.identity import new_span_id, new_trace_id
-from pavane_tracing.lean import Layout, LeanSpan, Limits, PassingSpan, short
+from pavane_tracing.layouts import Layout, Limits, MessageLayout, ProcessLayout
+from pavane_tracing.lean import LeanSpan, PassingSpan
 from pavane_tracing.messaging_metrics import Processing
 from pavane_tracing.off import MeasuredOffWork
 from pavane_tracing.propagation import SPAN_KEY, UNSAMPLED, Origin, allowed_baggage, context_of, origin_of
@@ -27,6 +29,7 @@ from pavane_tracing.unit import UNIT_KEY, Service, Unit
 from pavane_tracing.work import Point, Tracing, Work, entered, state_after
 
 _MOST_LAYOUTS: Final = 4096
+_hex: Final = bytes.fromhex
 
 
 class Take(Protocol):
@@ -35,28 +38,18 @@ class Take(Protocol):
     def __call__(self, encoded: bytes, /) -> None: ...
 
 
-class ProcessLayout(Layout):
-    """The layout of ``process`` spans, and those of what is sent within them, by topic and type."""
-
-    __slots__ = ("sends",)
-
-    def __init__(self, service: str, name: str, kind: SpanKind, attributes: Attributes, bounds: Limits) -> None:
-        super().__init__(service, name, kind, attributes, bounds)
-        self.sends: dict[tuple[str, str], Layout] = {}
-
-
 class LeanWork(Work):
     """One unit of work. ``kept`` collects its spans where they are kept, ``take`` has them where they are exported."""
 
-    __slots__ = ("_kept", "_known", "_layout", "_lean", "_tail", "_take", "_tracing")
+    __slots__ = ("_kept", "_layout", "_lean", "_saga", "_tail", "_take", "_tracing")
 
     def __init__(
         self,
         tracing: "LeanTracing",
         span: LeanSpan,
-        layout: "ProcessLayout",
+        layout: ProcessLayout,
         unit: Unit,
-        known: dict[str, Scalar],
+        saga: str | None,
         baggage: str | None,
         take: Take | None,
         processing: Processing | None,
@@ -70,7 +63,7 @@ class LeanWork(Work):
         self._lean = span
         self._layout: ProcessLayout | None = layout
         self._unit = unit
-        self._known = known
+        self._saga = saga
         self._baggage = baggage
         self._take = take
         self._processing = processing
@@ -103,16 +96,18 @@ class LeanWork(Work):
     ) -> Trace:
         """As :meth:`Work.send` says."""
         within, tracing = self._layout, self._tracing
+        layout: Layout
+        said: dict[str, Scalar] | Told
         if within is None:
-            values = tracing.messaging.send(topic, event_id, event_type, self._unit.common, saga, size)
+            said = tracing.messaging.send(topic, event_id, event_type, self._unit.common, saga, size)
             layout = tracing.other_layout(f"send {topic}", SpanKind.PRODUCER)
         else:
             layout = within.sends.get((topic, event_type)) or tracing.send_layout(within, topic, event_type)
-            values = tracing.messaging.send_values(self._known, event_id, saga, size)
+            said = Told(tracing.messaging, event_id, self._saga if saga is None else saga, size, None)
         state = self._budget.take()
         if state is None:
-            return self._begin(layout, values, edge)
-        return self._make(layout, values, self._budget.none() if edge in self._new_linked else state)
+            return self._begin(layout, said, edge)
+        return self._make(layout, said, self._budget.none() if edge in self._new_linked else state)
 
     def point(self, name: str, *, links: Iterable[Trace] = (), attributes: Attributes | None = None) -> Trace:
         """A short INTERNAL span within this work, such as ``saga credit-decision start``."""
@@ -180,19 +175,25 @@ class LeanWork(Work):
         """The context of the span itself: what a timer, a delayed retry or a dead letter carries on."""
         return self._trace(self._lean.span_id, self._lean.state)
 
-    def _make(self, layout: Layout, values: dict[str, Scalar], state: str | None, links: Sequence[SpanLink] = ()) -> Trace:
+    def _make(
+        self, layout: Layout, said: dict[str, Scalar] | Told, state: str | None, links: Sequence[SpanLink] = ()
+    ) -> Trace:
         parent, take, span_id = self._lean, self._take, new_span_id()
-        if take is not None and not links and not layout.tight:
-            take(short(layout, parent.trace_id, span_id, parent.span_id, parent.state, values))
-            return self._trace(span_id, state)
+        if take is not None and isinstance(said, Told) and parent.state is None:
+            now = time_ns()
+            parent.decode_ids()
+            whole = layout.whole(parent.raw_trace, _hex(span_id), parent.raw_id, now, now + 1, said)
+            if whole is not None:
+                take(whole)
+                return self._trace(span_id, state)
         self._end_at_once(
-            LeanSpan(layout, parent.trace_id, span_id, None, values, links, parent_id=parent.span_id, state=parent.state)
+            LeanSpan(layout, parent.trace_id, span_id, None, said, links, parent_id=parent.span_id, state=parent.state)
         )
         return self._trace(span_id, state)
 
-    def _begin(self, layout: Layout, values: dict[str, Scalar], edge: Edge) -> Trace:
+    def _begin(self, layout: Layout, said: dict[str, Scalar] | Told, edge: Edge) -> Trace:
         """A ``send`` span for which the trace has no room begins another one, linked to this work."""
-        span = LeanSpan(layout, new_trace_id(), new_span_id(), None, values)
+        span = LeanSpan(layout, new_trace_id(), new_span_id(), None, said)
         span.add_link(self._lean.get_span_context())
         self._end_at_once(span)
         state = stamped(0 if edge in self._new_linked else FRESH - 1)
@@ -285,16 +286,15 @@ class LeanTracing(Tracing):
             processing = None if metrics is None else metrics.processing(topic, group)
             return _passing(incoming, origin, trace_id, baggage, saga, processing)
         layout = self._process_layout(topic, group, partition, envelope.type, step, saga_name, undo)
-        known: dict[str, Scalar] = {} if saga is None else {SAGA_ID: saga}
-        values = self._messaging.process_values(known, envelope, offset)
+        said = Told(self._messaging, envelope.id, saga, len(envelope.data), offset)
         linked = _links(links, origin) if links else () if origin is None else (SpanLink(origin.trace_id, origin.span_id),)
-        span = LeanSpan(layout, trace_id, new_span_id(), None if root else origin, values, linked, sampled=sampled)
+        span = LeanSpan(layout, trace_id, new_span_id(), None if root else origin, said, linked, sampled=sampled)
         unit = Unit(self._service, None, (saga, saga_name, step, envelope.id))
         if undo:
             unit.common[SAGA_UNDO] = True
         processing = None if self._metrics is None else self._metrics.processing(topic, group)
         budget = Budget(None, None) if root or origin is None else Budget(origin.left, origin.state)
-        return LeanWork(self, span, layout, unit, known, baggage, take, processing, budget, sampled=sampled)
+        return LeanWork(self, span, layout, unit, saga, baggage, take, processing, budget, sampled=sampled)
 
     def failed(self, saga: str) -> None:
         """As :meth:`Tracing.failed` says."""
@@ -307,10 +307,10 @@ class LeanTracing(Tracing):
             return None
         return partial(self._held.hold, saga, self._take)
 
-    def send_layout(self, within: ProcessLayout, topic: str, event_type: str) -> Layout:
+    def send_layout(self, within: ProcessLayout, topic: str, event_type: str) -> MessageLayout:
         """The layout of ``send <topic>`` within such work."""
         fixed = {**_said_of_all(within), **self._messaging.send_fixed(topic, event_type)}
-        made = Layout(self.service, f"send {topic}", SpanKind.PRODUCER, fixed, self._limits)
+        made = MessageLayout(self.service, f"send {topic}", SpanKind.PRODUCER, fixed, self._limits, self._messaging)
         if len(within.sends) < _MOST_LAYOUTS:
             within.sends[topic, event_type] = made
         return made
@@ -336,7 +336,7 @@ class LeanTracing(Tracing):
             }
             if undo:
                 fixed[SAGA_UNDO] = True
-            layout = ProcessLayout(self.service, f"process {topic}", SpanKind.CONSUMER, fixed, self._limits)
+            layout = ProcessLayout(self.service, f"process {topic}", SpanKind.CONSUMER, fixed, self._limits, self._messaging)
             if len(self._processed) < _MOST_LAYOUTS:
                 self._processed[key] = layout
         return layout

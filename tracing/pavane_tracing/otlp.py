@@ -22,9 +22,9 @@ _LINK: Final = b"j"
 _STATUS: Final = b"z"
 _FRAME: Final = b"\x12"
 """Of a span among those of its scope."""
-_LOCAL: Final = b"\x85\x01\x00\x01\x00\x00"
+LOCAL: Final = b"\x85\x01\x00\x01\x00\x00"
 """Flags of a span: whether its parent is of another process is known (bit 8), and it is not (bit 9)."""
-_REMOTE: Final = b"\x85\x01\x00\x03\x00\x00"
+REMOTE: Final = b"\x85\x01\x00\x03\x00\x00"
 _TIMES: Final = Struct("<6sBQBQ").pack
 _EVENT_TIME: Final = Struct("<BQ").pack
 _DOUBLE: Final = Struct("<d").pack
@@ -132,6 +132,16 @@ def _start(key: str, place: int) -> bytes:
     return start
 
 
+def text_before(key: str, length: int) -> bytes:
+    """Everything of an attribute but its text, which has so many bytes and is the last of it."""
+    return _start(key, length)
+
+
+def number_before(key: str, length: int) -> bytes:
+    """Everything of an attribute but its number, whose varint has so many bytes, 1 to 9."""
+    return _start(key, _TEXTS + length)
+
+
 def identity(trace_id: str, span_id: str, parent_id: str | None) -> bytes:
     """A span's ids, which are given in hex."""
     if parent_id is None:
@@ -146,7 +156,7 @@ def state(header: str) -> bytes:
 
 def times(start_ns: int, end_ns: int, *, remote: bool) -> bytes:
     """When a span began and ended; ``remote``: its parent is of another process, or was told by a message."""
-    return _TIMES(_REMOTE if remote else _LOCAL, 0x39, start_ns, 0x41, end_ns)
+    return _TIMES(REMOTE if remote else LOCAL, 0x39, start_ns, 0x41, end_ns)
 
 
 def remote_link(link: SpanLink) -> bytes:
@@ -180,12 +190,17 @@ def dropped_counts(attributes_dropped: int, events_dropped: int, links_dropped: 
     return b"".join([tag + varint(count) for tag, count in counts if count])
 
 
+def frame(length: int) -> bytes:
+    """What goes before a span of so many bytes among those of its scope."""
+    return _FRAMES[length] if length < _MOST_SMALL else _FRAME + varint(length)
+
+
 def framed(parts: list[bytes]) -> bytes:
     """A span's fields as :func:`resource_spans` takes them: any number of spans, one after the other."""
     length = 0
     for part in parts:
         length += len(part)
-    parts.insert(0, _FRAMES[length] if length < _MOST_SMALL else _FRAME + varint(length))
+    parts.insert(0, frame(length))
     return b"".join(parts)
 
 

@@ -2,8 +2,10 @@
 
 import os
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from pavane.simulation.report import Report
     from pavane.simulation.verification import Verification
 
+_LINE_S = 60.0
 _STAGES = {"sagas": "nothing", "singles": "one thing", "pairs": "two things", "by_lot": "by lot"}
 
 
@@ -111,11 +114,9 @@ def _replay(found: "Verification", history: str, *, as_json: bool) -> None:
 
 @contextmanager
 def _progress() -> Generator["Tell"]:
-    """A bar for each stage on a terminal; a line for each elsewhere, when it is over, would be no progress: nothing."""
-    from pavane.simulation.explore import silently
-
+    """A bar for each stage on a terminal; elsewhere a line a minute, so that a log of hours shows how far it is."""
     if not sys.stderr.isatty():
-        yield silently
+        yield _Lines().tell
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -129,3 +130,18 @@ def _progress() -> Generator["Tell"]:
 
         yield tell
     say("")
+
+
+class _Lines:
+    """Says how far it is, no sooner than a minute after it has begun, or has said so last."""
+
+    def __init__(self) -> None:
+        self._begun = self._said = time.monotonic()
+
+    def tell(self, stage: str, count: int, total: int | None) -> None:
+        """So far in a stage, and how far it goes, where that is known."""
+        now = time.monotonic()
+        if now - self._said >= _LINE_S:
+            self._said = now
+            of = "" if total is None else f" of {total:,}"
+            say(f"{timedelta(seconds=round(now - self._begun))} {_STAGES[stage]}: {count:,}{of} histories")
