@@ -21,6 +21,7 @@ from pavane_events.buses.kafka.bus import KafkaBus
 from pavane_events.buses.kafka.options import KafkaOptions, Mechanism
 from pavane_events.buses.kafka.provision import apply
 from pavane_events.errors import ConfigurationError
+from pavane_events.record import Message
 from pavane_events.topics import state_topic
 from support.kafka import KafkaTool, MakeKafka
 from support.stage import Stage, until
@@ -180,13 +181,18 @@ def says_to_check_the_password(error: BaseException) -> bool:
 
 @pytest.mark.slow
 @scenario
-async def test_agents_whose_password_is_taken_back_end_and_say_why_when_they_must_log_in_again(
+async def test_who_must_log_in_again_when_his_password_was_taken_back_is_told_so_and_agents_end(
     guarded: KafkaCluster, administer: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     await asyncio.to_thread(add_user, administer, GUEST)
     wanted = needs_of(("examples.shop:AGENTS", "examples.shop:order"), f"kafka://{guarded.servers}").wanted
     await apply(guarded.servers, ADMIN, wanted, PARTITIONS)
-    async with await KafkaBus.open(guarded.servers, PARTITIONS, user(GUEST)) as bus:
+    async with (
+        await KafkaBus.open(guarded.servers, PARTITIONS, user(GUEST)) as bus,
+        await KafkaBus.open(guarded.servers, PARTITIONS, user(GUEST)) as desk,
+    ):
+        event = Message(shop.order.intake, b"{}", b"key")
+        await desk.publish([event])
         at_work = asyncio.create_task(run(shop.AGENTS, [shop.order], bus, asyncio.Event(), QUIET))
 
         async def ready() -> bool:
@@ -202,4 +208,7 @@ async def test_agents_whose_password_is_taken_back_end_and_say_why_when_they_mus
                 await at_work
         _, others = raised.value.split(says_to_check_the_password)  # several members may be refused at one time
         assert others is None
+        with pytest.raises(ConfigurationError) as refusal:
+            await desk.publish([event])
+        assert says_to_check_the_password(refusal.value)
     assert "a broker does not let us in any more" in caplog.text

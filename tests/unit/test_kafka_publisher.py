@@ -16,9 +16,12 @@ async def wrong(_: str) -> AIOKafkaClient:
     raise ZeroDivisionError("seven by nought")
 
 
+async def nothing() -> None: ...
+
+
 def test_a_failure_that_nobody_foresaw_is_named() -> None:
     async def publish() -> None:
-        publisher = Publisher(wrong, KafkaOptions())
+        publisher = Publisher(wrong, nothing, KafkaOptions())
         with pytest.raises(BusUnavailable, match="seven by nought"):
             await publisher.publish([(TopicPartition("t", 0), Message("t", b""))])
         await publisher.close()

@@ -37,7 +37,7 @@ class KafkaBus:
         self._places = places
         self._options = places.options
         self._admin = Admin(client, places.options)
-        self._publisher = Publisher(self._connect, places.options)
+        self._publisher = Publisher(self._connect, self._knock, places.options)
         self._members: list[KafkaLanes] = []
         self._closed = False
 
@@ -185,6 +185,9 @@ class KafkaBus:
 
     async def _connect(self, client_id: str) -> Client:
         return await connect(self._servers, self._options, client_id=client_id)
+
+    async def _knock(self) -> None:
+        await Door(self._servers, self._options).knock()
 
     def _check_open(self) -> None:
         if self._closed:

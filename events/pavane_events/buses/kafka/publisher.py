@@ -43,10 +43,19 @@ class _Call:
 
 
 class Publisher:
-    """Connects on first use. A transaction that ended in the dark is looked up, so that a call is told what happened."""
+    """Connects on first use. A transaction that ended in the dark is looked up, so that a call is told what happened.
 
-    def __init__(self, connect: Callable[[str], Awaitable[AIOKafkaClient]], options: KafkaOptions) -> None:
+    ``knock`` raises :class:`ConfigurationError` where brokers do not let us in: connections that are lost do not say so.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[str], Awaitable[AIOKafkaClient]],
+        knock: Callable[[], Awaitable[None]],
+        options: KafkaOptions,
+    ) -> None:
         self._connect = connect
+        self._knock = knock
         self._options = options
         self._client: AIOKafkaClient | None = None
         self._producer: Producer | None = None
@@ -132,7 +141,15 @@ class Publisher:
             return RecordTooLarge(f"{error}: raise max.message.bytes of the topic, or send a reference instead")
         if isinstance(error, Refused) and error.code == UNKNOWN_TOPIC:
             return UnknownTopic(f"{error}: create the topic, see `pavane topics diff`")
-        return translated(error, "publishing")
+        found = translated(error, "publishing")
+        if isinstance(found, BusUnavailable):
+            try:
+                await self._knock()
+            except ConfigurationError as refusal:
+                return refusal
+            except BusUnavailable:
+                pass
+        return found
 
     async def _is_there(self, producer: Producer) -> bool:
         """Whether the last transaction happened: whether its first record is one that readers of committed records see."""
