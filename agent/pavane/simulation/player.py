@@ -139,6 +139,7 @@ class Player:
             self._left += 1
             if self._played >= TRACED_LASTS or self._left >= _MOST_LEFT:
                 gc.collect()  # a world is one large circle, and the collector is off
+                gc.freeze()  # what is there now, such as histories that are still to be played, is not looked through again
                 self._left = 0
             trace = self.tracing == "all" or must_trace or (self.tracing == "some" and self._worlds % 2 == 0)
             self._worlds += 1
@@ -222,7 +223,7 @@ def alone() -> Generator[None]:
     if disabled >= logging.CRITICAL and not gc.isenabled():
         yield
         return
-    collects = gc.isenabled()
+    collects, frozen = gc.isenabled(), gc.get_freeze_count()
     configured = structlog.get_config()
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -230,6 +231,8 @@ def alone() -> Generator[None]:
     try:
         yield
     finally:
+        if not frozen:
+            gc.unfreeze()
         if collects:
             gc.enable()
         logging.disable(disabled)
