@@ -42,8 +42,8 @@ class Must:
 MUSTS = (
     Must("throughput", "agent", "of_bare", 0.6, at_least=True),
     Must("throughput", "agent", "cpu_us_per_msg", 50.0),
-    Must("tax", "lean", "tax_at_120", 15.0),
-    Must("tax", "unsampled", "beside_at_120", 2.0),
+    Must("tax", "lean", "tax_us", 15.0),
+    Must("tax", "unsampled", "beside_us", 2.0),
     Must("latency", "1 hop, 20/s", "p50_ms", 15.0),
     Must("latency", "1 hop, 20/s", "p99_ms", 60.0),
     Must("latency", "5 agents, 20/s", "p50_ms", 60.0),

@@ -17,7 +17,6 @@ _FEWEST_ATTRIBUTES: Final = 32
 _LONGEST: Final = 254
 """Texts in patterns, in bytes."""
 _NO_SAGA: Final = 255
-_MOST_NUMBER: Final = 1 << 60
 _MOST_PATTERNS: Final = 16
 """Of a layout: one for each set of lengths of what differs, which are few at any time."""
 
@@ -100,11 +99,11 @@ class MessageLayout(Layout):
             return None
         sized = at = b""
         if size is not None:
-            if not 0 <= size < _MOST_NUMBER:
+            if not 0 <= size < otlp.MOST_NUMBER:
                 return None
             sized = otlp.varint(size)
         if offset is not None:
-            if not 0 <= offset < _MOST_NUMBER:
+            if not 0 <= offset < otlp.MOST_NUMBER:
                 return None
             at = otlp.varint(offset)
         said = _NO_SAGA if saga is None else len(saga_id)
@@ -135,16 +134,16 @@ class MessageLayout(Layout):
 class Pattern:
     """A whole span, framed, whose contents have known lengths: they are packed between what never changes, in one call."""
 
-    __slots__ = ("_fixed", "_flags", "_linked", "_pack", "_start")
+    __slots__ = ("_fixed", "_flags", "_pack", "_start")
 
     def __init__(
         self, encoded: bytes, befores: tuple[bytes, bytes, bytes, bytes, bytes], contents: Sequence[int], *, linked: bool
     ) -> None:
         """``befores`` and ``contents``: of saga, offset, message, size and event all but the content, and how long that is."""
-        self._linked = linked
         self._fixed = (encoded + befores[0], befores[1], befores[2], befores[3], befores[4])
         said = "".join([f"{len(before)}s{content}s" for before, content in zip(self._fixed, contents, strict=True)])
-        fields = f"16s2s8s2s8s7sQBQ{said}" + ("4s16s2s8s5s" if linked else "")
+        link = "4s16s2s8s5s" if linked else "0s0s0s0s0s"  # one that has no room is left out
+        fields = f"16s2s8s2s8s7sQBQ{said}{link}"
         self._start = otlp.frame(len(_TRACE) + calcsize(f"<{fields}")) + _TRACE
         self._flags = (otlp.REMOTE if linked else otlp.LOCAL) + _BEGUN
         self._pack = Struct(f"<{len(self._start)}s{fields}").pack
@@ -163,34 +162,6 @@ class Pattern:
     ) -> bytes:
         """The span."""
         before_saga, before_offset, before_message, before_size, before_event = self._fixed
-        if self._linked:
-            return self._pack(
-                self._start,
-                trace,
-                _SPAN,
-                span,
-                _PARENT,
-                parent,
-                self._flags,
-                start_ns,
-                _ENDED,
-                end_ns,
-                before_saga,
-                saga,
-                before_offset,
-                offset,
-                before_message,
-                event_id,
-                before_size,
-                size,
-                before_event,
-                event_id,
-                _LINK,
-                trace,
-                _SPAN,
-                parent,
-                _FROM_AFAR,
-            )
         return self._pack(
             self._start,
             trace,
@@ -212,6 +183,11 @@ class Pattern:
             size,
             before_event,
             event_id,
+            _LINK,
+            trace,
+            _SPAN,
+            parent,
+            _FROM_AFAR,
         )
 
 

@@ -96,7 +96,7 @@ def append_values(parts: list[bytes], values: dict[str, Scalar]) -> None:
                 content = _utf8(value)
             if len(content) < _TEXTS:
                 place = len(content)
-        elif type(value) is int and 0 <= value < _MOST_NUMBER:
+        elif type(value) is int and 0 <= value < MOST_NUMBER:
             content = varint(value)
             place = _TEXTS + len(content)
         if place == _PLACES:
@@ -118,7 +118,7 @@ _STARTS: Final[dict[str, list[bytes | None]]] = {}
 _MOST_STARTS: Final = 256
 """Keys."""
 
-_MOST_NUMBER: Final = 1 << 60
+MOST_NUMBER: Final = 1 << 60
 """Larger ones are rare, and slow to compare with."""
 
 
