@@ -10,7 +10,7 @@ from opentelemetry import baggage
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, TraceFlags, TraceState, get_current_span
 
 from pavane_events.envelope import NO_TRACE, Trace
-from pavane_tracing.propagation import allowed_baggage, context_of, span_context, trace_of
+from pavane_tracing.propagation import allowed_baggage, context_of, is_passed_by, span_context, trace_of
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN_ID = "00f067aa0ba902b7"
@@ -66,6 +66,21 @@ def test_a_traceparent_is_read_as_its_grammar_says_wherever_it_differs(place: in
     header = TRACEPARENT[:place] + character + TRACEPARENT[place + 1 :]
     well_formed = re.fullmatch("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", header) is not None
     assert (span_context(Trace(traceparent=header)) is not None) == well_formed
+
+
+@given(
+    st.integers(0, 54), st.sampled_from("0a-gA \n１"), st.booleans(), st.none() | st.just("a=b"), st.none() | st.just("c=d")
+)
+def test_an_unsampled_record_is_passed_by_only_where_nothing_else_is_said(
+    place: int, character: str, null: bool, state: str | None, baggage: str | None
+) -> None:
+    unsampled = f"00-{TRACE_ID}-{'0' * 16 if null else SPAN_ID}-00"
+    header = unsampled[:place] + character + unsampled[place + 1 :]
+    found = span_context(Trace(header))
+    plain = found is not None and header == f"00-{found.trace_id:032x}-{found.span_id:016x}-00"
+    assert is_passed_by(Trace(header, state, baggage)) == (plain and state is None and baggage is None)
+    assert not is_passed_by(Trace(f"00-{'0' * 32}-{SPAN_ID}-00"))
+    assert not is_passed_by(NO_TRACE)
 
 
 def test_a_later_version_is_read_as_far_as_it_is_known() -> None:

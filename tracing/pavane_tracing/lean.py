@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import Final, NamedTuple
 
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AnyValue, Attributes
 
+from pavane_events.envelope import Trace
 from pavane_tracing import otlp
 from pavane_tracing.attributes import EXCEPTION, Scalar, Told, exception_attributes
 from pavane_tracing.layouts import Layout, below
-from pavane_tracing.propagation import SAMPLED, UNSAMPLED, Origin, trace_state
+from pavane_tracing.propagation import SAMPLED, UNSAMPLED, Origin, span_context, trace_state
 from pavane_tracing.span import KINDS, STATUSES, SpanEvent, SpanLink, SpanRow, plain_attributes
 
 _UNSET: Final = Status(StatusCode.UNSET)
@@ -340,14 +341,13 @@ class LeanSpan:
 class PassingSpan:
     """The span that sent an unsampled message as the current one while that is at work: it records nothing."""
 
-    def __init__(self, origin: Origin, saga: str | None) -> None:
-        self._origin = origin
+    def __init__(self, incoming: Trace, saga: str | None) -> None:
+        self._incoming = incoming
         self.saga = saga
 
     def get_span_context(self) -> SpanContext:
         """The sender's identity."""
-        origin = self._origin
-        return SpanContext(int(origin.trace_id, 16), int(origin.span_id, 16), True, origin.flags, trace_state(origin.state))
+        return span_context(self._incoming) or INVALID_SPAN_CONTEXT
 
     def is_recording(self) -> bool:
         """Never."""

@@ -22,7 +22,7 @@ from pavane_tracing.layouts import Layout, Limits, MessageLayout, ProcessLayout
 from pavane_tracing.lean import LeanSpan, PassingSpan
 from pavane_tracing.messaging_metrics import Processing
 from pavane_tracing.off import MeasuredOffWork
-from pavane_tracing.propagation import SPAN_KEY, UNSAMPLED, Origin, allowed_baggage, context_of, origin_of
+from pavane_tracing.propagation import SPAN_KEY, Origin, allowed_baggage, context_of, is_passed_by, origin_of
 from pavane_tracing.sampling import SagaSampler
 from pavane_tracing.span import SpanLink, SpanRow
 from pavane_tracing.unit import UNIT_KEY, Service, Unit
@@ -250,6 +250,8 @@ class LeanTracing(Tracing):
         self._follow = sampler.follow
         self._take = take
         self._held = held
+        self._passes = sampler.follow and held is None
+        """Whether what its sender did not sample leaves nothing at all."""
         self._processed: dict[object, ProcessLayout] = {}
         self._others: dict[tuple[str, SpanKind], Layout] = {}
 
@@ -269,6 +271,8 @@ class LeanTracing(Tracing):
     ) -> Work:
         """As :meth:`Tracing.process` says."""
         incoming, saga = envelope.trace, envelope.saga
+        if self._passes and is_passed_by(incoming):
+            return PassingWork(incoming, saga, None if self._metrics is None else self._metrics.processing(topic, group))
         origin = origin_of(incoming)
         baggage = allowed_baggage(incoming.baggage, self._baggage) if incoming.baggage is not None else None
         root = root or origin is None or origin.left == 0
@@ -366,21 +370,21 @@ class LeanTracing(Tracing):
 class PassingWork(MeasuredOffWork):
     """Unsampled work: no span, the sender's context is current and handed on."""
 
-    __slots__ = ("_origin",)
+    __slots__ = ("_token",)
 
-    def __init__(self, incoming: Trace, origin: Origin, saga: str | None, processing: Processing | None) -> None:
+    def __init__(self, incoming: Trace, saga: str | None, processing: Processing | None) -> None:
         self._incoming = incoming
         self.saga = saga
         self._clock = processing
-        self._origin = origin
         self._token: Token[Context] | None = None
 
     def attach(self) -> None:
         """Make the sender's span the current one, so that the user's own spans are not sampled either."""
         if self._token is None:
-            context = Context({SPAN_KEY: PassingSpan(self._origin, self.saga)})
-            if self._incoming.baggage is not None:
-                context = context_of(None, self._incoming.baggage, context)
+            incoming = self._incoming
+            context = Context({SPAN_KEY: PassingSpan(incoming, self.saga)})
+            if incoming.baggage is not None:
+                context = context_of(None, incoming.baggage, context)
             self._token = enter(context)
 
     def detach(self) -> None:
@@ -394,11 +398,10 @@ def _passing(
     incoming: Trace, origin: Origin | None, trace_id: str, baggage: str | None, saga: str | None, processing: Processing | None
 ) -> Work:
     if origin is None:  # what comes of it is not sampled either, and is of one trace
-        origin = Origin(trace_id, new_span_id(), UNSAMPLED, None, False)
-        incoming = Trace(f"00-{trace_id}-{origin.span_id}-00")
+        incoming = Trace(f"00-{trace_id}-{new_span_id()}-00")
     elif baggage != incoming.baggage or origin.state != incoming.tracestate:
         incoming = Trace(incoming.traceparent, origin.state, baggage)
-    return PassingWork(incoming, origin, saga, processing)
+    return PassingWork(incoming, saga, processing)
 
 
 def _started(row: SpanRow) -> int:

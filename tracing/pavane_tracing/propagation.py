@@ -38,6 +38,7 @@ _USUAL: Final = b"00-" + 32 * b"0" + b"-" + 16 * b"0" + b"-00"
 
 _FLAGS: Final = {f"{flags:02x}": (TraceFlags(flags), bool(flags & TraceFlags.SAMPLED)) for flags in range(256)}
 _NO_TRACE_ID, _NO_SPAN_ID = "0" * 32, "0" * 16
+_NULL_TRACE, _NULL_SPAN = f"00-{_NO_TRACE_ID}", f"-{_NO_SPAN_ID}-00"
 SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 UNSAMPLED: Final = TraceFlags(TraceFlags.DEFAULT)
 SPAN_KEY: Final = next(iter(set_span_in_context(NonRecordingSpan(INVALID_SPAN_CONTEXT), Context())))
@@ -81,8 +82,8 @@ def origin_of(trace: Trace) -> Origin | None:
     header = trace.traceparent
     if header is None:
         return None
-    if header.startswith("00-") and header.isascii() and header.encode().translate(_SHAPES) == _USUAL:
-        version, trace_id, span_id, flags = "00", header[3:35], header[36:52], header[53:]  # as nearly all of them are
+    if _is_usual(header):
+        version, trace_id, span_id, flags = "00", header[3:35], header[36:52], header[53:]
     else:
         match = _TRACEPARENT.fullmatch(header)
         if match is None:
@@ -99,6 +100,25 @@ def origin_of(trace: Trace) -> Origin | None:
         return Origin(trace_id, span_id, kept, None, sampled)
     state, left = split_state(trace.tracestate)
     return Origin(trace_id, span_id, kept, state if state and trace_state(state) else None, sampled, left)
+
+
+def is_passed_by(trace: Trace) -> bool:
+    """Whether all that a record says of its trace is that its span was not sampled: the usual way, and nothing beside it."""
+    header = trace.traceparent
+    return (
+        header is not None
+        and trace.tracestate is None
+        and trace.baggage is None
+        and header.endswith("-00")
+        and _is_usual(header)
+        and not header.startswith(_NULL_TRACE)
+        and not header.endswith(_NULL_SPAN)
+    )
+
+
+def _is_usual(header: str) -> bool:
+    """Whether a ``traceparent`` is well formed, and of the version that nearly all of them are."""
+    return header.startswith("00-") and header.isascii() and header.encode().translate(_SHAPES) == _USUAL
 
 
 def span_context(trace: Trace) -> SpanContext | None:
