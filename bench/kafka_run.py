@@ -52,8 +52,8 @@ class Scale:
     layouts: tuple[str, ...]
 
 
-FULL = Scale(200_000, 3, 60.0, 3_000, 500_000, 60_000, 40_000, 60, tuple(LAYOUTS))
-QUICK = Scale(20_000, 1, 5.0, 400, 40_000, 8_000, 10_000, 5, ("1 process", "6 processes"))
+FULL = Scale(200_000, 3, 60.0, 3_000, 500_000, 60_000, 40_000, 120, tuple(LAYOUTS))
+QUICK = Scale(20_000, 1, 5.0, 400, 40_000, 8_000, 10_000, 8, ("1 process", "6 processes"))
 
 
 def benches(scale: Scale, endpoint: str | None) -> Mapping[str, Callable[[Broker], Awaitable[Found]]]:
@@ -61,7 +61,7 @@ def benches(scale: Scale, endpoint: str | None) -> Mapping[str, Callable[[Broker
     return {
         "throughput": lambda broker: throughput(broker, records=scale.records, rounds=scale.rounds),
         "tracing": lambda broker: tracing(broker, records=scale.traced, rounds=scale.rounds),
-        "tax": lambda broker: tax(broker, records=2_500, cycles=scale.turns),
+        "tax": lambda broker: tax(broker, records=5_000, cycles=scale.turns),
         "latency": lambda broker: latency(broker, seconds=scale.seconds),
         "credit": lambda broker: credit(
             broker, sagas=scale.sagas, seconds=scale.seconds / 2, endpoint=endpoint, layouts=scale.layouts
