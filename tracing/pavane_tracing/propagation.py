@@ -37,6 +37,7 @@ _USUAL: Final = b"00-" + 32 * b"0" + b"-" + 16 * b"0" + b"-00"
 """A ``traceparent``, each of its digits a 0."""
 
 _FLAGS: Final = {f"{flags:02x}": (TraceFlags(flags), bool(flags & TraceFlags.SAMPLED)) for flags in range(256)}
+_RECORDED: Final = _FLAGS["01"]
 _NO_TRACE_ID, _NO_SPAN_ID = "0" * 32, "0" * 16
 _NULL_TRACE, _NULL_SPAN = f"00-{_NO_TRACE_ID}", f"-{_NO_SPAN_ID}-00"
 SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
@@ -93,7 +94,7 @@ def origin_of(trace: Trace) -> Origin | None:
             return None
     if trace_id == _NO_TRACE_ID or span_id == _NO_SPAN_ID:
         return None
-    kept, sampled = _FLAGS[flags]
+    kept, sampled = _RECORDED if flags == "01" else _FLAGS[flags]
     if version != "00":
         kept = SAMPLED if sampled else UNSAMPLED
     if not trace.tracestate:

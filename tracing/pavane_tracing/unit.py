@@ -96,6 +96,8 @@ class Unit:
     def close(self) -> None:
         """The work is over: what has not ended by now is a stray."""
         self.closed = True
+        if not self._spans:
+            return
         for span_id, span in tuple(self._spans.items()):
             if span.end_time is None:
                 del self._spans[span_id]
