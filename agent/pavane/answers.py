@@ -66,22 +66,24 @@ class Answers:
         self._kit = kit
         self._source = f"/agents/{kit.plan.agent.name}"
         self._version = kit.plan.manifest.version
-        self._stamps: dict[tuple[str, str, int, int], Stamp] = {}
+        self._stamps: dict[tuple[str, str, int, int, str], Stamp] = {}
 
-    def outputs(self, step: AnyStep, inputs: Inputs, events: Outputs, work: Work) -> list[Message]:
-        """A step's events, or the fact that it is done where it gives none. Raises :class:`UnfitOutput`."""
+    def outputs(self, step: AnyStep, inputs: Inputs, events: Outputs, work: Work, under: str | None = None) -> list[Message]:
+        """A step's events, or the fact that it is done where it gives none; ``under`` another version than this one. Raises
+        :class:`UnfitOutput`."""
         completing = inputs.completing
         saga = completing.saga
         causes = inputs.causes
         if not events:
             if saga is None or step.options.observer:
                 return []
-            return [self.settled(step.wire_name, saga, causes, work, how="done")]
+            return [self.settled(step.wire_name, saga, causes, work, how="done", under=under)]
         now = timestamp(self._kit.clock())
         depth = inputs.depth
         name = step.wire_name
         owes_undo = step.owes_undo
         parts = len(events)
+        version = under or self._version
         if parts > 1:
             work.split(parts)
         messages: list[Message] = []
@@ -106,12 +108,12 @@ class Answers:
                 depth=depth,
                 part=part,
                 parts=parts,
-                declaration=self._version,
+                declaration=version,
                 trace=work.send(kind, identity, kind, saga=saga, size=len(data)),
             )
-            stamp = self._stamps.get((name, schema, part, parts))
+            stamp = self._stamps.get((name, schema, part, parts, version))
             if stamp is None:
-                stamp = self._stamps[name, schema, part, parts] = Stamp(envelope)
+                stamp = self._stamps[name, schema, part, parts, version] = Stamp(envelope)
             message = stamp.message(envelope)
             size = message.size()
             together += size
@@ -135,8 +137,9 @@ class Answers:
         code: str = "",
         reason: str = "",
         retry: int = 0,
+        under: str | None = None,
     ) -> Message:
-        """The fact that a step is done without an event, has failed, or is skipped."""
+        """That a step is done without an event, has failed, or is skipped; ``under`` another version than this one."""
         fact = Settled(
             step=step,
             causes=tuple(sorted(causes)),
@@ -144,7 +147,7 @@ class Answers:
             began=began,
             code=code,
             reason=reason,
-            declaration=self._version,
+            declaration=under or self._version,
             retry=retry,
         )
         return self.fact(fact, saga, work)

@@ -76,7 +76,7 @@ class Calls:
                 return self._delayed(unit, inputs, result, work, changes)
             if not isinstance(result, Failure):
                 try:
-                    messages = self._answers.outputs(step, inputs, result, work)
+                    messages = self._answers.outputs(step, inputs, result, work, unit.under)
                 except UnfitOutput as error:
                     result = Failure(error.code, str(error), 1, dead=True)
                 else:
@@ -183,6 +183,7 @@ class Calls:
                     code=failure.code,
                     reason=failure.reason,
                     retry=unit.retry,
+                    under=unit.under,
                 )
             )
         if failure.dead:

@@ -45,7 +45,11 @@ class LaneAtWork:
         state = Overlay(lane.state)
         self._progress = Progress(key for key, _ in lane.state.scan(PREFIX))
         with_effects = [topic for topic, steps in plan.listeners.items() if any(step.owes_undo for step in steps)]
-        self._marks = Marks(lane, plan.manifest.version, with_effects, limits.mark_window, plan.retiring)
+        owing = [step for step in plan.by_wire_name.values() if step.owes_undo]
+        if any(step.options.pivot or step.options.lock is not None for step in owing):
+            with_effects.append(plan.commands)  # it begins on a grant
+        names = [step.wire_name for step in owing]
+        self._marks = Marks(lane, plan.manifest.version, with_effects, limits.mark_window, plan.retiring, names)
         self._index = Index(state)
         ended = {b"t/": tombstone_ms, b"a/": filled_ms}
         forgetting = Forgetting(state, ended, kit.keeps_s, kit.clock)

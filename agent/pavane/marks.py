@@ -24,14 +24,22 @@ class Marks:
         topics: Collection[str],
         window: int,
         retiring: Mapping[str, Collection[str]] | None = None,
+        owing: Collection[str] = (),
     ) -> None:
+        """``topics``: of the steps that owe an undo, ``owing`` by name."""
         row = lane.state.get(KEY)
         stored = cast("dict[str, object]", json.loads(row)) if row is not None else {}
         self.new_version = stored.get("version") != version
         self._version = version
         self._window = window
         self._found = cast("dict[str, int]", stored.get("mark", {}))
-        self._others = self._found if self.new_version else cast("dict[str, int]", stored.get("others", {}))
+        self._others = cast("dict[str, int]", stored.get("others", {}))
+        self._owed_before = cast("dict[str, str]", stored.get("before", {}))
+        self._owing = sorted(owing)
+        if self.new_version:
+            self._others = {**self._others, **self._found}
+            last = str(stored.get("version", ""))
+            self._owed_before |= dict.fromkeys(cast("list[str]", stored.get("owing", [])), last)
         known = cast("dict[str, dict[str, int]]", stored.get("until", {}))
         self.until: Mapping[str, Mapping[str, int]] = {
             step: known.get(step) or {topic: self._found.get(topic, 0) for topic in taken}
@@ -48,6 +56,10 @@ class Marks:
     def may_have_begun_otherwise(self, record: Record) -> bool:
         """Whether another version of the agent may have called a step on that input: one that takes what this refuses."""
         return record.offset < self._others.get(record.topic, 0)
+
+    def owed_under(self, step: str) -> str | None:
+        """The last version before this one under which a step owed an undo; None where there is none."""
+        return self._owed_before.get(step)
 
     def takes(self, step: str, record: Record) -> bool:
         """Whether a step takes that input: a retiring one only what a version that did not know so may have begun."""
@@ -72,9 +84,9 @@ class Marks:
 
     def _row(self, mark: dict[str, int]) -> dict[bytes, bytes | None]:
         self._written = mark
-        others = {"others": self._others} if self._others else {}
-        until = {"until": self.until} if self.until else {}
-        row = json.dumps({"version": self._version, "mark": self._written, **others, **until}, separators=(",", ":"))
+        more = {"others": self._others, "until": self.until, "owing": self._owing, "before": self._owed_before}
+        said = {name: value for name, value in more.items() if value}
+        row = json.dumps({"version": self._version, "mark": self._written, **said}, separators=(",", ":"))
         return {KEY: row.encode()}
 
     def close_in(self) -> dict[bytes, bytes | None]:

@@ -69,7 +69,7 @@ class Performer:
         try:
             event = read_event(unit.envelope, parameter)
         except ContractViolation as error:
-            return self._calls.refused(unit, "contract", error.problems)
+            return self._refused(unit, error)
         if unit.step.holds:
             return await self._hold(unit, parameter, event)
         return await self._calls.call(unit, {parameter.name: unit.envelope}, {parameter.name: event}, {})
@@ -78,10 +78,38 @@ class Performer:
         """Try again what waited in a delay tier, with the same inputs as before."""
         found = read_inputs(unit.step, [*waiting.arms.values(), unit.envelope])
         if isinstance(found, ContractViolation):  # a newer version of the agent takes less
-            reason = "; ".join(f"{each.where} {each.code}" for each in found.problems)
-            return self._calls.given_up(unit, waiting, Failure("contract", reason, unit.attempts, dead=True))
+            return self._calls.given_up(unit, waiting, _refusal(found, unit.attempts))
         envelopes, events = found
         return await self._calls.call(unit, envelopes, events, {})
+
+    def _refused(self, unit: Unit, violation: ContractViolation) -> Done:
+        """The contract refuses an input: the step was never called with it. Unless an earlier holder of the lane, of a version
+        that takes it, may have been in the middle of that call: nobody knows what that did, so it failed, and is undone.
+        """
+        if unit.otherwise and unit.owes_undo and unit.envelope.saga is not None:
+            if unit.granted is not None:
+                return self._begun_otherwise(unit, unit.granted.causes, violation)
+            if not unit.step.options.pivot:  # that begins on its grant
+                return self._held_otherwise(unit, unit.envelope.saga, violation)
+        return self._calls.refused(unit, "contract", violation.problems)
+
+    def _held_otherwise(self, unit: Unit, saga: str, violation: ContractViolation) -> Done:
+        """As the other version took it: an arm of a join is held, for it was called with that if it was called."""
+        step, envelope = unit.step, unit.envelope
+        name = step.parameter_for(envelope.type).name
+        row = self._state.get(arms_key(saga, step.wire_name)) if step.holds else None
+        arms = decode_arms(row)
+        if name in filled_arms(row) or arms.setdefault(name, envelope).id != envelope.id:
+            return self._calls.refused(unit, "contract", violation.problems)
+        if len(arms) == len(step.signature.parameters):
+            return self._begun_otherwise(unit, tuple(sorted(each.id for each in arms.values())), violation)
+        changes: Changes = {arms_key(saga, step.wire_name): encode_arms(arms)}
+        return self._calls.finished(unit, self._calls.begin(unit), Done((), changes))
+
+    def _begun_otherwise(self, unit: Unit, causes: tuple[str, ...], violation: ContractViolation) -> Done:
+        step = unit.step
+        changes: Changes = {arms_key(unit.envelope.saga or "", step.wire_name): None} if step.holds else {}
+        return self._calls.given_up(unit, Waiting(step.wire_name, causes, 0, 0, {}), _refusal(violation, 1), changes)
 
     def _ended(self, unit: Unit, waiting: Waiting) -> Done:
         """The saga ended while a holder that died then tried the unit again: nobody knows what it did."""
@@ -110,7 +138,7 @@ class Performer:
             held = {}  # a second event of that arm: not the one that the join was called for
         arms = {**let_go.get(step.wire_name, {}), **held, name: envelope.id}
         fills = len(arms) == len(step.signature.parameters)
-        failed = step.owes_undo and unit.may_have_begun and fills and not step.options.pivot
+        failed = unit.owes_undo and unit.may_have_begun and fills and not step.options.pivot
         work = self._calls.begin(unit)
         message = self._answers.settled(
             step.wire_name,
@@ -121,6 +149,7 @@ class Performer:
             began=failed,
             code="saga.ended",
             reason="its saga had ended; whether it began is not known" if failed else "",
+            under=unit.under,
         )
         changes: Changes = {}
         if step.holds:
@@ -143,7 +172,7 @@ class Performer:
         """The coordinator lets the step begin, on the inputs that its command carries."""
         found = read_inputs(unit.step, granted.inputs)
         if isinstance(found, ContractViolation):
-            return self._calls.refused(unit, "contract", found.problems)
+            return self._refused(unit, found)
         envelopes, events = found
         arms = {name: unit.envelope if each.id == unit.envelope.id else each for name, each in envelopes.items()}
         changes: Changes = {}
@@ -183,7 +212,7 @@ class Performer:
                 if other is not parameter:
                     events[other.name] = read_event(arms[other.name], other)
         except ContractViolation as error:  # held under an older, wider contract
-            return self._calls.refused(unit, "contract", error.problems)
+            return self._refused(unit, error)
         if step.options.lock is not None:
             asked = self._lock(unit, step.options.lock, arms, events)
             if asked is not None:
@@ -209,6 +238,11 @@ class Performer:
         asked = Requested(step.wire_name, causes, key, step.options.lock_taken == "refuse")
         message = self._answers.fact(asked, saga, work)
         return self._calls.finished(unit, work, Done([message], {arms_key(saga, step.wire_name): encode_arms(arms)}))
+
+
+def _refusal(violation: ContractViolation, attempts: int) -> Failure:
+    reason = "; ".join(f"{each.where} {each.code}" for each in violation.problems)
+    return Failure("contract", reason, attempts, dead=True)
 
 
 def _is_refused(unit: Unit) -> bool:

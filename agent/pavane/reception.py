@@ -11,6 +11,7 @@ from pavane.kit import Kit
 from pavane.marks import Marks
 from pavane.overlay import Overlay
 from pavane.progress import Progress
+from pavane.step import AnyStep
 from pavane.tiers import Delayed, from_tier
 from pavane.units import CONTROL_UNIT, UNDO_UNIT, Done, UndoUnit, Unit
 from pavane.waiting import Index, Waiting, place_of
@@ -20,7 +21,7 @@ from pavane_events.envelope import Envelope, parse, unread
 from pavane_events.errors import Problem, UndecodableRecord
 from pavane_events.record import Message, Record
 from pavane_saga.facts import Settled, UndoFailed
-from pavane_saga.wire import ENDS, GRANT, UNDO, asked_for, has_failed, misplaced, read_grant, read_undo_request
+from pavane_saga.wire import ENDS, GRANT, UNDO, GrantRead, asked_for, has_failed, misplaced, read_grant, read_undo_request
 from pavane_tracing.work import Work
 
 
@@ -93,7 +94,7 @@ class Reception:
         else:
             step = self.kit.plan.by_wire_name.get(delayed.step)
         if step is not None and step in self.kit.plan.listeners.get(delayed.original.topic, ()):
-            return Unit(delayed.original, envelope, step, may_have_begun=True, delayed=delayed)
+            return self._unit(delayed.original, envelope, step, may_have_begun=True, delayed=delayed)
         self.commits.settle(record, delayed.step, self._gone(delayed, envelope, place, waiting))
         return None
 
@@ -124,9 +125,23 @@ class Reception:
         if not steps:
             self.commits.nudge()
         maybe = self.marks.may_have_begun(record)
-        otherwise = maybe and self.marks.may_have_begun_otherwise(record)
         for step in steps:
-            self.workers.submit(Unit(record, envelope, step, maybe, otherwise=otherwise))
+            self.workers.submit(self._unit(record, envelope, step, may_have_begun=maybe))
+
+    def _unit(
+        self,
+        record: Record,
+        envelope: Envelope,
+        step: AnyStep,
+        *,
+        may_have_begun: bool,
+        granted: GrantRead | None = None,
+        delayed: Delayed | None = None,
+    ) -> Unit:
+        otherwise = self.marks.may_have_begun_otherwise(record)
+        under = self.marks.owed_under(step.wire_name) if otherwise and not step.owes_undo else None
+        begun = may_have_begun or otherwise
+        return Unit(record, envelope, step, begun, otherwise=otherwise, under=under, granted=granted, delayed=delayed)
 
     def _command(self, record: Record, envelope: Envelope) -> None:
         try:
@@ -155,7 +170,7 @@ class Reception:
         if envelope.saga is not None:
             last = last.of_saga(envelope.saga)
         completing = last.with_trace(envelope.trace)
-        return Unit(record, completing, step, may_have_begun=True, granted=granted, delayed=delayed)
+        return self._unit(record, completing, step, may_have_begun=True, granted=granted, delayed=delayed)
 
     def _command_failed(self, record: Record, envelope: Envelope) -> list[Message]:
         """That the undo, or the step, failed for good, where the command at least says which: else its saga would wait

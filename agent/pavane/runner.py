@@ -126,8 +126,15 @@ def _measured(bus: Bus) -> Bus:
 async def _introduce(plan: AgentPlan, bus: Bus) -> None:
     known = (await read_directory(bus)).agents.get(plan.agent.name)
     if known is not None:
-        now = {step.name for step in plan.manifest.steps}
+        now = {step.name: step for step in plan.manifest.steps}
         for step in known.steps:
+            if step.effects and step.name in now and not now[step.name].effects:
+                log.warning(
+                    "%s has no undo any more: sagas that owe one for what it did will be parked; keep the undo until"
+                    " `pavane sagas owed %s` lists nothing",
+                    step.name,
+                    step.name,
+                )
             if step.name not in now and not step.observer:
                 log.warning(
                     "%s is gone: sagas that wait for it, or for its undo, will be parked; keep it, with retiring=True, until"

@@ -79,11 +79,12 @@ class Pausing:
 class Unit(Pausing):
     """One input for one step. ``may_have_begun``: an earlier holder of the lane may have called the step on it.
 
-    ``otherwise``: that holder may have been of another version, and have taken what this one refuses. ``granted``: the
+    ``otherwise``: that holder may have been of another version, and have taken what this one refuses; ``under``: that
+    version, where the step owed an undo under it and owes none now: the answer is that version's. ``granted``: the
     coordinator lets the step begin; then ``record`` is its command, and ``envelope`` the last input that it names.
     """
 
-    __slots__ = ("_place", "granted", "key", "may_have_begun", "otherwise", "step")
+    __slots__ = ("_place", "granted", "key", "may_have_begun", "otherwise", "step", "under")
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class Unit(Pausing):
         may_have_begun: bool,
         *,
         otherwise: bool = False,
+        under: str | None = None,
         granted: GrantRead | None = None,
         delayed: Delayed | None = None,
     ) -> None:
@@ -100,6 +102,7 @@ class Unit(Pausing):
         self.step = step
         self.may_have_begun = may_have_begun
         self.otherwise = otherwise
+        self.under = under
         self.granted = granted
         saga = envelope.saga
         observer = step.wire_name if step.options.observer else None
@@ -112,6 +115,11 @@ class Unit(Pausing):
     def name(self) -> str:
         """The name under which progress counts it."""
         return self.step.wire_name
+
+    @property
+    def owes_undo(self) -> bool:
+        """Whether an undo is owed for what was begun on it."""
+        return self.step.owes_undo or self.under is not None
 
     @property
     def retry(self) -> int:

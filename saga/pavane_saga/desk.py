@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, cast
 
 from pavane_events.bus import Lane
+from pavane_events.compact import read_json, write_json
 from pavane_events.dead_letter import Reason, dead_letter
 from pavane_events.envelope import NO_TRACE, Envelope, Trace, parse, parse_structured, unread
 from pavane_events.errors import ContractViolation, Problem, ProblemsError, UndecodableRecord
@@ -101,7 +102,7 @@ class Desk:
         self._held: list[Record] = []
         self._taken: dict[str, int] = {}
         self._declared: dict[str, tuple[Declared, ...]] = {}
-        self._versions = {key[2:].decode() for key, _ in lane.state.scan(b"w/")}
+        self._versions = {key[2:].decode(): _free_of(row) for key, row in lane.state.scan(b"w/")}
         self._plans: dict[str, Plan] = {}
         self._locks = LockBook(self._lock_row, self._keep_lock_row)
         self.deadlines = Deadlines(clock)
@@ -128,7 +129,7 @@ class Desk:
     @property
     def versions(self) -> Set[str]:
         """Every version of an agent that was ever declared in this lane."""
-        return self._versions
+        return self._versions.keys()
 
     def patience_s(self, most_s: float) -> float:
         """How long the lane may wait for records, and at most that long."""
@@ -185,12 +186,12 @@ class Desk:
         before = self._plans
         earlier = self._declared.get(fact.agent, ())
         self._declared[fact.agent] = declared_after(earlier, fact)
-        self._versions.add(fact.version)
+        self._versions[fact.version] = fact.free
         *former, last = self._declared[fact.agent]
         self._batch.state[b"d/" + fact.agent.encode()] = last.to_json()
         if len(former) == len(earlier) > 0:
             self._batch.state[b"e/%s/%06d" % (fact.agent.encode(), len(former))] = former[-1].to_json()
-        self._batch.state[b"w/" + fact.version.encode()] = b""
+        self._batch.state[b"w/" + fact.version.encode()] = write_json(sorted(fact.free))
         self._learn()
         for saga_id in self._dossiers.turning():
             dossier = self._dossiers.find(saga_id)
@@ -209,7 +210,7 @@ class Desk:
                 completes=saga.completes.event_type,
                 fails=frozenset(each.event_type for each in saga.fails),
                 declared={agent: known[-1] for agent, known in self._declared.items()},
-                former=frozenset(self._versions),
+                former=dict(self._versions),
                 earlier={agent: known[:-1] for agent, known in self._declared.items() if len(known) > 1},
             )
             for name, saga in self._sagas.items()
@@ -548,6 +549,11 @@ class Desk:
         spans = work.spans
         if spans:
             self._batch.outputs.append(encode(spans, saga, partition=self._lane.partition))
+
+
+def _free_of(row: bytes) -> frozenset[str] | None:
+    """The steps that owe no undo under a version; None where an earlier release of ours wrote the row, which did not say."""
+    return frozenset(cast("list[str]", read_json(row))) if row else None
 
 
 def _began_under(history: History) -> Trace:

@@ -388,6 +388,11 @@ class Declared:
     until: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
 
     @property
+    def free(self) -> frozenset[str]:
+        """Its steps that owe no undo."""
+        return frozenset(step.name for step in self.steps if not step.effects)
+
+    @property
     def identity(self) -> str:
         """Agent and version."""
         return f"d:{self.agent}|{self.version}"

@@ -49,7 +49,9 @@ class Plan:
     """What a lane of the coordinator knows of one saga: where it starts and ends, and what was declared so far.
 
     ``declared``: by agent, what it declared last; ``earlier``: what it had declared before that, oldest first. An event
-    owes the steps of the version in force at its offset: also long after, where it waits to be tried again.
+    owes the steps of the version in force at its offset: also long after, where it waits to be tried again. ``former``: every
+    version that ever declared, with the steps that owe no undo under it; None where that was not noted. Of two versions
+    with the same steps the others know only the later one.
     """
 
     saga: str
@@ -57,7 +59,7 @@ class Plan:
     completes: str
     fails: frozenset[str]
     declared: Mapping[str, Declared]
-    former: frozenset[str] = frozenset()
+    former: Mapping[str, frozenset[str] | None] = field(default_factory=dict[str, "frozenset[str] | None"])
     earlier: Mapping[str, tuple[Declared, ...]] = field(default_factory=dict[str, tuple[Declared, ...]])
     steps: Mapping[str, StepPlan] = field(init=False, repr=False, compare=False)
     versions: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -67,19 +69,29 @@ class Plan:
     externals: frozenset[str] = field(init=False, repr=False, compare=False)
     """The types that steps take which wait for something from outside."""
 
+    changed: frozenset[str] = field(init=False, repr=False, compare=False)
+    """The steps that owe an undo under one version and none under another."""
+
+    _free: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
     _owed: Mapping[str, tuple[Owing, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         owed: dict[str, list[Owing]] = {}
         steps: dict[str, StepPlan] = {}
+        free = {version: names for version, names in self.former.items() if names is not None}
+        bound: set[str] = set()
         for agent, last in self.declared.items():
             sequence = (*self.earlier.get(agent, ()), last)
             for place, declared in enumerate(sequence):
                 steps.update((step.name, step) for step in declared.steps)
+                free[declared.version] = declared.free
+                bound.update(step.name for step in declared.steps if step.effects)
                 for event_type, found in _owed_by(declared, sequence[place + 1 :]):
                     owed.setdefault(event_type, []).append(found)
         object.__setattr__(self, "steps", steps)
-        object.__setattr__(self, "versions", self.former | {each.version for each in self.declared.values()})
+        object.__setattr__(self, "versions", frozenset({*self.former, *(each.version for each in self.declared.values())}))
+        object.__setattr__(self, "changed", frozenset(bound.intersection(set[str]().union(*free.values()))))
+        object.__setattr__(self, "_free", free)
         pivots = [step.consumes for step in steps.values() if step.pivot]
         object.__setattr__(self, "asking", frozenset(kind for arms in pivots for kinds in arms for kind in kinds))
         externals = [step.consumes for step in steps.values() if step.external]
@@ -100,6 +112,11 @@ class Plan:
         """Whether a step's effect must be undone. Of a step that nobody declared nothing is known: then it may have to."""
         found = self.steps.get(step)
         return found is None or found.effects
+
+    def had_effects(self, step: str, version: str | None) -> bool:
+        """The same of a step as that version of its agent had it; of one that says no version, as it is declared now."""
+        free = self._free.get(version) if version is not None else None
+        return self.has_effects(step) if free is None else step not in free
 
     def is_join(self, step: str) -> bool:
         """Whether a step takes more than one event."""
@@ -368,6 +385,15 @@ class History:
         """How often operators asked for that undo, or that step, again."""
         found = self.retries.get(unit)
         return found.number if found is not None else 0
+
+    def versions_of(self, unit: Unit) -> set[str | None]:
+        """The versions of its agent that answered for a unit, and may have done what it does."""
+        found = {event.declaration for event in self.outputs.get(unit, ())}
+        settled = self.settled.get(unit)
+        if settled is not None:
+            found.add(settled.declaration)
+        found.update(each.declaration for each in self.failing.values() if each.began and (each.step, each.causes) == unit)
+        return found
 
     def stuck(self) -> tuple[UndoFailed, ...]:
         """The undos that failed and about which nobody has decided since, in a fixed order."""

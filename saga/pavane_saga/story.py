@@ -217,7 +217,7 @@ class _Lane(NamedTuple):
     """What its agents declared, oldest first, and every version that did: of two with the same steps only one is kept."""
 
     declared: Mapping[str, tuple[Declared, ...]]
-    versions: frozenset[str] = frozenset()
+    versions: Mapping[str, frozenset[str] | None] = {}
 
 
 async def _lanes(bus: Bus, directory: Directory, partitions: Collection[int]) -> dict[int, _Lane]:
@@ -225,17 +225,17 @@ async def _lanes(bus: Bus, directory: Directory, partitions: Collection[int]) ->
     found: dict[int, _Lane] = {}
     for partition in partitions:
         declared: dict[str, tuple[Declared, ...]] = {}
-        versions: set[str] = set()
+        versions: dict[str, frozenset[str] | None] = {}
         try:
             async for record in bus.read(FACTS, partition=partition):
                 if record.key is None:
                     fact = _fact(record)
                     if isinstance(fact, Declared):
                         declared[fact.agent] = declared_after(declared.get(fact.agent, ()), fact)
-                        versions.add(fact.version)
+                        versions[fact.version] = fact.free
         except UnknownTopic:
             pass
-        found[partition] = _Lane({**_by_manifest(directory), **declared}, frozenset(versions))
+        found[partition] = _Lane({**_by_manifest(directory), **declared}, versions)
     return found
 
 

@@ -73,7 +73,7 @@ class View:
     def owes_undo(self, unit: Unit) -> bool:
         """ "Every done or failed step with effects"; not one that provably was never called. One that was let begin, and says
         that it was skipped, may have been begun by a process that died."""
-        if not self.plan.has_effects(unit[0]):
+        if not self._has_effects(unit):
             return False
         settled = self.history.settled.get(unit)
         if settled is None or unit in self.history.outputs:
@@ -81,6 +81,17 @@ class View:
         if settled.how == "skipped":
             return unit in self.history.granted
         return settled.how == "done" or settled.began
+
+    def _has_effects(self, unit: Unit) -> bool:
+        """As the version that answered has declared it: what it did stays done, whatever a later one has its step do. One that
+        was let begin under a version that nobody knows, and says that it was skipped, may have had any of them."""
+        plan, step = self.plan, unit[0]
+        if step not in plan.changed:
+            return plan.has_effects(step)
+        settled = self.history.settled.get(unit)
+        if settled is not None and settled.how == "skipped":
+            return True
+        return any(plan.had_effects(step, version) for version in self.history.versions_of(unit))
 
     def outputs(self, unit: Unit) -> list[Happened]:
         """The events that a unit answered with, by part."""

@@ -692,3 +692,100 @@ def asked_whether() -> Verification:
         invariant=books_agree,
         reset=bank.clear,
     )
+
+
+Takes = Literal["an event", "a join", "a join with a lock", "a pivot"]
+
+
+class Narrow(Asked):
+    """As the next version takes it: never."""
+
+    refuse: Literal["never"]
+
+
+def takes_less(takes: Takes) -> Verification:
+    """A side step, and one of whose input the next version takes less: it refuses all there is. What the old version may have
+    begun on it counts as begun, and waits for somebody to undo it: the undo refuses it, too."""
+    store = Store()
+    side, before, after, other = Agent("side"), Agent("taker"), Agent("taker"), Agent("other")
+
+    @side.step(retry=TWICE)
+    async def begin(asked: Asked, ctx: Context) -> None:
+        store.do(ctx, "side")
+
+    @begin.compensate(retry=PATIENT)
+    async def unbegin(asked: Asked, done: None, ctx: Context) -> None:
+        store.undo(ctx, "side")
+
+    @other.step(effects=False)
+    async def turn(asked: Asked) -> Right:
+        return Right()
+
+    for agent, view in ((before, Asked), (after, Narrow)):
+        if takes == "an event":
+
+            async def take(asked: Asked, ctx: Context) -> Done:
+                store.do(ctx, "take")
+                return Done()
+
+            async def give_back(asked: Asked, done: Done | None, ctx: Context) -> None:
+                store.undo(ctx, "take")
+        else:
+
+            async def take(asked: Asked, right: Right, ctx: Context) -> Done:  # type: ignore[misc]  # one or the other
+                store.do(ctx, "take")
+                return Done()
+
+            async def give_back(asked: Asked, right: Right, done: Done | None, ctx: Context) -> None:  # type: ignore[misc]
+                store.undo(ctx, "take")
+
+        for function in (take, give_back):
+            function.__annotations__["asked"] = view
+        lock = (lambda asked, right: "one") if takes == "a join with a lock" else None
+        made = agent.step(retry=TWICE, lock=lock, pivot=takes == "a pivot")(take)
+        made.compensate(retry=PATIENT)(give_back)
+    return Verification(
+        agents=[side, before, other],
+        sagas=[DANCE],
+        starts={"to the end": Asked()},
+        invariant=all_or_none(store, "side", "take"),
+        reset=store.clear,
+        next_versions=[after],
+    )
+
+
+def has_no_effect_any_more(*, retriable: bool = False) -> Verification:
+    """A step that changes something, and one that may refuse what comes of it. In the next version the first changes nothing
+    any more (or is only ever finished): what the old version did is owed all the same, and waits for somebody to undo it."""
+    store = Store()
+    before, after, last = Agent("first"), Agent("first"), Agent("last")
+
+    async def act(asked: Asked, ctx: Context) -> Met:
+        store.do(ctx, "act")
+        return Met(refuse=asked.refuse)
+
+    async def undo_it(asked: Asked, done: Met | None, ctx: Context) -> None:
+        store.undo(ctx, "act")
+
+    async def pass_on(asked: Asked) -> Met:
+        return Met(refuse=asked.refuse)
+
+    before.step(retry=TWICE)(act).compensate(retry=PATIENT)(undo_it)
+    if retriable:
+        after.step(retriable=True, retry=TWICE)(act)
+    else:
+        after.step(name="act", effects=False, retry=TWICE)(pass_on)
+
+    @last.step(effects=False, retry=TWICE)
+    async def finish(met: Met) -> Done:
+        if met.refuse:
+            raise Rejected("no")
+        return Done()
+
+    return Verification(
+        agents=[before, last],
+        sagas=[DANCE],
+        starts={"no": Asked(refuse="last")},
+        reset=store.clear,
+        next_versions=[after],
+    )

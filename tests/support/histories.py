@@ -72,7 +72,7 @@ def read(path: Path) -> Recorded:
         completes=str(saga["completes"]),
         fails=frozenset(cast("list[str]", saga["fails"])),
         declared={agent: found[-1] for agent, found in known.items()},
-        former=frozenset(cast("list[str]", document.get("former", ()))),
+        former=dict.fromkeys(cast("list[str]", document.get("former", ()))),
         earlier={agent: found[:-1] for agent, found in known.items() if len(found) > 1},
     )
     return Recorded(plan, tuple(facts), cast("dict[str, object]", document["judged"]))

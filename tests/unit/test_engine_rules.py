@@ -396,6 +396,45 @@ class TestWhatOwesAnUndo:
         plan = plan_of(replace(FLIGHT, effects=False))
         assert Saga(plan, ASKED).tell(NO_FLIGHT) == (HALT, COMPENSATED)
 
+    def test_what_a_version_did_is_owed_whatever_a_later_one_has_its_step_do(self) -> None:
+        before, after = (
+            Declared("trip", VERSION, (FLIGHT,), ()),
+            Declared("trip", "trip@2", (replace(FLIGHT, effects=False),), ()),
+        )
+        plan = Plan("trip", "asked", "confirmed", frozenset({"refused"}), {"trip": after}, earlier={"trip": (before,)})
+        done = event("booked", "trip/flight", "asked")
+        assert undos(Saga(plan, ASKED, done).tell(Fired("deadline", 9))) == [("trip/flight", "done")]
+        assert standing(plan, History().with_facts([ASKED, done])) == (("trip/flight", ("asked",)),)
+        assert undos(Saga(plan, ASKED).tell(NO_FLIGHT)) == [("trip/flight", "unknown")]
+        later = Saga(plan, ASKED, replace(done, declaration="trip@2"))
+        assert later.tell(Fired("deadline", 9)) == (Halt("deadline", ""), COMPENSATED)
+
+    def test_a_version_of_which_only_is_noted_what_owes_nothing_counts_as_that(self) -> None:
+        last, earlier = (
+            Declared("trip", "trip@3", (FLIGHT,), ()),
+            Declared("trip", "trip@1", (replace(FLIGHT, effects=False),), ()),
+        )
+        former = {"trip@2": frozenset({"trip/flight"}), "trip@0": None}
+        plan = Plan("trip", "asked", "confirmed", frozenset(), {"trip": last}, former, {"trip": (earlier,)})
+
+        def is_owed(version: str | None) -> bool:
+            done = event("booked", "trip/flight", "asked", declaration=version)
+            return bool(standing(plan, History().with_facts([ASKED, done])))
+
+        owed = {version: is_owed(version) for version in ("trip@3", "trip@2", "trip@1", "trip@0", None)}
+        assert owed == {"trip@3": True, "trip@2": False, "trip@1": False, "trip@0": True, None: True}
+
+    def test_a_failure_under_one_version_is_owed_though_a_later_one_is_done_without_effects(self) -> None:
+        before, after = (
+            Declared("trip", VERSION, (FLIGHT,), ()),
+            Declared("trip", "trip@2", (replace(FLIGHT, effects=False),), ()),
+        )
+        plan = Plan("trip", "asked", "confirmed", frozenset({"refused"}), {"trip": after}, earlier={"trip": (before,)})
+        done = replace(settled("trip/flight", "asked", "done"), declaration="trip@2")
+        assert ("trip/flight", ("asked",)) in standing(plan, History().with_facts([ASKED, NO_FLIGHT, done]))
+        let_begin: list[Fact] = [ASKED, Granted("trip/flight", ("asked",)), replace(done, how="skipped")]
+        assert ("trip/flight", ("asked",)) in standing(plan, History().with_facts(let_begin))
+
     def test_a_step_that_is_done_without_an_event_is_undone_as_done(self) -> None:
         saga = Saga(plan_of(FLIGHT), ASKED, settled("trip/flight", "asked", "done"))
         assert undos(saga.tell(Fired("deadline", 9))) == [("trip/flight", "done")]

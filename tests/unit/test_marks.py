@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pavane.marks import KEY, Marks
-from pavane_events.bus import Lanes, TopicSpec
+from pavane_events.bus import Lane, Lanes, TopicSpec
 from pavane_events.buses.memory import MemoryBus
 from pavane_events.record import Record
 
@@ -90,6 +91,25 @@ def test_a_commit_that_is_due_anyhow_carries_the_mark_on_where_half_of_the_windo
         await bus.close()
 
     asyncio.run(scenario())
+
+
+def test_a_lane_remembers_under_which_version_a_step_last_owed_an_undo_and_how_far_that_may_have_come() -> None:
+    rows: dict[bytes, bytes] = {}
+
+    def lane() -> Lane:
+        return cast("Lane", Stored(rows, {"t": 5, "u": 0}))
+
+    write(rows, Marks(lane(), "v1", ["t"], 10, owing=["a/old", "a/kept"]).advance())
+    second = Marks(lane(), "v2", [], 10, owing=["a/kept"])
+    write(rows, second.advance())
+    for marks in (second, Marks(lane(), "v2", [], 10, owing=["a/kept"])):
+        assert marks.owed_under("a/old") == "v1"
+        assert marks.owed_under("a/new") is None
+        assert marks.may_have_begun_otherwise(record(14))
+        assert not marks.may_have_begun_otherwise(record(15))
+    third = Marks(lane(), "v3", ["u"], 10)
+    assert (third.owed_under("a/old"), third.owed_under("a/kept")) == ("v1", "v2")
+    assert third.may_have_begun_otherwise(record(14)), "an input that nobody has finished since may be of any of them"
 
 
 class Stored:
