@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, cast
 
 from pavane_events.bus import Bus
 from pavane_events.envelope import Envelope, parse
-from pavane_events.errors import ContractViolation, UndecodableRecord, UnknownTopic
+from pavane_events.errors import ConfigurationError, ContractViolation, Problem, UndecodableRecord, UnknownTopic
 from pavane_events.partition import partition_of
 from pavane_events.record import Record
 from pavane_saga.engine import Failure, State, failure, open_debts, standing, status, stuck, unseen
@@ -186,7 +186,13 @@ async def open_stories(bus: Bus) -> list[tuple[Story, SagaPlan]]:
 
 
 async def find_saga(bus: Bus, wanted: str) -> list[str]:
-    """The ids of the sagas that an id, the beginning of one, or a subject may mean; an exact id is the only answer."""
+    """The ids of the sagas that an id, the beginning of one, or a subject may mean; an exact id is the only answer.
+
+    Raises :class:`ConfigurationError` where it is blank, as where a script's variable was not set: every id begins so.
+    """
+    if not wanted.strip():
+        message = "write an id, the beginning of one, or a subject; `pavane sagas list` shows all"
+        raise ConfigurationError("the id of a saga is blank", [Problem("SAGA", "saga.blank", message)])
     directory = await read_directory(bus)
     starts = [each.starts for each in directory.sagas.values()]
     async for _ in _records(bus, [*starts, FACTS, SagaEnded.event_type], wanted):

@@ -16,6 +16,7 @@ from pavane.testing import ContinuityReport, assert_continuous
 from pavane_events.bus import TopicSpec
 from pavane_events.buses.address import open_bus
 from pavane_events.envelope import Envelope
+from pavane_events.errors import ConfigurationError
 from pavane_events.partition import partition_of
 from pavane_events.record import Message
 from pavane_saga.story import Story, read_story
@@ -113,10 +114,30 @@ def test_an_unknown_saga_is_invalid_input(pavane: Shell) -> None:
 
 
 def test_where_several_sagas_may_be_meant_they_are_named(pavane: Shell) -> None:
-    said = pavane("sagas", "show", "")
+    said = pavane("sagas", "show", "4")
     assert said.code == 2
-    assert "4 sagas may be meant" in said.err
-    assert cli_toy.saga_of(STUCK) in said.err
+    assert "2 sagas may be meant" in said.err
+    assert cli_toy.saga_of(SHIPPED) in said.err
+    assert cli_toy.saga_of(DECLINED) in said.err
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sagas", "show"),
+        ("sagas", "abandon", "--why", "x"),
+        ("sagas", "retry", "--why", "x"),
+        ("answer", "--data", "{}"),
+        ("trace",),
+        ("trace", "--check"),
+        ("tail", "--saga"),
+    ],
+)
+def test_no_saga_is_meant_by_a_blank_id(pavane: Shell, command: tuple[str, ...], blank: str) -> None:
+    said = pavane(*command, blank)
+    assert (said.code, said.out) == (2, "")
+    assert "the id of a saga is blank" in said.err
 
 
 def test_a_saga_on_its_way_shows_who_owes_what(tmp_path: Path) -> None:
@@ -299,6 +320,8 @@ def test_a_test_of_ones_own_asserts_it_in_one_line(bus: str, tmp_path: Path) -> 
         assert_continuous(broken)
     with pytest.raises(AssertionError, match="0 sagas may be meant by 'nobody'"):
         assert_continuous(bus, "nobody")
+    with pytest.raises(ConfigurationError, match="the id of a saga is blank"):
+        assert_continuous(bus, "")
 
 
 def test_spans_in_a_collectors_file_are_held_against_the_bus(pavane: Shell, tmp_path: Path, bus: str) -> None:

@@ -214,6 +214,12 @@ def test_abandon_ends_it_at_once(pavane: Shell, url: str) -> None:
     assert "it has ended (abandoned)" in other.err
 
 
+def test_a_blank_id_abandons_nothing_though_there_is_but_one_saga(pavane: Shell) -> None:
+    said = pavane("sagas", "abandon", "", "--why", "x")
+    assert (said.code, said.out) == (2, "")
+    assert "decided" not in pavane("sagas", "show", ORDER).out
+
+
 def test_what_was_said_can_be_said_again_when_the_saga_has_ended(pavane: Shell, url: str) -> None:
     pavane("sagas", "skip", ORDER, "--why", "cheap", "--who", "ann")
     go_on(url, ended)
