@@ -138,8 +138,8 @@ def owed(
 ) -> None:
     """List what open sagas may still ask of an agent or a step: answers, and undos should they fail.
 
-    While anything is listed it must not go: keep it as `retiring`. Exits with 1 where something is owed, 3 where the bus
-    is unavailable.
+    While anything is listed it must not go: keep it as `retiring`. Exits with 1 where something is owed, 2 where nobody has
+    ever declared that agent or step, 3 where the bus is unavailable.
     """
     from pavane.cli.session import check_deployed, with_bus
     from pavane_saga.owed import Owed, list_owed
