@@ -3,6 +3,7 @@
 A decision is a fact like any other: stated on the topic of facts, folded by the engine, told again by ``sagas show``.
 """
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +13,7 @@ from pavane_saga.commands import Command, End, Undo
 from pavane_saga.engine import Failure, decide, due, open_debts, standing, stuck
 from pavane_saga.facts import Corrected, Decided, Settled, UndoFailed, Undone, Verb, Verdict
 from pavane_saga.history import History, Plan, Unit
+from pavane_saga.wire import timestamp
 
 
 class Judged(Protocol):
@@ -30,30 +32,35 @@ class Judged(Protocol):
 def decisions(
     saga: Judged, verb: Verb, step: str | None, *, who: str, why: str, at_ms: int, corrected: Corrected = ()
 ) -> tuple[Decided, ...]:
-    """The facts that say so; none where it was said before and nothing failed since, also where the saga has ended: saying
-    it twice does no harm. :func:`said_before` has who said it.
+    """The facts that say so; none where the same was said before and nothing failed since, also where the saga has ended:
+    saying it twice does no harm. :func:`said_before` has who said it. What was said otherwise is not unsaid: it may be under
+    way, and would be done twice.
 
     ``step`` names the step whose undo failed, or that failed after the pivot, with its agent (``payment/charge``) or
     without; None where there is only one. A step that failed for several inputs is meant with all of them. Raises
-    :class:`ConfigurationError` where there is nothing to decide, or the question is not clear.
+    :class:`ConfigurationError` where there is nothing to decide, something else was decided and nothing has failed since, or
+    the question is not clear.
     """
     history = saga.history
-    said = said_before(saga, verb, step)
     if history.ended is not None:
-        if said:
+        if said_before(saga, verb, step, corrected):
             return ()
         raise _nothing("saga.ended", f"it has ended ({history.ended.verdict}): what is written stays so")
-    waiting = stuck(saga.plan, history)
-    if saga.failure is None and not waiting and not said:
+    waiting, said = stuck(saga.plan, history), _said_last(history, step)
+    if saga.failure is None and not waiting and not said and history.abandoned is None:
         raise _nothing("saga.running", "nothing has failed: it runs, and there is nothing to decide")
     if verb == "abandon":
         return () if history.abandoned is not None else (Decided(verb, "", (), 1, who, why, at_ms),)
+    if history.abandoned is not None:
+        raise _said_otherwise([history.abandoned], history)
     meant = [failed for failed in waiting if step is None or _is(failed.step, step)]
     if not meant:
-        undone = verb == "done" and any(step is None or _is(unit[0], step) for unit in history.undone)
-        if said or undone:
+        if any(each.verb == verb and _same(each.corrected, corrected) for each in said):
             return ()
-        raise _none_stuck(waiting, step)
+        done = any(step is None or _is(unit[0], step) for unit in history.undone)
+        if verb == "done" and done and all((each.step, each.causes) in history.undone for each in said):
+            return ()
+        raise _said_otherwise(said, history) if said else _none_stuck(waiting, step)
     if step is None and len({failed.step for failed in meant}) > 1:
         problems = [Problem(each.step, "step.ambiguous", each.code or "it failed") for each in meant]
         raise ConfigurationError("several have failed: name the step", problems)
@@ -73,15 +80,52 @@ def decisions(
     )
 
 
-def said_before(saga: Judged, verb: Verb, step: str | None) -> tuple[Decided, ...]:
-    """What somebody has said in these words, of each unit the last, in a fixed order."""
+def said_before(saga: Judged, verb: Verb, step: str | None, corrected: Corrected = ()) -> tuple[Decided, ...]:
+    """What somebody has said in these words, with the same data, of each unit the last, in a fixed order."""
     found: dict[Unit, Decided] = {}
     for fact in saga.history.facts:
-        if isinstance(fact, Decided) and fact.verb == verb and (verb == "abandon" or step is None or _is(fact.step, step)):
+        if isinstance(fact, Decided) and fact.verb == verb and _same(fact.corrected, corrected):
             known = found.get((fact.step, fact.causes))
-            if known is None or fact.number > known.number:
+            if (verb == "abandon" or step is None or _is(fact.step, step)) and (known is None or fact.number > known.number):
                 found[fact.step, fact.causes] = fact
     return tuple(found[unit] for unit in sorted(found))
+
+
+def _said_last(history: History, step: str | None) -> list[Decided]:
+    """Of each unit what holds of all that was decided about it: what settled it, else the last retry. In a fixed order."""
+    found: dict[Unit, Decided] = {}
+    for fact in history.facts:
+        if isinstance(fact, Decided) and fact.verb != "abandon" and (step is None or _is(fact.step, step)):
+            known = found.get((fact.step, fact.causes))
+            if known is None or _weight(fact) > _weight(known):
+                found[fact.step, fact.causes] = fact
+    return [found[unit] for unit in sorted(found)]
+
+
+def _weight(fact: Decided) -> tuple[bool, int, int]:
+    return fact.verb != "retry", fact.number, fact.at_ms
+
+
+def _same(one: Corrected, other: Corrected) -> bool:
+    """Whether they say the same, in whichever order its members are written."""
+    return _in_order(one) == _in_order(other)
+
+
+def _in_order(corrected: Corrected) -> list[tuple[str, str]]:
+    return sorted((kind, _members_in_order(data)) for kind, data in corrected)
+
+
+def _members_in_order(data: str) -> str:
+    try:
+        return json.dumps(json.loads(data), sort_keys=True)
+    except (ValueError, RecursionError):  # whoever stated it did not use this: it is what it is
+        return data
+
+
+def in_words(fact: Decided) -> str:
+    """What was decided about what, and with which corrected events."""
+    corrected = f", with corrected {', '.join(kind for kind, _ in fact.corrected)}" if fact.corrected else ""
+    return f"{fact.verb} {fact.step}".rstrip() + corrected
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +185,16 @@ def _check_types(history: History, meant: Collection[UndoFailed | Settled], corr
 
 def _nothing(code: str, message: str) -> ConfigurationError:
     return ConfigurationError("there is nothing to decide", [Problem("saga", code, message)])
+
+
+def _said_otherwise(said: Collection[Decided], history: History) -> ConfigurationError:
+    problems: list[Problem] = []
+    for each in said:
+        settled = each.verb == "abandon" or {(each.step, each.causes)} & (history.undone | history.skipped)
+        then = "that stays so" if settled else "nothing has failed since: decide when it has failed again"
+        words = f"{in_words(each)}, by {each.who}, {timestamp(each.at_ms / 1000)} ({each.why})"
+        problems.append(Problem(each.step or "saga", "decided.otherwise", f"it was said before: {words}; {then}"))
+    return ConfigurationError("nothing was decided: something else was before", problems)
 
 
 def _none_stuck(waiting: Collection[UndoFailed | Settled], step: str | None) -> ConfigurationError:

@@ -11,7 +11,7 @@ import pytest
 
 from pavane_events.buses.address import open_bus
 from pavane_events.errors import ConfigurationError
-from pavane_saga.facts import Decided, Ended, Fact, UndoFailed, Verb, fact_from_json
+from pavane_saga.facts import Corrected, Decided, Ended, Fact, UndoFailed, Verb, fact_from_json
 from pavane_saga.operator import decisions, prospect, said_before
 from pavane_saga.story import Story, read_story
 from pavane_tracing.continuity import check_continuity
@@ -25,6 +25,7 @@ from unit.test_engine_rules import ASKED, BOOKED, COMPENSATED, PAID, REFUSED, RO
 HALTED = (ASKED, BOOKED, ROOMED, PAID, REFUSED)
 STUCK = UndoFailed("trip/pay", ("booked", "roomed"), "bank-away", "no answer")
 REST = (undone("trip/hotel", "asked"), undone("trip/flight", "asked"))
+CORRECTED = ("booked", '{"a":1,"b":2}')
 ORDER = "order-0"
 
 
@@ -88,8 +89,8 @@ class TestOperator:
     def judged(self, *facts: Fact) -> "Judged":
         return Judged(Saga(TRIP, *HALTED, *facts))
 
-    def ask(self, saga: "Judged", verb: Verb, step: str | None = None) -> tuple[Decided, ...]:
-        return decisions(saga, verb, step, who="ann", why="so", at_ms=1)
+    def ask(self, saga: "Judged", verb: Verb, step: str | None = None, corrected: Corrected = ()) -> tuple[Decided, ...]:
+        return decisions(saga, verb, step, who="ann", why="so", at_ms=1, corrected=corrected)
 
     def test_the_step_is_named_in_full_in_short_or_not_at_all(self) -> None:
         for name in ("trip/pay", "pay", None):
@@ -105,6 +106,55 @@ class TestOperator:
         again = UndoFailed(STUCK.step, STUCK.causes, STUCK.code, "", retry=1)
         (fact,) = self.ask(self.judged(STUCK, decided("retry"), again), "retry")
         assert fact.number == 2
+
+    def test_the_same_correction_twice_says_nothing_more_and_another_one_is_refused(self) -> None:
+        first = self.ask(self.judged(STUCK), "retry", corrected=(CORRECTED,))
+        assert self.ask(self.judged(STUCK, *first), "retry", corrected=((CORRECTED[0], '{"b": 2, "a": 1}'),)) == ()
+        for other in ((), ((CORRECTED[0], '{"a":true,"b":2}'),)):
+            with pytest.raises(ConfigurationError, match="retry trip/pay, with corrected booked, by ann"):
+                self.ask(self.judged(STUCK, *first), "retry", corrected=other)
+        with pytest.raises(ConfigurationError, match=re.escape("by ann, 1970-01-01T00:00:00.001000+00:00 (so)")):
+            self.ask(self.judged(STUCK, *first), "retry")
+        over = self.judged(STUCK, *first, Ended("abandoned", 9))
+        assert said_before(over, "retry", None, (CORRECTED,)) == first
+        assert said_before(over, "retry", None) == ()
+        with pytest.raises(ConfigurationError, match=re.escape("it has ended (abandoned)")):
+            self.ask(over, "retry")
+
+    def test_a_correction_of_somebody_elses_that_is_no_json_is_another(self) -> None:
+        odd = Decided("retry", STUCK.step, STUCK.causes, 1, "ann", "so", 1, ((CORRECTED[0], "{"),))
+        with pytest.raises(ConfigurationError, match="with corrected booked, by ann"):
+            self.ask(self.judged(STUCK, odd), "retry", corrected=(CORRECTED,))
+
+    @pytest.mark.parametrize("first", ["retry", "done", "skip"])
+    def test_what_was_said_and_is_not_answered_is_not_taken_for_something_else(self, first: Verb) -> None:
+        saga = self.judged(STUCK, *self.ask(self.judged(STUCK), first), undone("trip/flight", "asked"))
+        assert self.ask(saga, first) == ()
+        others: set[Verb] = {"retry", "done", "skip"}
+        for other in others - {first}:
+            with pytest.raises(ConfigurationError, match=f"{first} trip/pay, by ann"):
+                self.ask(saga, other)
+
+    def test_what_was_said_before_another_decision_is_not_said_any_more(self) -> None:
+        again = UndoFailed(STUCK.step, STUCK.causes, STUCK.code, "", retry=1)
+        saga = self.judged(STUCK, decided("retry"), again, decided("skip"))
+        with pytest.raises(ConfigurationError, match="skip trip/pay, by ann"):
+            self.ask(saga, "retry")
+        assert self.ask(saga, "skip") == ()
+
+    def test_of_an_abandoned_saga_nothing_else_is_decided(self) -> None:
+        saga = self.judged(STUCK, decided("abandon"))
+        assert self.ask(saga, "abandon") == ()
+        for other in ("retry", "done", "skip"):
+            with pytest.raises(ConfigurationError, match="abandon, by ann"):
+                self.ask(saga, other)
+
+    def test_what_was_retried_and_is_undone_is_done(self) -> None:
+        saga = self.judged(STUCK, decided("retry"), undone(STUCK.step, " ".join(STUCK.causes)))
+        assert self.ask(saga, "done") == ()
+        assert self.ask(saga, "retry") == ()
+        with pytest.raises(ConfigurationError, match="retry trip/pay, by ann"):
+            self.ask(saga, "skip")
 
     def test_where_nothing_failed_there_is_nothing_to_decide(self) -> None:
         with pytest.raises(ConfigurationError, match=re.escape("nothing to decide")):
@@ -256,6 +306,32 @@ def test_a_retry_that_fails_parks_again_and_one_with_corrected_data_succeeds(pav
     story = go_on(url, ended)
     assert (story.summary.state, story.standing) == ("compensated", ())
     assert "decided: try again: packing/pack, with corrected toy.order-placed (typo)" in pavane("sagas", "show", ORDER).out
+
+
+def test_a_correction_is_not_taken_for_the_retry_that_was_said_before(pavane: Shell, url: str, tmp_path: Path) -> None:
+    good = tmp_path / "good.json"
+    good.write_text(json.dumps({"toy.order-placed": {"order_id": ORDER, "amount": 14}}))
+    correction = ("--with", str(good), "--app", "unit.cli_toy:AGENTS")
+    assert pavane("sagas", "retry", ORDER, "--why", "one", "--who", "ann").code == 0
+    said = pavane("sagas", "retry", ORDER, "--why", "corrected", *correction)
+    assert (said.code, said.out) == (2, "")
+    assert "retry packing/pack, by ann, 20" in said.err
+    assert "(one)" in said.err
+    assert "decide when it has failed again" in said.err
+    assert pavane("sagas", "skip", ORDER, "--why", "enough").code == 2
+
+    go_on(url, lambda story: story.summary.state == "parked")
+    dry = pavane("sagas", "retry", ORDER, "--why", "corrected", *correction, "--dry-run")
+    assert dry.out.startswith("would decide: retry packing/pack, with corrected toy.order-placed\n")
+    said = pavane("sagas", "retry", ORDER, "--why", "corrected", *correction)
+    assert said.out.startswith("decided: retry packing/pack, with corrected toy.order-placed\n")
+    again = pavane("sagas", "retry", ORDER, "--why", "corrected", *correction)
+    assert again.code == 0
+    assert again.out.startswith("said already: retry packing/pack, with corrected toy.order-placed, by ")
+    document = pavane("sagas", "retry", ORDER, "--why", "corrected", *correction, "--json").document
+    (before,) = cast("list[dict[str, object]]", document["said_before"])
+    assert (before["why"], before["corrected"]) == ("corrected", ["toy.order-placed"])
+    assert go_on(url, ended).summary.state == "compensated"
 
 
 DRY: dict[tuple[str, ...], list[str]] = {

@@ -158,7 +158,7 @@ def name_of(who: str | None) -> str:
 
 def _ask(question: Question, bus: str | None, *, as_json: bool) -> None:
     from pavane.cli.session import with_bus
-    from pavane_saga.operator import prospect, said_before
+    from pavane_saga.operator import in_words, prospect, said_before
 
     if not question.why.strip():
         raise typer.BadParameter("say why: it goes on record", param_hint="--why")
@@ -168,7 +168,7 @@ def _ask(question: Question, bus: str | None, *, as_json: bool) -> None:
 
     story, decided = with_bus(bus, decide)
     ahead = prospect(story, decided)
-    before = () if decided else said_before(story, question.verb, question.step)
+    before = () if decided else said_before(story, question.verb, question.step, question.corrected)
     if as_json:
         print_json(
             {
@@ -176,8 +176,16 @@ def _ask(question: Question, bus: str | None, *, as_json: bool) -> None:
                 "decided": [each.identity for each in decided] if not question.dry_run else [],
                 "would_decide": [each.identity for each in decided] if question.dry_run else [],
                 "said_before": [
-                    {"identity": each.identity, "who": each.who, "why": each.why, "at_ms": each.at_ms} for each in before
+                    {
+                        "identity": each.identity,
+                        "who": each.who,
+                        "why": each.why,
+                        "at_ms": each.at_ms,
+                        "corrected": [kind for kind, _ in each.corrected],
+                    }
+                    for each in before
                 ],
+                "corrected": [kind for kind, _ in question.corrected],
                 "next": [_described(each) for each in ahead.next],
                 "later": [_described(each) for each in ahead.later],
                 "end": ahead.end,
@@ -191,7 +199,7 @@ def _ask(question: Question, bus: str | None, *, as_json: bool) -> None:
         return
     would = "would decide" if question.dry_run else "decided"
     for each in decided:
-        print(f"{would}: {each.verb} {each.step}".rstrip())
+        print(f"{would}: {safe(in_words(each))}")
     _tell_ahead(ahead, question.verb)
     if not question.dry_run:
         say("the coordinator acts on it when it reads it: pavane sagas show " + story.summary.saga)
@@ -218,8 +226,10 @@ def _tell_ahead(ahead: "Prospect", verb: "Verb") -> None:
 
 def _tell_before(story: "Story", before: "Sequence[Decided]") -> None:
     """Who said it, and what came of it."""
+    from pavane_saga.operator import in_words
+
     for each in before:
-        print(safe(f"said already: {each.verb} {each.step}".rstrip() + f", by {each.who}, {moment(each.at_ms)} ({each.why})"))
+        print(safe(f"said already: {in_words(each)}, by {each.who}, {moment(each.at_ms)} ({each.why})"))
     ended = story.summary.ended_ms
     if ended is not None:
         print(f"the saga ended {story.summary.state}, {moment(ended)}: nothing to do")
