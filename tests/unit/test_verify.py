@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -46,6 +47,23 @@ DANCES: Mapping[str, Callable[[], Verification]] = {
     "one step goes, one is renamed": dances.one_goes_one_is_renamed,
     "a saga's ends change": dances.ends_change,
 }
+
+
+@pytest.mark.parametrize(
+    ("histories", "seconds", "processes", "problem"),
+    [
+        (0, None, 1, "histories=0: at least 1, or None for no such bound"),
+        (-5, None, 0, "histories=-5: at least 1, or None for no such bound; processes=0: at least 1"),
+        (1, None, -1, "processes=-1: at least 1"),
+        (1, 0.0, 1, "seconds=0.0: more than 0, or None for no such bound"),
+        (1, float("nan"), 1, "seconds=nan: more than 0, or None for no such bound"),
+    ],
+)
+def test_nothing_is_proven_where_nothing_would_be_played(
+    histories: int | None, seconds: float | None, processes: int, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"nothing would be played: {problem}")):
+        verify(dances.fork_and_join(), histories=histories, seconds=seconds, processes=processes)
 
 
 @pytest.mark.parametrize("dance", DANCES)

@@ -32,8 +32,10 @@ def verify(
 
     Every single fault first, then pairs of faults, then faults by lot: the same seed, the same histories. More than one
     process needs the verification's name, ``"package.module:verification"``. Raises :class:`VerificationFailed`, an
-    AssertionError that tells the shortest history found. With neither bound every pair of faults is tried.
+    AssertionError that tells the shortest history found. With neither bound every pair of faults is tried. Raises
+    :class:`ValueError` for bounds under which nothing would be played: it would pass and prove nothing.
     """
+    _check(histories, seconds, processes)
     name = verification if isinstance(verification, str) else None
     found = load_verification(verification) if isinstance(verification, str) else verification
     if processes > 1 and name is None:
@@ -42,6 +44,18 @@ def verify(
     if report.findings:
         raise VerificationFailed(report, name)
     return report
+
+
+def _check(histories: int | None, seconds: float | None, processes: int) -> None:
+    wrong: list[str] = []
+    if histories is not None and histories < 1:
+        wrong.append(f"histories={histories}: at least 1, or None for no such bound")
+    if seconds is not None and not seconds > 0:  # nor is NaN
+        wrong.append(f"seconds={seconds}: more than 0, or None for no such bound")
+    if processes < 1:
+        wrong.append(f"processes={processes}: at least 1")
+    if wrong:
+        raise ValueError(f"nothing would be played: {'; '.join(wrong)}")
 
 
 def replay(verification: Verification, job: Job) -> tuple[Outcome, list[str]]:
