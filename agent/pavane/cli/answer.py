@@ -2,13 +2,13 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 from urllib.parse import quote
 
 import typer
 
 from pavane.cli.decisions import WhoOption, name_of
-from pavane.cli.documents import read_documents
+from pavane.cli.documents import read_documents, validated_by
 from pavane.cli.options import BusOption, JsonOption
 from pavane.cli.output import day_time, print_json, print_table, safe, say, span
 from pavane.cli.sagas import SagaArgument, story_of
@@ -34,6 +34,14 @@ class Reply:
     targets: "Targets | None"
     name: str | None
     dry_run: bool
+
+
+class _Sent(NamedTuple):
+    """What was sent, or would be, to which step. ``validated``: by which class; None where none was at hand."""
+
+    awaited: "Awaited"
+    envelope: Envelope
+    validated: str | None
 
 
 def answer(
@@ -73,14 +81,27 @@ def answer(
     targets = load_targets(app) if app else None
     reply = Reply(saga, kind, documents[0].to_json(), name_of(who), targets, name, dry_run)
 
-    async def send(opened: Bus) -> tuple["Awaited", Envelope]:
+    async def send(opened: Bus) -> _Sent:
         return await _send(opened, reply)
 
-    awaited, envelope = with_bus(bus, send)
+    awaited, envelope, contract = with_bus(bus, send)
+    checked = validated_by(contract, "--app")
+    if contract is None:
+        say(f"the answer is {checked}: the coordinator refuses one that does not fit")
     if as_json:
-        print_json({"saga": awaited.saga, "step": awaited.step, "type": envelope.type, "id": envelope.id, "sent": not dry_run})
+        print_json(
+            {
+                "saga": awaited.saga,
+                "step": awaited.step,
+                "type": envelope.type,
+                "id": envelope.id,
+                "sent": not dry_run,
+                "validated_by": contract,
+            }
+        )
         return
-    print(f"{'would answer' if dry_run else 'answered'} {awaited.step} in saga {awaited.saga} with {envelope.type}")
+    verb = "would answer" if dry_run else "answered"
+    print(f"{verb} {awaited.step} in saga {awaited.saga} with {envelope.type}, {checked}")
     if not dry_run:
         say(f"the coordinator admits it when it reads it: pavane sagas show {awaited.saga}")
 
@@ -117,7 +138,7 @@ def waiting(bus: BusOption = None, as_json: JsonOption = False) -> None:
     say(f"{len(found)} waiting: pavane answer SAGA --data JSON" if found else "nothing waits for anybody outside")
 
 
-async def _send(bus: Bus, reply: Reply) -> tuple["Awaited", Envelope]:
+async def _send(bus: Bus, reply: Reply) -> _Sent:
     from pavane.cli.speaking import speaking
     from pavane_saga.awaited import awaited_in, choose
     from pavane_saga.manifest import read_directory
@@ -149,7 +170,7 @@ async def _send(bus: Bus, reply: Reply) -> tuple["Awaited", Envelope]:
         async with speaking(bus, "cli") as outbox:
             trace = outbox.begin(found.intake, envelope.id, kind, saga=saga, size=len(reply.data), after=after)
             outbox.messages.append(envelope.with_trace(trace).to_message(found.intake, key=saga))
-    return found, envelope
+    return _Sent(found, envelope, contract.__name__ if contract is not None else None)
 
 
 def _contract(targets: "Targets | None", kind: str) -> type[Event] | None:

@@ -34,6 +34,11 @@ class Document:
         return json.dumps(self.members, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def validated_by(contract: str | None, options: str) -> str:
+    """By which class documents are valid; where none was at hand, that nobody has looked, and ``options`` that name one."""
+    return f"valid by {contract}" if contract is not None else f"not validated here (name {options})"
+
+
 def read_documents(file: str | None, data: str | None) -> list[Document]:
     """The documents: one JSON object, a JSON array of them, or JSON lines. ``-`` is standard input.
 

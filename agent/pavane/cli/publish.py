@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pavane.cli.documents import Document, read_documents
+from pavane.cli.documents import Document, read_documents, validated_by
 from pavane.cli.options import BusOption, JsonOption, settings_for
 from pavane.cli.output import is_terminal, print_json, say
 from pavane_events.bus import Bus, TopicSpec
@@ -124,8 +124,8 @@ def publish(
         )
         return
     many = f"{len(done.events)} {'event' if len(done.events) == 1 else 'events'}"
-    checked = f", valid by {done.validated}" if done.validated else ", not validated here (name --app or --event)"
-    print(f"{'would publish' if dry_run else 'published'} {many} of type {done.type} to {done.topic}{checked}")
+    checked = validated_by(done.validated, "--app or --event")
+    print(f"{'would publish' if dry_run else 'published'} {many} of type {done.type} to {done.topic}, {checked}")
     if not (dry_run or done.kept):
         _print_links(done, settings_for(bus).jaeger_url)
     if done.sagas and is_terminal() and not dry_run:
