@@ -11,6 +11,7 @@ from pavane.plan import plan_of
 from pavane_events.bus import Bus
 from pavane_events.buses.address import open_bus
 from pavane_events.errors import ConfigurationError
+from pavane_events.record import Message
 from pavane_saga.manifest import Manifest
 from pavane_saga.owed import list_owed
 from pavane_saga.wire import FACTS, fact_envelope
@@ -87,6 +88,7 @@ def test_a_step_that_is_gone_from_its_manifest_is_known_by_what_a_lane_declared(
         gone = replace(manifest, version="shipping@earlier", steps=(replace(manifest.steps[0], name="shipping/insure"),))
         other = Manifest("letters", "letters@earlier", (replace(manifest.steps[0], name="letters/write", observer=True),))
         async with await open_bus(url) as bus:
+            await bus.publish([Message(FACTS, b"no fact", partition=0)])
             for each in (gone, other, manifest):
                 await declare(bus, each)
 
