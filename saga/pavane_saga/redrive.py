@@ -7,7 +7,7 @@ from pavane_events.envelope import Envelope, Trace, carried_trace, headers_of, p
 from pavane_events.errors import ConfigurationError, Problem, UndecodableRecord
 from pavane_events.record import Message, Record
 from pavane_saga.manifest import Directory
-from pavane_saga.wire import COORDINATOR, GRANT, GrantCommand, commands_topic, read_grant
+from pavane_saga.wire import COORDINATOR, FACTS, GRANT, GrantCommand, commands_topic, read_grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,7 @@ class Redrive:
     """A dead letter that may be tried again: by its agent, or (``step`` is empty) by the intake that refused it.
 
     ``event``: what it carries, where it is one; ``traces``: the span that gave it up, where it says so, and who sent it.
+    ``decides``: it is a saga's own, and is tried again where the saga waits for a decision about it: by that decision.
     """
 
     letter: str
@@ -25,6 +26,7 @@ class Redrive:
     event: Envelope | None
     record: Record
     traces: tuple[Trace, ...]
+    decides: bool = False
 
     def message(self, number: int, trace: Trace, time_s: float) -> Message:
         """What is published, under that trace: to the intake as it came, to the agent as a command with the event."""
@@ -45,8 +47,8 @@ class Redrive:
 def redrive_of(letter: Record, agent: str, directory: Directory, untouched: Record | None = None) -> Redrive:
     """What redriving that letter of that agent does. ``untouched``: the record itself, where the letter had no room for it.
 
-    A step in a saga is not redriven: its failure has decided the saga, or parked it, and then ``sagas retry`` is the way
-    (docs/decisions/0017-a-failed-step-is-not-redriven.md).
+    A step in a saga, or its undo, is redriven by the decision to try it again, where its saga is parked for want of one;
+    else its failure has turned the saga back (docs/decisions/0017-a-failed-step-is-not-redriven.md).
     Raises :class:`ConfigurationError` with the reason.
     """
     reason = reason_headers(letter.headers)
@@ -65,13 +67,9 @@ def redrive_of(letter: Record, agent: str, directory: Directory, untouched: Reco
     if step not in known:
         message = f"{agent} has no step {step or 'that took it'}: what nobody reads cannot be redriven"
         raise _refused(place, "redrive.no-step", message)
-    if event.saga is not None and not known[step].observer:
-        message = (
-            f"{step} is a step of saga {event.saga}, which its failure has turned back, or parked: if it is parked, say"
-            " pavane sagas retry; else start it anew"
-        )
-        raise _refused(place, "redrive.decided", message)
-    return Redrive(place, step, commands_topic(agent), letter.partition, event.saga, event, record, traces)
+    decides = event.saga is not None and not known[step].observer
+    topic = FACTS if decides else commands_topic(agent)
+    return Redrive(place, step, topic, letter.partition, event.saga, event, record, traces, decides)
 
 
 def _untouched(letter: Record) -> Record:
@@ -90,3 +88,9 @@ def _event(record: Record, place: str) -> Envelope:
 
 def _refused(place: str, code: str, message: str) -> ConfigurationError:
     return ConfigurationError("nothing was redriven", [Problem(place, code, message)])
+
+
+def turned_back(redrive: Redrive, why: str) -> ConfigurationError:
+    """A step of a saga that does not wait for a decision about it cannot go on."""
+    message = f"{redrive.step} is a step of saga {redrive.saga}, which does not wait for it: {why}; start it anew"
+    return _refused(redrive.letter, "redrive.decided", message)

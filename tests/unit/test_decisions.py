@@ -308,6 +308,25 @@ def test_a_retry_that_fails_parks_again_and_one_with_corrected_data_succeeds(pav
     assert "decided: try again: packing/pack, with corrected toy.order-placed (typo)" in pavane("sagas", "show", ORDER).out
 
 
+def test_a_dead_letter_of_what_a_parked_saga_waits_for_is_redriven_by_that_decision(pavane: Shell, url: str) -> None:
+    (letter,) = pavane("dead-letters", "list", "packing", "--json").documents
+    redrive = ("dead-letters", "redrive", "packing", f"{letter['partition']}@{letter['offset']}", "--why", "it is thawed")
+    assert pavane(*redrive, "--dry-run").out == f"would redrive {redrive[3]} to packing/pack\n"
+    assert pavane(*redrive).out == f"redrove {redrive[3]} to packing/pack\n"
+    assert "redriven before" in pavane(*redrive).err
+    assert pavane("sagas", "retry", ORDER, "--why", "so").out.startswith("said already: retry packing/pack, by ")
+    story = go_on(url, lambda story: story.summary.state == "parked")
+    assert [failed.retry for failed in story.stuck] == [1], "it was tried once more"
+    shown = pavane("sagas", "show", ORDER).out
+    assert "decided: redrive" in shown
+    assert shown.count("it is thawed") == 2, "the letter's, and the decision's"
+    pavane("sagas", "skip", ORDER, "--why", "cheap")
+    go_on(url, ended)
+    late = pavane(*redrive, "--again")
+    assert (late.code, late.out) == (0, "")
+    assert "redriven before" in late.err
+
+
 def test_a_correction_is_not_taken_for_the_retry_that_was_said_before(pavane: Shell, url: str, tmp_path: Path) -> None:
     good = tmp_path / "good.json"
     good.write_text(json.dumps({"toy.order-placed": {"order_id": ORDER, "amount": 14}}))

@@ -1,7 +1,7 @@
 """``pavane dead-letters redrive``: dead letters are tried again, and who said so is on record."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
@@ -17,6 +17,7 @@ from pavane_events.errors import ConfigurationError, Problem, UndecodableRecord,
 from pavane_events.record import Record
 
 if TYPE_CHECKING:
+    from pavane_saga.facts import Decided
     from pavane_saga.redrive import Redrive
 
 
@@ -45,8 +46,9 @@ def redrive(
     """Have dead letters tried again, when the reason is gone: all of them, or none where one may not be.
 
     An observer's input, and a step's outside of sagas, goes back to its agent; what an intake refused goes back there as it
-    came. A step in a saga is not redriven: its failure has decided the saga, or parked it (then: sagas retry). The letters
-    stay where they are. Exits with 2 where one may not be redriven, 3 where the bus is unavailable.
+    came. A step in a saga, or its undo, is tried again where the saga is parked and waits for that decision, as by sagas
+    retry; else its failure has turned the saga back. The letters stay where they are. Exits with 2 where one may not be
+    redriven, 3 where the bus is unavailable.
     """
     from pavane.cli.session import with_bus
 
@@ -82,16 +84,49 @@ async def _redrive(bus: Bus, errand: Errand) -> "tuple[list[Redrive], list[str]]
     ]
     counts = await _counts(bus, errand.agent)
     before = [each.letter for each in redrives if counts.get(each.letter) and not errand.again]
-    todo = [each for each in redrives if each.letter not in before]
+    decided: dict[tuple[str | None, str], Decided] = {}
+    todo: list[Redrive] = []
+    for each in redrives:
+        if each.letter in before:
+            continue
+        facts = await _decided(bus, errand, each) if each.decides else ()
+        if each.decides and not facts:
+            before.append(each.letter)
+            continue
+        decided.update(((each.saga, fact.identity), fact) for fact in facts)
+        todo.append(each)
     if todo and not errand.dry_run:
-        await _publish(bus, errand, todo, counts)
+        await _publish(bus, errand, todo, counts, decided)
     return todo, before
 
 
-async def _publish(bus: Bus, errand: Errand, redrives: "Sequence[Redrive]", counts: dict[str, int]) -> None:
+async def _decided(bus: Bus, errand: Errand, redrive: "Redrive") -> "Sequence[Decided]":
+    """The decision to try a step in a saga again, or its undo; none where it was said before.
+
+    Raises :class:`ConfigurationError` where the saga does not wait for it.
+    """
+    from pavane.cli.sagas import story_of
+    from pavane_saga.operator import decisions
+    from pavane_saga.redrive import turned_back
+
+    story = await story_of(bus, redrive.saga or "")
+    at_ms = int(time.time() * 1000)
+    try:
+        return decisions(story, "retry", redrive.step, who=errand.who, why=errand.why, at_ms=at_ms)
+    except ConfigurationError as error:
+        raise turned_back(redrive, error.problems[0].message if error.problems else str(error)) from None
+
+
+async def _publish(
+    bus: Bus,
+    errand: Errand,
+    redrives: "Sequence[Redrive]",
+    counts: dict[str, int],
+    decided: "Mapping[tuple[str | None, str], Decided]",
+) -> None:
     from pavane.cli.speaking import speaking
     from pavane_saga.facts import Redriven
-    from pavane_saga.wire import GRANT, fact_envelope, fact_message
+    from pavane_saga.wire import FACTS, GRANT, fact_envelope, fact_message
     from pavane_tracing.conventions import OPERATOR_SERVICE
 
     now_s = time.time()
@@ -101,9 +136,14 @@ async def _publish(bus: Bus, errand: Errand, redrives: "Sequence[Redrive]", coun
             fact = Redriven(errand.agent, each.letter, each.step, number, errand.who, errand.why, int(now_s * 1000))
             envelope = fact_envelope(fact, saga=each.saga, source=f"/operators/{quote(errand.who)}", time_s=now_s)
             event_id = each.event.id if each.event is not None else envelope.id
-            trace = outbox.begin(each.topic, event_id, GRANT, saga=each.saga, size=0, after=each.traces, edge="redrive")
+            kind = envelope.type if each.decides else GRANT
+            trace = outbox.begin(each.topic, event_id, kind, saga=each.saga, size=0, after=each.traces, edge="redrive")
             stated = fact_message(envelope, trace, partition=None if each.saga else each.partition)
-            outbox.messages += [each.message(number, trace, now_s), stated]
+            outbox.messages += [stated] if each.decides else [each.message(number, trace, now_s), stated]
+        for (saga, _), said in decided.items():
+            envelope = fact_envelope(said, saga=saga, source=f"/operators/{quote(errand.who)}", time_s=now_s)
+            trace = outbox.begin(FACTS, envelope.id, envelope.type, saga=saga, size=len(envelope.data), edge="redrive")
+            outbox.messages.append(fact_message(envelope, trace))
 
 
 async def _letters(bus: Bus, errand: Errand) -> list[Record]:
