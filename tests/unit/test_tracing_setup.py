@@ -174,6 +174,19 @@ def test_a_service_that_goes_leaves_the_exporter_to_the_others(monkeypatch: pyte
     ]
 
 
+@pytest.mark.parametrize("tracer", ["lean", "sdk"])
+def test_only_the_last_service_to_go_waits_for_the_collector(
+    tracer: Literal["lean", "sdk"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    services = [make_tracing(f"service-{number}", keep=False, options=TracingOptions(tracer=tracer)) for number in range(4)]
+    for tracing in services:
+        work_once(tracing)
+    begun = time.monotonic()
+    assert [tracing.shutdown(0.5) for tracing in services] == [True, True, True, False]
+    assert time.monotonic() - begun < 1
+
+
 def test_grpc_is_used_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")

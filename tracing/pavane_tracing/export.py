@@ -92,13 +92,16 @@ class SpanExport:
 
     def shutdown(self, timeout_s: float) -> bool:
         """Flush, and end the thread. What is not taken in time goes to the spool, or is lost. Idempotent."""
+        give_up = time.monotonic() + timeout_s
         flushed = self.flush(timeout_s)
         self._stopping = True
         self._queue.wake.set()
         if flushed:
-            self._sender.join(timeout_s)
+            self._sender.join(max(0.0, give_up - time.monotonic()))
         left = self._encode() + list(self._outbox)
         self._outbox.clear()
+        if left:
+            self._losses.hear(f"{self._endpoint.url} has not answered by the end of the process")
         for request in left:
             self._put_aside(request)
         self._tell_losses()

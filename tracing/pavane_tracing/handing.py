@@ -17,6 +17,7 @@ from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.attributes import EXCEPTION, exception_attributes
 from pavane_tracing.batching import batching_of
 from pavane_tracing.conventions import SAGA_ID
+from pavane_tracing.ending import ENDING
 from pavane_tracing.held import HeldSpans
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.span import FinishedSpan
@@ -138,16 +139,20 @@ class LeanExport:
         return self._held if options.unsampled == "held" else HeldSpans(0)
 
     def leave(self, timeout_s: float) -> bool:
-        """A service has gone; whether all spans so far were handed over in time."""
+        """A service has gone. The last one waits for the spans of all; whether they were handed over in time.
+
+        One that leaves while others stay does not wait: its spans go out with theirs. Else a collector that is away would
+        hold up each of them, and what they need to end.
+        """
         with self._lock:
             self._services -= 1
-            running, last = self._running, not self._services
-            if last:
-                self._running = None
-        if running is None or not last:
-            return running is None or running.flush(timeout_s)
+            running = self._running
+            if self._services or running is None:
+                return True
+            self._running = None
         atexit.unregister(running.shutdown)
-        return running.shutdown(timeout_s)
+        with ENDING.of_spans(timeout_s) as within_s:
+            return running.shutdown(within_s)
 
 
 LEAN_EXPORT = LeanExport()

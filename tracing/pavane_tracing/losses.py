@@ -41,7 +41,8 @@ class Losses:
         with self._lock:
             begins, self._lost, trouble = self._lost is None, (self._lost or 0) + count, self._trouble
         if begins:
-            log.warning("spans are dropped until the OTLP endpoint takes them again, work goes on: %s", trouble or "refused")
+            why = trouble or "no reason given"
+            log.warning("spans are dropped until the OTLP endpoint takes them again, work goes on: %s", why)
 
     def arrive(self) -> None:
         """Spans have arrived. Told where some were lost before."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.metrics import set_meter_provider
 from opentelemetry.sdk.resources import Resource
 
+from pavane_tracing.ending import ENDING
 from pavane_tracing.stock import within
 from pavane_tracing.variables import METRICS_PROTOCOL, protocol_of, wants_metrics
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def start_metrics(service: str) -> Callable[[float], bool]:
-    """Export this process's metrics, where the environment asks for it. What it returns stops that: within so many seconds.
+    """Export this process's metrics, where the environment asks for it. What it returns stops that, after the last service:
+    within so many seconds, less what that one has waited for its spans.
 
     Once per process. Raises :class:`ConfigurationError` for a variable that cannot be followed.
     """
@@ -30,7 +32,8 @@ def start_metrics(service: str) -> Callable[[float], bool]:
     reader = PeriodicExportingMetricReader(_metric_exporter(environ))
     provider = MeterProvider([reader], Resource.create({"service.name": service}), shutdown_on_exit=False)
     set_meter_provider(provider)
-    return lambda timeout_s: within(provider.shutdown, timeout_s)
+    ENDING.expect_metrics()
+    return lambda timeout_s: within(provider.shutdown, ENDING.of_metrics_s(timeout_s))
 
 
 def _metric_exporter(variables: Mapping[str, str]) -> "MetricExporter":

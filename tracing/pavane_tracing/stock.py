@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from pavane_tracing.batching import Batching, batching_of
+from pavane_tracing.ending import ENDING
 from pavane_tracing.forking import after_fork
 from pavane_tracing.losses import Losses
 from pavane_tracing.metrics import count_dropped, count_exported
@@ -17,7 +18,8 @@ from pavane_tracing.variables import TRACES_PROTOCOL, protocol_of
 
 log = logging.getLogger("pavane.tracing")
 
-_STOP_TIMEOUT_S = 1.0
+_FOR_SHUTDOWN = 0.25
+"""The share of the time to leave that the SDK's own shutdown has, after a flush that took all of the rest."""
 _USUAL = Batching(2_048, 512, 5.0)
 """The SDK's own."""
 
@@ -107,18 +109,19 @@ class StockExport:
             return self._running[1]
 
     def leave(self, processor: BatchSpanProcessor, timeout_s: float) -> bool:
-        """A service has gone; whether all spans so far were handed over in time."""
-        flushed = within(processor.force_flush, timeout_s)
+        """A service has gone. The last one waits for the spans of all; whether they were handed over in time."""
         with self._lock:
             self._services -= 1
             running = self._running
             if self._services or running is None:
-                return flushed
+                return True
             self._running = None
-        if not flushed:
-            running[0].shutdown()  # ends the wait for the next try
-        within(processor.shutdown, _STOP_TIMEOUT_S)
         atexit.unregister(processor.shutdown)
+        with ENDING.of_spans(timeout_s) as within_s:
+            flushed = within(processor.force_flush, within_s * (1 - _FOR_SHUTDOWN))
+            if not flushed:
+                running[0].shutdown()  # ends the wait for the next try
+            within(processor.shutdown, within_s * _FOR_SHUTDOWN)
         return flushed
 
 

@@ -32,7 +32,7 @@ from pavane_tracing.span import SpanRow, row_of
 from pavane_tracing.unit import Service, Unit
 
 FLUSH_S: Final = 2.0
-"""How long the end of a service waits for a collector: what a dead one may cost."""
+"""How long the end of a process waits for its collectors, whatever it exports: what dead ones may cost."""
 
 SCOPE: Final = "pavane"
 """The instrumentation scope of the platform's own spans."""
@@ -340,7 +340,11 @@ class Tracing:
         return [row_of(span, self.service) for span in self._service.strays.take()]
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Export what is not exported yet, for at most that long (it blocks); False if the time ran out. Idempotent."""
+        """The service ends. Idempotent.
+
+        The last one of the process exports what is not exported yet, for at most that long (it blocks); False if the time
+        ran out. Those before it do not wait: what is theirs goes out with the others' spans.
+        """
         shutdown, self._shutdown = self._shutdown, None
         return shutdown(timeout_s) if shutdown is not None else True
 
