@@ -348,23 +348,57 @@ def test_spans_may_come_from_many_threads_at_once(collector: Collector) -> None:
     assert export.shutdown(5)
 
 
-def test_the_standard_variables_say_where_and_how() -> None:
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        ("http://127.0.0.1:9/v1/traces", {"x": "\u4f60"}),
+        ("http://127.0.0.1:9/v1/traces", {"\u4f60": "x"}),
+        ("http://[::1/v1/traces", {}),
+        (f"http://{'a' * 70}/v1/traces", {}),
+        ("http:///v1/traces", {}),
+        ("nowhere", {}),
+    ],
+)
+def test_what_cannot_be_sent_at_all_is_the_reason_that_is_told_and_the_thread_lives_on(
+    url: str, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = Endpoint(url, headers)
+    answer = endpoint.connect().send(b"x")
+    assert not answer.taken
+    assert answer.why
+    export = SpanExport(endpoint, lambda spans: b"", batching=SOON, first_pause_s=0.02)
+    add(export, 0)
+    with caplog.at_level(logging.WARNING):
+        assert not export.shutdown(0.5)
+    assert f"work goes on: {answer.why}" in caplog.text
+
+
+@pytest.mark.parametrize("when", ["soon", "Mon, 01 Jan 0001 00:00:00 -0000", "1e300", "-1"])
+def test_a_collector_that_says_when_in_no_way_that_can_be_understood_is_asked_later(collector: Collector, when: str) -> None:
+    collector.status, collector.retry_after = 503, when
+    answer = Endpoint(f"{collector.url}/v1/traces").connect().send(b"x")
+    assert (answer.taken, answer.again) == (False, True)
+
+
+def test_the_standard_variables_say_where_and_how(tmp_path: Path) -> None:
+    for name in ("ca.pem", "me.pem", "me.key"):
+        (tmp_path / name).touch()
     found = endpoint_of(
         {
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://gateway:4318/",
             "OTEL_EXPORTER_OTLP_HEADERS": "api-key=secret,tenant=a%20b",
             "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "gzip",
             "OTEL_EXPORTER_OTLP_TIMEOUT": "3",
-            "OTEL_EXPORTER_OTLP_CERTIFICATE": "/ca.pem",
-            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "/me.pem",
-            "OTEL_EXPORTER_OTLP_CLIENT_KEY": "/me.key",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE": f"{tmp_path}/ca.pem",
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": f"{tmp_path}/me.pem",
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY": f"{tmp_path}/me.key",
         }
     )
     assert found.url == "http://gateway:4318/v1/traces"
     assert found.headers == {"api-key": "secret", "tenant": "a b"}
     assert (found.compression, found.timeout_s) == ("gzip", 3.0)
     session = found.connect().session
-    assert (session.verify, session.cert) == ("/ca.pem", ("/me.pem", "/me.key"))
+    assert (session.verify, session.cert) == (f"{tmp_path}/ca.pem", (f"{tmp_path}/me.pem", f"{tmp_path}/me.key"))
     assert session.headers["api-key"] == "secret"
     assert endpoint_of({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x/here"}).url == "http://x/here"
     assert endpoint_of({}).url == "http://localhost:4318/v1/traces"
@@ -375,6 +409,18 @@ def test_the_standard_variables_say_where_and_how() -> None:
     [
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://localhost"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[::1"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:many"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"https://{'a' * 70}/v1/traces"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x=%E4%BD%A0"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x=a%0Ab"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x%E4=a"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "/nowhere/me.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/nowhere/me.key"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "many"),
         ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
@@ -383,8 +429,29 @@ def test_the_standard_variables_say_where_and_how() -> None:
 )
 def test_what_cannot_be_followed_is_refused(variable: str, value: str) -> None:
     follow = batching_of if variable.startswith("OTEL_BSP") else endpoint_of
-    with pytest.raises(ConfigurationError, match=variable):
+    with pytest.raises(ConfigurationError, match=f"{variable}:"):
         follow({variable: value})
+
+
+def test_all_that_is_wrong_with_the_endpoint_is_told_at_once_and_no_secret_with_it() -> None:
+    variables = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:secret@[::1",
+        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=secret%0A1",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "zstd",
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": "/nowhere/me.key",
+    }
+    with pytest.raises(ConfigurationError) as raised:
+        endpoint_of(variables)
+    assert {problem.where for problem in raised.value.problems} == set(variables)
+    assert "api-key" in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://otel_collector:4318", "HTTPS://[::1]:4318/x", "http://me:secret@gateway", "http://b\u00fccher.example"]
+)
+def test_an_endpoint_that_can_be_asked_is_not_refused(url: str) -> None:
+    assert endpoint_of({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": url, "OTEL_EXPORTER_OTLP_HEADERS": "x=%C3%A9"}).url == url
 
 
 def test_batches_are_as_large_as_the_variables_say() -> None:

@@ -3,12 +3,15 @@ https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 """
 
 import gzip
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from time import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from opentelemetry.util.re import parse_env_headers
@@ -22,6 +25,9 @@ _DEFAULT_ENDPOINT = "http://localhost:4318"
 _DEFAULT_TIMEOUT_S = 10.0
 _MOST_DETAIL = 200
 _USER_AGENT = "pavane-otlp"
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+"""As RFC 9110 has them, in section 5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,10 @@ class Connection:
         self._settings: Mapping[str, Any] = {}
 
     def send(self, body: bytes) -> Answer:
-        """Send an export request once; blocks for the timeout at most. Never raises."""
+        """Send an export request once; blocks for the timeout at most.
+
+        Never raises: whatever keeps the request from being sent, the thread that sends must live, and it may be over later.
+        """
         endpoint = self._endpoint
         try:
             request = self._request()
@@ -86,7 +95,7 @@ class Connection:
             adapter = self.session.get_adapter(endpoint.url)
             response = adapter.send(request, timeout=endpoint.timeout_s, **self._settings)
             answer = response.content
-        except (requests.RequestException, OSError) as error:
+        except Exception as error:  # libraries' own, and Python's: of a name, a header, a proxy's address
             return Answer(False, _detail(error), again=True)
         if response.ok:
             return Answer(True, rejected=_rejected(answer))
@@ -111,34 +120,67 @@ def endpoint_of(variables: Mapping[str, str]) -> Endpoint:
     """The endpoint for traces. Raises :class:`ConfigurationError` with every variable that cannot be followed."""
     problems: list[Problem] = []
 
-    def setting(name: str) -> str:
-        own = variables.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}", "").strip()
-        return own or variables.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip()
+    def setting(name: str) -> tuple[str, str]:
+        """The variable that counts, and what it says."""
+        own, common = f"OTEL_EXPORTER_OTLP_TRACES_{name}", f"OTEL_EXPORTER_OTLP_{name}"
+        counts = own if variables.get(own, "").strip() else common
+        return counts, variables.get(counts, "").strip()
 
-    compression = setting("COMPRESSION").lower()
-    if compression not in ("", "none", "gzip", "deflate"):
-        problems.append(Problem("OTEL_EXPORTER_OTLP_COMPRESSION", "tracing.compression", "use gzip, deflate or none"))
-    timeout = setting("TIMEOUT")
+    def file(name: str) -> str | None:
+        variable, path = setting(name)
+        if path and not Path(path).exists():
+            problems.append(Problem(variable, "tracing.file", f"there is no file {path}"))
+        return path or None
+
+    variable, compression = setting("COMPRESSION")
+    if compression.lower() not in ("", "none", "gzip", "deflate"):
+        problems.append(Problem(variable, "tracing.compression", "use gzip, deflate or none"))
+    variable, timeout = setting("TIMEOUT")
     timeout_s = _positive(timeout) if timeout else _DEFAULT_TIMEOUT_S
     if timeout_s is None:
-        problems.append(Problem("OTEL_EXPORTER_OTLP_TIMEOUT", "tracing.timeout", "use a number of seconds above 0"))
+        problems.append(Problem(variable, "tracing.timeout", "use a number of seconds above 0"))
+    variable, address = setting("ENDPOINT")
+    url = address if variable.endswith("_TRACES_ENDPOINT") else f"{(address or _DEFAULT_ENDPOINT).removesuffix('/')}/{_PATH}"
+    if not _can_be_asked(address or url):
+        message = "it is no address to send to: use http:// or https://, a host, and a port, as in http://localhost:4318"
+        problems.append(Problem(variable, "tracing.endpoint", message))
+    variable, said = setting("HEADERS")
+    headers = parse_env_headers(said, liberal=True)
+    problems += (Problem(variable, "tracing.headers", message) for message in _not_carried(headers))
+    certificate, client_certificate, client_key = file("CERTIFICATE"), file("CLIENT_CERTIFICATE"), file("CLIENT_KEY")
     if problems:
         raise ConfigurationError("tracing cannot be set up", problems)
     return Endpoint(
-        url=_url(variables),
-        headers=parse_env_headers(setting("HEADERS"), liberal=True),
-        compression=compression if compression in ("gzip", "deflate") else None,
+        url=url,
+        headers=headers,
+        compression=compression.lower() if compression.lower() in ("gzip", "deflate") else None,
         timeout_s=timeout_s or _DEFAULT_TIMEOUT_S,
-        certificate=setting("CERTIFICATE") or None,
-        client_certificate=setting("CLIENT_CERTIFICATE") or None,
-        client_key=setting("CLIENT_KEY") or None,
+        certificate=certificate,
+        client_certificate=client_certificate,
+        client_key=client_key,
     )
 
 
-def _url(variables: Mapping[str, str]) -> str:
-    own = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip()
-    base = variables.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip() or _DEFAULT_ENDPOINT
-    return own or f"{base.removesuffix('/')}/{_PATH}"
+def _can_be_asked(url: str) -> bool:
+    """Whether requests can be made to it, as far as can be told without asking."""
+    if not url.lower().startswith(("http://", "https://")):
+        return False
+    try:
+        prepared = requests.Request("POST", url).prepare()
+        host = urlsplit(prepared.url or "").hostname or ""
+        host.encode("idna")  # as the name is looked up
+    except (requests.RequestException, ValueError):
+        return False
+    return bool(host)
+
+
+def _not_carried(headers: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with each header that HTTP cannot carry; values may be secrets."""
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            yield f"{name!r} cannot be a header's name: use letters, digits and hyphens"
+        if not _HEADER_VALUE.fullmatch(value):
+            yield f"HTTP cannot carry the value of {name!r}: use printable characters of Latin-1"
 
 
 def _positive(text: str) -> float | None:
@@ -158,7 +200,7 @@ def _retry_after(header: str | None) -> float | None:
         return seconds
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
