@@ -4,6 +4,7 @@ import difflib
 import os
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -73,6 +74,13 @@ class Settings(KafkaSettings):
         edges_of(text)
         return text
 
+    @field_validator("jaeger_url")
+    @classmethod
+    def _can_be_asked(cls, url: str | None) -> str | None:
+        if url is not None:
+            _check_address(url)
+        return url
+
     def tracing_options(self) -> TracingOptions:
         """How this process traces."""
         spool = Path(self.trace_spool) if self.trace_spool is not None else None
@@ -83,6 +91,19 @@ class Settings(KafkaSettings):
             spool_bytes=self.trace_spool_mb * 1024 * 1024,
             new_linked=edges_of(self.trace_edges),
         )
+
+
+def _check_address(url: str) -> None:
+    """Whether requests can be made to it, as far as can be told without asking. Raises ValueError."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        host.encode("idna")  # as the name is looked up
+        good = bool(host) and parts.port != 0 and url.isprintable() and " " not in url
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("it is no address: use a host, and a port, as in http://127.0.0.1:16686") from None
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -54,6 +54,23 @@ def test_every_problem_is_listed_and_no_value_is_shown(monkeypatch: pytest.Monke
     assert "none-of-these" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://?x", "http://x:abc", "http://x:99999", "http://a b", f"http://{'a' * 70}", "http://a..b:1"]
+)
+def test_an_address_of_jaeger_that_nobody_can_ask_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAVANE_JAEGER_URL", url)
+    with pytest.raises(ConfigurationError, match=r"PAVANE_JAEGER_URL.*http://127\.0\.0\.1:16686"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:16686", "https://[::1]:16686/jaeger", "http://jaeger_query", "http://bücher"]
+)
+def test_an_address_of_jaeger_may_be_any_other(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAVANE_JAEGER_URL", url)
+    assert load_settings().jaeger_url == url
+
+
 def test_without_a_variable_the_kafka_options_are_their_own_defaults() -> None:
     assert load_settings().kafka_options() == KafkaOptions()
 

@@ -161,6 +161,28 @@ def test_what_cannot_be_followed_is_refused(monkeypatch: pytest.MonkeyPatch, var
         make_tracing("x", keep=True)
 
 
+LIMITS = ["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"]
+
+
+def test_every_limit_that_cannot_be_followed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SPAN_EVENT_COUNT_LIMIT", "")
+    monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "0")
+    for name, value in zip(LIMITS, ("many", "-1", "1.5"), strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as raised:
+        make_tracing("x", keep=True)
+    assert {problem.where for problem in raised.value.problems} == set(LIMITS)
+
+
+def test_a_limit_that_the_sdk_cannot_follow_where_it_is_imported_is_told_by_its_name() -> None:
+    """One of them it reads as early as that."""
+    command = [sys.executable, "-m", "pavane", "run", "nowhere:agent"]
+    environment = {**os.environ, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "abc"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT: use a whole number" in done.stderr
+
+
 def test_a_service_that_goes_leaves_the_exporter_to_the_others(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{receiver.server_port}")
     first, second = make_tracing("first", keep=False), make_tracing("second", keep=False)

@@ -9,8 +9,15 @@ from os import environ
 from typing import NamedTuple
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
+
+try:
+    from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
+except ValueError:  # the SDK reads a limit as it is imported
+    from pavane_tracing.variables import check_limits
+
+    check_limits(environ)
+    raise
 
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.conventions import OPT_IN, Naming, naming_for
@@ -24,7 +31,7 @@ from pavane_tracing.sampling import SagaSampler, sampler_of
 from pavane_tracing.stock import STOCK_EXPORT
 from pavane_tracing.stock_sampling import BySaga, loaded_sampler
 from pavane_tracing.unit import Service
-from pavane_tracing.variables import TRACES_PROTOCOL, is_disabled, is_exporting, protocol_of
+from pavane_tracing.variables import TRACES_PROTOCOL, check_limits, is_disabled, is_exporting, protocol_of
 from pavane_tracing.work import Tracing
 
 
@@ -143,8 +150,5 @@ def _with_sdk(service: str, words: _Words, sampler: Sampler, why: str, *, export
 
 
 def _limits() -> SpanLimits:
-    try:
-        return SpanLimits()
-    except ValueError as error:
-        problem = Problem("OTEL_*_LIMIT", "tracing.limits", str(error))
-        raise ConfigurationError("tracing cannot be set up", [problem]) from None
+    check_limits(environ)
+    return SpanLimits()

@@ -7,6 +7,16 @@ from pavane_events.errors import ConfigurationError, Problem
 
 TRACES_PROTOCOL = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 METRICS_PROTOCOL = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
+_LIMITS = (
+    "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "OTEL_SPAN_EVENT_COUNT_LIMIT",
+    "OTEL_SPAN_LINK_COUNT_LIMIT",
+    "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
+)
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -40,6 +50,21 @@ def wants_metrics(variables: Mapping[str, str]) -> bool:
             [Problem("OTEL_METRICS_EXPORTER", "metrics.exporter", "use otlp, or none to switch metrics off")],
         )
     return wanted == "otlp" or (wanted == "" and bool(variables.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "").strip()))
+
+
+def check_limits(variables: Mapping[str, str]) -> None:
+    """Whether the SDK can follow the limits. Raises :class:`ConfigurationError` with every one that it cannot."""
+    wrong = [name for name in _LIMITS if not _is_limit(variables.get(name, "").strip())]
+    if wrong:
+        message = "use a whole number, at least 0; empty: no limit"
+        raise ConfigurationError("tracing cannot be set up", [Problem(name, "tracing.limits", message) for name in wrong])
+
+
+def _is_limit(text: str) -> bool:
+    try:
+        return not text or int(text) >= 0
+    except ValueError:
+        return False
 
 
 def protocol_of(variables: Mapping[str, str], own: str) -> Literal["grpc", "http/protobuf"]:
