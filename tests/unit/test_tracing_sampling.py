@@ -217,6 +217,19 @@ def test_what_the_stock_sdk_cannot_do_is_refused(
         make_tracing("service", keep=False, options=options)
 
 
+@pytest.mark.parametrize("tracer", ["lean", "sdk"])
+@pytest.mark.parametrize("unsampled", ["held", "exported"])
+def test_failed_sagas_cannot_be_exported_after_all_where_spans_are_kept_on_the_bus(
+    unsampled: Literal["held", "exported"], tracer: Literal["lean", "sdk"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are refused, not left out in silence; where no span is made, nothing is asked of anybody."""
+    options = TracingOptions(tracer=tracer, unsampled=unsampled)
+    with pytest.raises(ConfigurationError, match=r"PAVANE_TRACE_KEEP: .*OTEL_EXPORTER_OTLP_ENDPOINT"):
+        make_tracing("service", keep=True, options=options)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    assert not make_tracing("service", keep=True, options=options).keep
+
+
 @pytest.fixture
 def half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that brings two samplers along: one is one, the other is not."""

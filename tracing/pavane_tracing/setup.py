@@ -54,6 +54,8 @@ def make_tracing(
     if not (exporting or keep):
         return Tracing.off()
     chosen = options or TracingOptions()
+    if not exporting:
+        _refuse_where_kept(chosen)
     naming, content = naming_for(environ.get(OPT_IN, "")), captures_content(environ.get(CAPTURE, ""))
     words = _Words(system, baggage, naming, content, chosen.new_linked)
     sampler = sampler_of(environ)
@@ -73,6 +75,13 @@ def _why_stock(options: TracingOptions, sampler: SagaSampler | None, *, exportin
     if exporting and protocol_of(environ, TRACES_PROTOCOL) == "grpc":
         return "they go by grpc"
     return f"OTEL_TRACES_SAMPLER={environ['OTEL_TRACES_SAMPLER'].strip()} is not built in" if sampler is None else None
+
+
+def _refuse_where_kept(options: TracingOptions) -> None:
+    """What is kept goes out in the commit of its work, before anybody knows how the saga ends."""
+    if options.unsampled != "dropped":
+        message = "spans are kept on the bus here, and what is left out is not kept: set OTEL_EXPORTER_OTLP_ENDPOINT"
+        raise ConfigurationError("tracing cannot be set up", [Problem("PAVANE_TRACE_KEEP", "tracing.keep", message)])
 
 
 def _refuse_with_sdk(options: TracingOptions, why: str) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _WIDTH = 100
 _WIDEST = 140
 _KEPT = (
-    "With PAVANE_TRACE_KEEP=failed those that fail are exported all the same: PAVANE_JAEGER_URL=... pavane trace draws them"
+    "With an OTLP endpoint and PAVANE_TRACE_KEEP=failed those that fail are exported all the same: "
+    "PAVANE_JAEGER_URL=... pavane trace draws them"
 )
 
 SagaOption = Annotated[
