@@ -10,57 +10,22 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import SpanLimits
-from opentelemetry.trace import SpanKind
 
 from pavane_events.errors import ConfigurationError
 from pavane_tracing import metrics
 from pavane_tracing.batching import Batching, batching_of
 from pavane_tracing.endpoint import Endpoint, endpoint_of
 from pavane_tracing.export import SpanExport
-from pavane_tracing.layouts import Layout
-from pavane_tracing.lean import LeanSpan
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.setup import make_tracing
-from pavane_tracing.spool import Spool
 from support.collector import Collector, collecting
-
-LAYOUT = Layout("service", "work", SpanKind.INTERNAL, {"fixed": 1}, SpanLimits())
-SOON = Batching(most_waiting=10_000, per_request=10, delay_s=0.02)
+from support.exporting import SOON, add, export_to, numbers, until
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     with collecting() as running:
         yield running
-
-
-def export_to(
-    url: str, *, batching: Batching = SOON, spool: Spool | None = None, timeout_s: float = 5.0, compression: str | None = None
-) -> SpanExport:
-    endpoint = Endpoint(f"{url}/v1/traces", timeout_s=timeout_s, compression=compression)
-    return SpanExport(endpoint, lambda spans: b"", batching=batching, spool=spool, first_pause_s=0.02)
-
-
-def span(number: int) -> bytes:
-    made = LeanSpan(LAYOUT, f"{number + 1:032x}", f"{number + 1:016x}", None, {"number": number})
-    made.end()
-    return made.encoded()
-
-
-def add(export: SpanExport, number: int) -> None:
-    export.taker("service", {"service.name": "service"})(span(number))
-
-
-def numbers(collector: Collector) -> list[int]:
-    return sorted(int.from_bytes(each.span_id, "big") - 1 for each in collector.spans())
-
-
-def until(true: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
@@ -230,91 +195,6 @@ def test_a_dead_collector_holds_a_shutdown_up_no_longer_than_it_may() -> None:
         begun = time.monotonic()
         assert not export.shutdown(0.3)
         assert time.monotonic() - begun < 1.5
-
-
-def test_the_spool_holds_an_outage_and_the_next_process_sends_what_is_left(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool", 50_000_000)
-    spool.open()
-    with collecting() as first:
-        port = first.server_port
-    export = export_to(f"http://127.0.0.1:{port}", batching=Batching(per_request=500, delay_s=0.01), spool=spool)
-    for number in range(30_000):
-        if number % 5_000 == 0:
-            until(lambda: export.waiting < 3_000)
-        add(export, number)
-    until(lambda: any((tmp_path / "spool").glob("*.otlp")))
-    assert export.shutdown(0.2), "what the spool has is not lost"
-    with collecting(port) as back:
-        following = export_to(f"http://127.0.0.1:{port}", spool=spool)
-        add(following, 30_000)
-        until(lambda: len(back.spans()) >= 30_001)
-        assert numbers(back) == list(range(30_001))
-        assert following.shutdown(5)
-    assert not list((tmp_path / "spool").glob("*.otlp"))
-
-
-def test_an_outage_within_one_process_is_bridged_by_the_spool(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, 50_000_000)
-    spool.open()
-    with collecting() as collector:
-        export = export_to(collector.url, batching=Batching(per_request=500, delay_s=0.01), spool=spool)
-        add(export, 0)
-        assert export.flush(5)
-        collector.status = 503
-        for number in range(1, 20_001):
-            if number % 5_000 == 0:
-                until(lambda: export.waiting < 3_000)
-            add(export, number)
-        until(lambda: any(tmp_path.glob("*.otlp")))
-        collector.status = 200
-        until(lambda: len(collector.spans()) >= 20_001)
-        assert numbers(collector) == list(range(20_001))
-        assert export.shutdown(5)
-    assert not list(tmp_path.glob("*.otlp"))
-
-
-def test_a_spool_that_is_full_or_gone_loses_what_is_too_much_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    spool = Spool(tmp_path / "small", 1_000)
-    spool.open()
-    export = export_to("http://127.0.0.1:9", spool=spool)
-    with caplog.at_level(logging.WARNING):
-        for number in range(200):
-            add(export, number)
-        assert not export.shutdown(0.2)
-    assert "spans are dropped" in caplog.text
-    assert 0 < sum(each.stat().st_size for each in (tmp_path / "small").iterdir()) <= 1_000
-    missing = Spool(tmp_path / "missing", 3_000)
-    assert not missing.put(b"x", 1)
-    with missing.emptying() as waiting:
-        assert waiting == []
-
-
-def test_one_process_at_a_time_empties_a_spool(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, 10_000)
-    spool.open()
-    assert spool.put(b"first", 3)
-    assert spool.put(b"second", 4)
-    (tmp_path / "0-1-0-5.otlp").write_bytes(b"damaged")
-    with spool.emptying() as mine:
-        assert [(each.body(), each.spans) for each in mine] == [(None, 5), (b"first", 3), (b"second", 4)]
-        mine.pop(0).remove()
-        with Spool(tmp_path, 10_000).emptying() as others:
-            assert others == []
-        mine[0].remove()
-    with Spool(tmp_path, 10_000).emptying() as rest:
-        assert [each.body() for each in rest] == [b"second"]
-
-
-def test_what_a_killed_process_had_begun_to_write_is_cleared_away(tmp_path: Path) -> None:
-    old, new = tmp_path / "1.part", tmp_path / "2.part"
-    old.write_bytes(b"half")
-    new.write_bytes(b"being written")
-    os.utime(old, (0, 0))
-    Spool(tmp_path, 10).open()
-    assert not old.exists()
-    assert new.exists()
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

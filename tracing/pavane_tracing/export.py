@@ -5,12 +5,11 @@ does not take now is kept in a bounded outbox, then in the spool where there is 
 and counted.
 """
 
+import math
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from opentelemetry.context import attach, set_value
 from opentelemetry.util.types import AnyValue
@@ -22,9 +21,10 @@ from pavane_tracing.forking import after_fork
 from pavane_tracing.lean_work import Take
 from pavane_tracing.losses import Losses
 from pavane_tracing.metrics import count_dropped, count_exported
+from pavane_tracing.outbox import Outbox, Request
 from pavane_tracing.span import FinishedSpan
 from pavane_tracing.span_queue import Gathered, SpanQueue
-from pavane_tracing.spool import Spool
+from pavane_tracing.spool import Emptying, Spool
 from pavane_tracing.work import SCOPE
 
 _OUTBOX_BYTES = 16 * 1024 * 1024
@@ -32,14 +32,11 @@ _SPOOL_FROM_BYTES = 1024 * 1024
 """Where there is a spool, this much waits in memory before the rest goes to disk."""
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
+_LOOK_AGAIN_S = 10.0
+"""When a spool is looked at again that was empty, or another process's to empty: others may have left something there."""
 
 EncodeOthers = Callable[[Sequence[FinishedSpan]], bytes]
 """Encodes the SDK's spans as an export request."""
-
-
-class _Request(NamedTuple):
-    body: bytes
-    spans: int
 
 
 class SpanExport:
@@ -53,12 +50,15 @@ class SpanExport:
         batching: Batching | None = None,
         spool: Spool | None = None,
         first_pause_s: float = _FIRST_PAUSE_S,
+        look_again_s: float = _LOOK_AGAIN_S,
     ) -> None:
         self._endpoint = endpoint
         self._encode_others = encode_others
         self._batching = batching or Batching()
         self._spool = spool
         self._first_pause_s = first_pause_s
+        self._look_again_s = look_again_s
+        self._emptying: Emptying | None = None
         self._scope = otlp.scope(SCOPE)
         self._resources: dict[str, bytes] = {}
         self._queue = SpanQueue(self._batching.most_waiting, self._batching.per_request)
@@ -98,8 +98,7 @@ class SpanExport:
         self._queue.wake.set()
         if flushed:
             self._sender.join(max(0.0, give_up - time.monotonic()))
-        left = self._encode() + list(self._outbox)
-        self._outbox.clear()
+        left = self._encode() + self._outbox.take()
         if left:
             self._losses.hear(f"{self._endpoint.url} has not answered by the end of the process")
         for request in left:
@@ -109,14 +108,17 @@ class SpanExport:
 
     def _begin(self) -> None:
         self._queue.begin()
-        self._outbox: deque[_Request] = deque()
-        self._outbox_bytes = 0
+        self._outbox = Outbox()
         self._lost = 0
-        self._spooled = self._spool is not None
-        if self._spooled:
-            self._queue.wake.set()  # an earlier process may have left something
+        if self._emptying is not None:
+            self._emptying.forget()
+        self._emptying = None
+        self._next_look = 0.0 if self._spool is not None else math.inf
+        """When to look into the spool: at once, for an earlier process may have left something."""
+        self._spools_turn = False
         self._state = threading.Condition()
-        self._asked = self._answered = 0
+        self._asked = self._heard = self._answered = 0
+        """Flushes that were asked for, those whose spans are requests by now, and those that are over."""
         self._failures = 0
         self._next_try = 0.0
         self._all_due = time.monotonic() + self._batching.delay_s
@@ -130,37 +132,48 @@ class SpanExport:
         attach(set_value("suppress_instrumentation", True))  # our requests are no spans
         connection = self._endpoint.connect()
         while not self._stopping:
-            self._queue.wake.wait(self._pause_s())
-            self._queue.wake.clear()
-            asked = self._asked
-            hurried = asked > self._answered
-            all_due = hurried or time.monotonic() >= self._all_due
-            if all_due:
-                self._all_due = time.monotonic() + self._batching.delay_s
-            for request in self._encode(full=not all_due):
-                self._outbox.append(request)
-                self._outbox_bytes += len(request.body)
+            hurried = self._gather()
             if hurried or time.monotonic() >= self._next_try:
-                self._send_all(connection.send)
+                self._send_one(connection.send)
             self._bound_outbox()
             self._tell_losses()
-            if not self._outbox:
-                with self._state:
-                    self._answered = max(self._answered, asked)
-                    self._state.notify_all()
+            self._answer_flushes()
+            self._queue.wake.wait(self._pause_s())
+            self._queue.wake.clear()
+        self._leave_spool()
         connection.close()
 
     def _pause_s(self) -> float:
-        until = self._all_due
-        if self._outbox or (self._spooled and self._failures):
-            until = min(until, self._next_try)
-        return max(0.01, until - time.monotonic())
+        """None while there is something to send: after each request, what has come meanwhile is gathered."""
+        sending = max(self._next_try, 0.0 if self._outbox else self._next_look)
+        return max(0.01 if self._failures else 0.0, min(sending, self._all_due) - time.monotonic())
 
-    def _encode(self, *, full: bool = False) -> list[_Request]:
+    def _gather(self) -> bool:
+        """Make requests of what waits; whether a flush hurries them."""
+        asked = self._asked
+        hurried = asked > self._heard
+        all_due = hurried or time.monotonic() >= self._all_due
+        if all_due:
+            self._all_due = time.monotonic() + self._batching.delay_s
+        for request in self._encode(full=not all_due):
+            self._outbox.add(request)
+        if hurried:
+            self._heard = asked
+            self._outbox.await_all()
+        return hurried
+
+    def _answer_flushes(self) -> None:
+        """They are over when what they wait for is, and nothing is known to be in the spool."""
+        if not self._outbox.awaited and self._next_look > time.monotonic():
+            with self._state:
+                self._answered = self._heard
+                self._state.notify_all()
+
+    def _encode(self, *, full: bool = False) -> list[Request]:
         """Everything that waits, as requests, or full ones only; the thread and whoever ends it may both ask."""
         return [self._request(each) for each in self._queue.gather(full=full)]
 
-    def _request(self, gathered: Gathered) -> _Request:
+    def _request(self, gathered: Gathered) -> Request:
         body: list[bytes] = []
         for service, spans in gathered.ours:
             body += otlp.resource_spans(self._resources.get(service, b""), self._scope, spans)
@@ -172,30 +185,42 @@ class SpanExport:
                 self._losses.hear(f"spans cannot be encoded: {error!r}")
                 self._lose(others)
                 others = 0
-        return _Request(b"".join(body), gathered.count + others)
+        return Request(b"".join(body), gathered.count + others)
 
-    def _send_all(self, send: Callable[[bytes], Answer]) -> None:
-        while self._outbox:
-            request = self._outbox[0]
-            if not self._settled(send(request.body), request.spans):
-                return
-            if self._outbox and self._outbox[0] is request:
-                self._outbox.popleft()
-                self._outbox_bytes -= len(request.body)
-        if self._spooled and self._spool is not None:
-            self._empty_spool(self._spool, send)
+    def _send_one(self, send: Callable[[bytes], Answer]) -> None:
+        """A request of the outbox and one of the spool in turn; before any of the spool what a flush waits for."""
+        from_spool = not self._outbox or (self._spools_turn and not self._outbox.awaited)
+        self._spools_turn = False
+        if from_spool and self._send_spooled(send):
+            return
+        request = self._outbox.first()
+        if request is not None and self._settled(send(request.body), request.spans):
+            self._outbox.settle(request)
+            self._spools_turn = True
 
-    def _empty_spool(self, spool: Spool, send: Callable[[bytes], Answer]) -> None:
-        with spool.emptying() as waiting:
-            for each in waiting:
-                body = each.body()
-                if body is None:
-                    self._losses.hear(f"{each.path} cannot be read")
-                    self._lose(each.spans)
-                elif self._stopping or not self._settled(send(body), each.spans):
-                    return
-                each.remove()
-            self._spooled = False
+    def _send_spooled(self, send: Callable[[bytes], Answer]) -> bool:
+        """Whether there was one to send. If not, or where another process empties it, the spool is looked at again later."""
+        if self._spool is None or time.monotonic() < self._next_look:
+            return False
+        emptying = self._emptying = self._emptying or self._spool.emptying()
+        each = emptying.next() if emptying is not None else None
+        if emptying is None or each is None:
+            self._leave_spool()
+            self._next_look = time.monotonic() + self._look_again_s
+            return False
+        body = each.body()
+        if body is None:
+            self._lose(each.spans, f"{each.path} cannot be read")
+        elif not self._settled(send(body), each.spans):
+            self._leave_spool()  # to others, whose collector may answer
+            return True
+        emptying.remove(each)
+        return True
+
+    def _leave_spool(self) -> None:
+        emptying, self._emptying = self._emptying, None
+        if emptying is not None:
+            emptying.end()
 
     def _settled(self, answer: Answer, spans: int) -> bool:
         """Whether a request is over: taken, or refused for good. If not, when to try again."""
@@ -220,22 +245,22 @@ class SpanExport:
             self._losses.arrive()
 
     def _bound_outbox(self) -> None:
-        """What is too much to wait in memory goes to the spool, the latest first, or is lost."""
-        bound = _OUTBOX_BYTES if self._spool is None else _SPOOL_FROM_BYTES
-        while self._outbox_bytes > bound and len(self._outbox) > 1:
-            request = self._outbox.pop()
-            self._outbox_bytes -= len(request.body)
+        """What is too much to wait in memory goes to the spool, the latest first, or is lost. Where the collector takes what a
+        flush waits for, that stays."""
+        flushing = self._outbox.awaited and not self._failures
+        for request in self._outbox.beyond(_OUTBOX_BYTES if self._spool is None or flushing else _SPOOL_FROM_BYTES):
             self._put_aside(request)
 
-    def _put_aside(self, request: _Request) -> None:
-        if self._spool is not None and self._spool.put(request.body, request.spans):
-            self._spooled = True
+    def _put_aside(self, request: Request) -> None:
+        why = self._spool.put(request.body, request.spans) if self._spool is not None else None
+        if self._spool is None or why is not None:
+            self._lose(request.spans, why)
         else:
-            self._lose(request.spans)
+            self._next_look = 0.0
 
-    def _lose(self, spans: int) -> None:
+    def _lose(self, spans: int, why: str | None = None) -> None:
         self._lost += spans
-        self._losses.lose(spans)
+        self._losses.lose(spans, why)
         count_dropped(spans)
 
     def _tell_losses(self) -> None:

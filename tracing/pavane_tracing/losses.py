@@ -36,13 +36,13 @@ class Losses:
         with self._lock:
             self._trouble = self._trouble or trouble
 
-    def lose(self, count: int) -> None:
-        """So many spans are lost. The first of a row are told."""
+    def lose(self, count: int, why: str | None = None) -> None:
+        """So many spans are lost. The first of a row are told, with ``why`` and what trouble was heard of."""
         with self._lock:
             begins, self._lost, trouble = self._lost is None, (self._lost or 0) + count, self._trouble
         if begins:
-            why = trouble or "no reason given"
-            log.warning("spans are dropped until the OTLP endpoint takes them again, work goes on: %s", why)
+            reason = "; ".join(filter(None, (why, trouble))) or "no reason given"
+            log.warning("spans are dropped until the OTLP endpoint takes them again, work goes on: %s", reason)
 
     def arrive(self) -> None:
         """Spans have arrived. Told where some were lost before."""

@@ -4,8 +4,8 @@ import fcntl
 import os
 import time
 import zlib
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections import deque
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -28,10 +28,6 @@ class Spooled(NamedTuple):
         except (OSError, zlib.error):
             return None
 
-    def remove(self) -> None:
-        """It was taken, or never will be."""
-        self.path.unlink(missing_ok=True)
-
 
 class Spool:
     """Requests in a directory that processes on one machine may share; one of them at a time empties it.
@@ -44,61 +40,100 @@ class Spool:
         self._directory = directory
         self._max_bytes = max_bytes
         self._numbers = count()
+        self._over: set[Path] = set()
+        """What is over, but cannot be removed."""
 
     def open(self) -> None:
-        """Make the directory, where there is none, and clear away what a killed process had begun. Raises OSError."""
+        """Make the directory, where there is none, and clear away what a killed process had begun.
+
+        Raises OSError where nothing can be written there, or a lock not be taken. A disk that is full is no reason: it is
+        told when spans are lost.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
         for path in self._directory.glob(f"*{_UNFINISHED}"):
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _STALE_S:
                     path.unlink()
+        tried = self._directory / f"{self._name(0)}{_UNFINISHED}"
+        tried.touch()
+        tried.unlink()
+        os.close(self._open_lock())
 
-    def put(self, body: bytes, spans: int) -> bool:
-        """Keep a request; False where there is no room for it, here or on the disk."""
-        name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._numbers)}-{spans}"
+    def put(self, body: bytes, spans: int) -> str | None:
+        """Keep a request. None where it is kept; else why it is not: there is no room for it, here or on the disk."""
+        name = self._name(spans)
         unfinished = self._directory / f"{name}{_UNFINISHED}"
         try:
             packed = zlib.compress(body, 1)
             if self._size() + len(packed) > self._max_bytes:
-                return False
+                return f"the spool {self._directory} is full"
             unfinished.write_bytes(packed)
             unfinished.rename(self._directory / f"{name}{_SUFFIX}")
-        except OSError:
+        except OSError as error:
             with suppress(OSError):
                 unfinished.unlink()
-            return False
-        return True
+            return f"the spool {self._directory} cannot be written: {error}"
+        return None
 
-    @contextmanager
-    def emptying(self) -> Generator[list[Spooled]]:
-        """What waits, oldest first: for one process at a time; nothing while another one is at it."""
-        lock = self._locked()
-        try:
-            yield self._waiting() if lock is not None else []
-        finally:
-            if lock is not None:
-                os.close(lock)
-
-    def _locked(self) -> int | None:
-        """A lock that ends with the process."""
+    def emptying(self) -> "Emptying | None":
+        """A turn to empty it, for one process at a time; None while another one is at it."""
         with suppress(OSError):
-            lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = self._open_lock()
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 os.close(lock)
             else:
-                return lock
+                return Emptying(self._directory, lock, self._over)
         return None
 
-    def _waiting(self) -> list[Spooled]:
-        with suppress(OSError):
-            return [Spooled(path, _spans(path)) for path in sorted(self._directory.glob(f"*{_SUFFIX}"))]
-        return []
+    def _name(self, spans: int) -> str:
+        return f"{time.time_ns():020d}-{os.getpid()}-{next(self._numbers)}-{spans}"
+
+    def _open_lock(self) -> int:
+        """What is locked there is so until the process ends."""
+        return os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _size(self) -> int:
         with os.scandir(self._directory) as entries:
             return sum(_bytes(entry) for entry in entries)
+
+
+class Emptying:
+    """A turn to empty a spool: until :meth:`end`, or the process's. Of one thread. ``over``: what is not to be had again."""
+
+    def __init__(self, directory: Path, lock: int, over: set[Path]) -> None:
+        self._directory = directory
+        self._lock = lock
+        self._over = over
+        self._listed: deque[Path] = deque()
+
+    def next(self) -> Spooled | None:
+        """The oldest that was not had in this turn, also of what has come since it began; None where nothing waits."""
+        if not self._listed:
+            with suppress(OSError):
+                self._listed.extend(sorted({*self._directory.glob(f"*{_SUFFIX}")} - self._over))
+        if not self._listed:
+            return None
+        path = self._listed.popleft()
+        return Spooled(path, _spans(path))
+
+    def remove(self, spooled: Spooled) -> None:
+        """It was taken, or never will be: this process does not have it again, even where it cannot be removed."""
+        try:
+            spooled.path.unlink(missing_ok=True)
+        except OSError:
+            self._over.add(spooled.path)
+
+    def end(self) -> None:
+        """Another process may have its turn, though a child that was forked meanwhile has the lock open, too."""
+        with suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        os.close(self._lock)
+
+    def forget(self) -> None:
+        """In a child that was forked: it is its parent's turn."""
+        os.close(self._lock)
 
 
 def _bytes(entry: os.DirEntry[str]) -> int:
