@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+from pydantic import Field
+
 from pavane import Agent, Context, EffectUndone, Event, Rejected, Retry, Saga, SagaEnded, Step
 from pavane.testing import Answer, HistoryPlayed, Verification
 
@@ -700,7 +702,7 @@ Takes = Literal["an event", "a join", "a join with a lock", "a pivot"]
 class Narrow(Asked):
     """As the next version takes it: never."""
 
-    refuse: Literal["never"]
+    refuse: str = Field(default="", pattern="^never$")
 
 
 def takes_less(takes: Takes) -> Verification:
@@ -723,27 +725,9 @@ def takes_less(takes: Takes) -> Verification:
 
     for agent, view in ((before, Asked), (after, Narrow)):
         if takes == "an event":
-
-            async def take(asked: Asked, ctx: Context) -> Done:
-                store.do(ctx, "take")
-                return Done()
-
-            async def give_back(asked: Asked, done: Done | None, ctx: Context) -> None:
-                store.undo(ctx, "take")
+            _take_alone(agent, view, store)
         else:
-
-            async def take(asked: Asked, right: Right, ctx: Context) -> Done:  # type: ignore[misc]  # one or the other
-                store.do(ctx, "take")
-                return Done()
-
-            async def give_back(asked: Asked, right: Right, done: Done | None, ctx: Context) -> None:  # type: ignore[misc]
-                store.undo(ctx, "take")
-
-        for function in (take, give_back):
-            function.__annotations__["asked"] = view
-        lock = (lambda asked, right: "one") if takes == "a join with a lock" else None
-        made = agent.step(retry=TWICE, lock=lock, pivot=takes == "a pivot")(take)
-        made.compensate(retry=PATIENT)(give_back)
+            _take_both(agent, view, store, takes)
     return Verification(
         agents=[side, before, other],
         sagas=[DANCE],
@@ -752,6 +736,35 @@ def takes_less(takes: Takes) -> Verification:
         reset=store.clear,
         next_versions=[after],
     )
+
+
+def _take_alone(agent: Agent, view: type[Asked], store: Store) -> None:
+    async def take(asked: Asked, ctx: Context) -> Done:
+        store.do(ctx, "take")
+        return Done()
+
+    async def give_back(asked: Asked, done: Done | None, ctx: Context) -> None:
+        store.undo(ctx, "take")
+
+    take.__annotations__["asked"] = give_back.__annotations__["asked"] = view
+    agent.step(retry=TWICE)(take).compensate(retry=PATIENT)(give_back)
+
+
+def _take_both(agent: Agent, view: type[Asked], store: Store, takes: Takes) -> None:
+    async def take(asked: Asked, right: Right, ctx: Context) -> Done:
+        store.do(ctx, "take")
+        return Done()
+
+    async def give_back(asked: Asked, right: Right, done: Done | None, ctx: Context) -> None:
+        store.undo(ctx, "take")
+
+    def there_is_one(asked: Asked, right: Right) -> str:
+        return "one"
+
+    take.__annotations__["asked"] = give_back.__annotations__["asked"] = view
+    lock = there_is_one if takes == "a join with a lock" else None
+    made = agent.step(retry=TWICE, lock=lock, pivot=takes == "a pivot")(take)
+    made.compensate(retry=PATIENT)(give_back)
 
 
 def has_no_effect_any_more(*, retriable: bool = False) -> Verification:

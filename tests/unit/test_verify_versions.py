@@ -10,6 +10,7 @@ from pavane.simulation import world
 from pavane.simulation.player import Job, Outcome, Player
 from pavane.simulation.points import Fault
 from pavane.testing import Verification
+from pavane_events.record import Record
 from support import dances
 
 CHANGES: Mapping[str, tuple[Callable[[], Verification], str]] = {
@@ -54,6 +55,10 @@ def _played(player: Player, verification: Verification, agent: str) -> Iterator[
                 yield player.play(Job(scenario, (crash, Fault(point, "upgrade"))))
 
 
+def nothing_began(marks: Marks, record: Record) -> bool:
+    return False
+
+
 @pytest.fixture(autouse=True)
 def asks_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is cleverer the third time: an undo that refuses its input refuses it again."""
@@ -74,6 +79,6 @@ def test_what_the_last_version_may_have_done_waits_for_somebody_and_is_never_cal
 def test_without_what_a_lane_remembers_of_other_versions_effects_are_left(
     change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Marks, "may_have_begun_otherwise", lambda *_: False)
+    monkeypatch.setattr(Marks, "may_have_begun_otherwise", nothing_began)
     make, agent = CHANGES[change]
     assert any(found.code == "effect.stands" for each in upgraded_and_crashed(make(), agent) for found in each.violations)
