@@ -1,6 +1,6 @@
-"""An outage of the collector: spans are made at a steady rate while it refuses them; what arrives when it is back.
+"""An outage of the collector: spans are made at a steady rate while it refuses them, and after it is back; what arrives.
 
-    python -m bench.outage [--rate 3000] [--seconds 600]
+    python -m bench.outage [--rate 3000] [--seconds 600] [--after 30] [--answer-ms 0]
 
 One process, one service, its spool in a temporary directory; every second span is a ``send`` within a ``process``. The
 collector is another thread of the same process: its memory counts, too.
@@ -36,12 +36,13 @@ _PATIENCE_S = 300.0
 
 
 class Refusing(ThreadingHTTPServer):
-    """Answers 503 until it is back, then takes and counts."""
+    """Answers 503 until it is back, then takes and counts. ``answer_s``: how long it thinks then."""
 
     daemon_threads = True
     is_back = False
 
-    def __init__(self) -> None:
+    def __init__(self, answer_s: float) -> None:
+        self.answer_s = answer_s
         self.seen: set[bytes] = set()
         self.taken = 0
         super().__init__(("127.0.0.1", 0), _Answer)
@@ -55,10 +56,13 @@ class _Answer(BaseHTTPRequestHandler):
         collector = self.server
         assert isinstance(collector, Refusing)
         body = self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200 if collector.is_back else 503)
+        is_back = collector.is_back
+        if is_back:
+            time.sleep(collector.answer_s)
+        self.send_response(200 if is_back else 503)
         self.send_header("content-length", "0")
         self.end_headers()
-        if collector.is_back:
+        if is_back:
             request = ExportTraceServiceRequest()
             request.ParseFromString(body)
             ids = [span.span_id for each in request.resource_spans for scope in each.scope_spans for span in scope.spans]
@@ -70,9 +74,9 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def refusing() -> Generator[Refusing]:
+def refusing(answer_s: float) -> Generator[Refusing]:
     """A collector, while the block lasts."""
-    with Refusing() as collector:
+    with Refusing(answer_s) as collector:
         threading.Thread(target=collector.serve_forever, daemon=True).start()
         yield collector
         collector.shutdown()
@@ -101,9 +105,11 @@ def main() -> None:
     """Ends with 1 where a span is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=3000.0, help="spans a second")
-    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seconds", type=float, default=600.0, help="how long the outage lasts")
+    parser.add_argument("--after", type=float, default=30.0, help="for how many seconds spans are made when it is over")
+    parser.add_argument("--answer-ms", type=float, default=0.0, help="how long the collector takes to answer then")
     options = parser.parse_args()
-    with refusing() as collector, tempfile.TemporaryDirectory() as folder:
+    with refusing(options.answer_ms / 1000) as collector, tempfile.TemporaryDirectory() as folder:
         spool = Spool(Path(folder), _SPOOL_BYTES)
         spool.open()
         endpoint = Endpoint(f"http://127.0.0.1:{collector.server_port}/v1/traces")
@@ -118,10 +124,11 @@ def main() -> None:
             f"{made} spans in {options.seconds:g} s, {waiting / _MIB:.0f} MiB in the spool, at most {peak_mb:.0f} MB of memory"
         )
         collector.is_back, back_s = True, time.monotonic()
+        made += make_spans(tracing, options.rate, options.after)
         while len(collector.seen) < made and time.monotonic() - back_s < _PATIENCE_S:
             time.sleep(0.1)
         lasted_s = time.monotonic() - back_s
-        print(f"{len(collector.seen)} of them arrived, {collector.taken} in all, {lasted_s:.0f} s after it was back")
+        print(f"{len(collector.seen)} of {made} arrived, {collector.taken} in all, {lasted_s:.0f} s after it was back")
         export.shutdown(5.0)
         sys.exit(len(collector.seen) < made)
 
