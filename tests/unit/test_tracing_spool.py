@@ -198,6 +198,31 @@ def test_what_comes_while_a_backlog_is_sent_is_sent_between_it(tmp_path: Path, c
     assert not files(tmp_path)
 
 
+def test_a_flush_waits_for_what_is_fresh_and_for_the_backlog(tmp_path: Path) -> None:
+    leave_behind(tmp_path, range(100))
+    with collecting() as collector:
+        collector.pause_s = 0.005
+        export = export_to(collector.url, spool=spool_in(tmp_path))
+        until(lambda: collector.asked > 2)
+        for number in range(100, 115):
+            add(export, number)
+        assert export.flush(10)
+        assert numbers(collector) == list(range(115))
+        assert export.shutdown(5)
+
+
+def test_a_flush_fails_while_the_collector_does_not_take_what_is_in_the_spool(tmp_path: Path) -> None:
+    leave_behind(tmp_path, range(3))
+    with collecting() as collector:
+        collector.status = 503
+        export = export_to(collector.url, spool=spool_in(tmp_path))
+        assert not export.flush(0.1)
+        collector.status = 200
+        assert export.flush(10)
+        assert numbers(collector) == [0, 1, 2]
+        assert export.shutdown(5)
+
+
 def test_what_is_put_there_while_it_is_emptied_is_sent_too(tmp_path: Path) -> None:
     leave_behind(tmp_path, range(20))
     with collecting() as collector:
