@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -274,3 +275,23 @@ def test_a_spool_that_can_no_longer_be_written_is_named_where_spans_are_lost(
         add(export, 0)
         assert not export.shutdown(0.2)
     assert f"the spool {directory} cannot be written" in caplog.text
+
+
+@pytest.mark.parametrize("spooled", [True, False])
+def test_what_comes_while_a_collector_does_not_answer_finds_room(tmp_path: Path, spooled: bool) -> None:
+    """It takes connections, and never says a word: the one request under way holds up no other span."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        batching = Batching(most_waiting=100, per_request=10, delay_s=0.02)
+        export = export_to(url, batching=batching, spool=spool_in(tmp_path) if spooled else None, timeout_s=60)
+        for number in range(1_000):
+            if number % 50 == 0:
+                until(lambda: export.waiting == 0)
+            add(export, number)
+        until(lambda: export.waiting == 0)
+        assert not export.shutdown(0.1) or spooled
+    if spooled:
+        with collecting() as collector:
+            export = export_to(collector.url, spool=spool_in(tmp_path))
+            until(lambda: numbers(collector) == list(range(1_000)))
+            assert export.shutdown(5)

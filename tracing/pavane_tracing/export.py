@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from opentelemetry.context import attach, set_value
 from opentelemetry.util.types import AnyValue
 
 from pavane_tracing import otlp
 from pavane_tracing.batching import Batching
+from pavane_tracing.courier import Courier
 from pavane_tracing.endpoint import Answer, Endpoint
 from pavane_tracing.forking import after_fork
 from pavane_tracing.lean_work import Take
@@ -129,19 +129,25 @@ class SpanExport:
         self._sender.start()
 
     def _run(self) -> None:
-        attach(set_value("suppress_instrumentation", True))  # our requests are no spans
-        connection = self._endpoint.connect()
+        courier = Courier(self._endpoint, self._take_in)
         while not self._stopping:
             hurried = self._gather()
             if hurried or time.monotonic() >= self._next_try:
-                self._send_one(connection.send)
+                self._send_one(courier.send)
             self._bound_outbox()
             self._tell_losses()
             self._answer_flushes()
             self._queue.wake.wait(self._pause_s())
             self._queue.wake.clear()
         self._leave_spool()
-        connection.close()
+        courier.close()
+
+    def _take_in(self) -> None:
+        """While an answer takes its time: what comes meanwhile is gathered, or there would soon be no room for it."""
+        if not self._stopping:
+            self._gather()
+            self._bound_outbox()
+            self._tell_losses()
 
     def _pause_s(self) -> float:
         """None while there is something to send: after each request, what has come meanwhile is gathered."""
