@@ -1,6 +1,6 @@
 """Exports spans by OTLP: one thread and one bounded queue for all services of the process, patient with the collector.
 
-Spans of ours come encoded; the thread encodes the user's, and sends all in requests of bounded size. What the collector
+Spans of ours come encoded; the thread encodes the user's, and has all sent in requests of bounded size. What the collector
 does not take now is kept in a bounded outbox, then in the spool where there is one; only then it is lost, which is told
 and counted.
 """
