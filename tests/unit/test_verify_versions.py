@@ -12,6 +12,7 @@ from pavane.simulation.points import Fault
 from pavane.testing import Verification
 from pavane_events.record import Record
 from support import dances
+from support.compiled import sources_only
 
 CHANGES: Mapping[str, tuple[Callable[[], Verification], str]] = {
     "an event is taken no more": (lambda: dances.takes_less("an event"), "taker"),
@@ -75,6 +76,7 @@ def test_what_the_last_version_may_have_done_waits_for_somebody_and_is_never_cal
     assert not wrong, wrong[:5]
 
 
+@sources_only
 @pytest.mark.parametrize("change", sorted(CHANGES.keys() - {"a step is retriable now"}))  # that does again what it did
 def test_without_what_a_lane_remembers_of_other_versions_effects_are_left(
     change: str, monkeypatch: pytest.MonkeyPatch
