@@ -102,13 +102,17 @@ class Performer:
         if name in filled_arms(row) or arms.setdefault(name, envelope).id != envelope.id:
             return self._calls.refused(unit, "contract", violation.problems)
         if len(arms) == len(step.signature.parameters):
-            return self._begun_otherwise(unit, tuple(sorted(each.id for each in arms.values())), violation)
+            filled = encode_filled(arms, self._clock())
+            return self._begun_otherwise(unit, tuple(sorted(each.id for each in arms.values())), violation, filled)
         changes: Changes = {arms_key(saga, step.wire_name): encode_arms(arms)}
         return self._calls.finished(unit, self._calls.begin(unit), Done((), changes))
 
-    def _begun_otherwise(self, unit: Unit, causes: tuple[str, ...], violation: ContractViolation) -> Done:
+    def _begun_otherwise(
+        self, unit: Unit, causes: tuple[str, ...], violation: ContractViolation, arms: bytes | None = None
+    ) -> Done:
+        """``arms``: what is noted of them, where it is a join."""
         step = unit.step
-        changes: Changes = {arms_key(unit.envelope.saga or "", step.wire_name): None} if step.holds else {}
+        changes: Changes = {arms_key(unit.envelope.saga or "", step.wire_name): arms} if step.holds else {}
         return self._calls.given_up(unit, Waiting(step.wire_name, causes, 0, 0, {}), _refusal(violation, 1), changes)
 
     def _ended(self, unit: Unit, waiting: Waiting) -> Done:

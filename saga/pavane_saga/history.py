@@ -114,9 +114,12 @@ class Plan:
         return found is None or found.effects
 
     def had_effects(self, step: str, version: str | None) -> bool:
-        """The same of a step as that version of its agent had it; of one that says no version, as it is declared now."""
-        free = self._free.get(version) if version is not None else None
-        return self.has_effects(step) if free is None else step not in free
+        """The same of a step as that version of its agent had it; of one of which that was not noted, it may have to. Whoever
+        says no version had it as it is declared now."""
+        if version is None:
+            return self.has_effects(step)
+        free = self._free.get(version)
+        return free is None or step not in free
 
     def is_join(self, step: str) -> bool:
         """Whether a step takes more than one event."""
