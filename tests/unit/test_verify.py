@@ -1,7 +1,9 @@
 """Histories by the thousand: choreographies hold under every fault that is tried, and what is tried is what is said."""
 
 import asyncio
+import gc
 import importlib.util
+import multiprocessing
 import os
 import random
 import re
@@ -16,7 +18,8 @@ from typing import Literal
 import pytest
 
 from pavane import Agent, Context, EffectUndone, Event, Saga
-from pavane.simulation import world
+from pavane.cli.targets import load_verification
+from pavane.simulation import crew, world
 from pavane.simulation.crew import Alone
 from pavane.simulation.explore import Bounds, Branch, Explorer, Survey
 from pavane.simulation.player import Job, Outcome, Player
@@ -657,3 +660,11 @@ def _loaded(path: Path, source: str) -> Verification:
     found = vars(module)["verification"]
     assert isinstance(found, Verification)
     return found
+
+
+def test_a_process_of_several_plays_without_the_collector_for_as_long_as_it_lives() -> None:
+    """It looked through a whole world between any two histories, and took twice as long."""
+    settled = (crew.settle_in, ("pavane_credit.verification:credit", load_verification))
+    with multiprocessing.get_context("spawn").Pool(1, *settled) as pool:
+        assert pool.apply(gc.collect) >= 0
+        assert not pool.apply(gc.isenabled)

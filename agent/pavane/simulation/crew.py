@@ -51,7 +51,7 @@ class Several:
         os.environ["PYTHONHASHSEED"] = "0"
         context = multiprocessing.get_context("spawn")
         try:
-            pool = context.Pool(self._processes, _settle_in, (self._name, self._load))
+            pool = context.Pool(self._processes, settle_in, (self._name, self._load))
         finally:
             if hashing is None:
                 del os.environ["PYTHONHASHSEED"]
@@ -72,13 +72,16 @@ def _chunks(jobs: Iterator[Job]) -> Iterator[list[Job]]:
 
 
 _player: Callable[[], Player] | None = None
+_playing = ExitStack()
+"""What holds for as long as the process plays. It must be kept: a context that is collected is left."""
 
 
-def _settle_in(name: str, load: Loader) -> None:
+def settle_in(name: str, load: Loader) -> None:
+    """A process of several begins: it does nothing but play until it ends."""
     global _player
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked for the histories ends this process
     player = Player(load(name))
-    ExitStack().enter_context(alone())
+    _playing.enter_context(alone())
     settle_memory()
     _player = lambda: player  # noqa: E731
 
