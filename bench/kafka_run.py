@@ -39,7 +39,8 @@ Found = Mapping[str, Figures]
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How much is measured. ``rounds``: of the throughput, traced or not; ``seconds``: of each steady rate; ``traced``:
-    records of each traced round; ``turns``: of each variant, to tell what tracing takes."""
+    records of each traced round; ``turns``: of each variant but the stock SDK, to tell what tracing takes.
+    """
 
     records: int
     rounds: int

@@ -65,9 +65,11 @@ class Player:
 
 
 async def tax(broker: Broker, *, records: int, cycles: int) -> Mapping[str, Figures]:
-    """In each cycle each variant has a turn, every time another first. ``tax_us``: the median of what it takes more than
-    with tracing off in the same cycle, in half of them between ``tax_us_quarter`` and ``tax_us_three_quarters``;
-    ``beside_us``, of unsampled messages: the same, more than where tracing is off and contexts are handed on.
+    """In each cycle each variant has a turn, the stock SDK in some of them, every time another first.
+
+    ``tax_us``: the median of what it takes more than with tracing off in the same cycle, in half of them between
+    ``tax_us_quarter`` and ``tax_us_three_quarters``; ``beside_us``, of unsampled messages: the same, more than where tracing
+    is off and contexts are handed on.
     """
     data = data_of(_SIZE)
     with a_counting_collector() as collector:

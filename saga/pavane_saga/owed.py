@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pavane_events.bus import Bus
-from pavane_events.envelope import parse
-from pavane_events.errors import ConfigurationError, Problem, UndecodableRecord, UnknownTopic
-from pavane_saga.facts import Declared, StepPlan
+from pavane_events.errors import ConfigurationError, Problem
+from pavane_saga.facts import StepPlan
 from pavane_saga.manifest import read_directory
-from pavane_saga.story import Story, open_stories
-from pavane_saga.wire import FACTS, read_fact
+from pavane_saga.story import Story, declarations, open_stories
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +45,8 @@ async def list_owed(bus: Bus, whose: str) -> list[Owed]:
 async def _declared(bus: Bus) -> set[StepPlan]:
     """Every step of the manifests, and every other that a lane has ever declared: it retires, or is gone."""
     found = set((await read_directory(bus)).steps())
-    try:
-        async for record in bus.read(FACTS):
-            if record.key is None:
-                try:
-                    fact = read_fact(parse(record))
-                except UndecodableRecord:
-                    continue
-                if isinstance(fact, Declared):
-                    found.update(fact.steps)
-    except UnknownTopic:
-        pass
+    async for fact in declarations(bus):
+        found.update(fact.steps)
     return found
 
 

@@ -226,21 +226,26 @@ class _Lane(NamedTuple):
     versions: Mapping[str, frozenset[str] | None] = {}
 
 
+async def declarations(bus: Bus, partition: int | None = None) -> AsyncIterator[Declared]:
+    """What every lane has ever declared, or that one, in order. Raises :class:`BusError`."""
+    try:
+        async for record in bus.read(FACTS, partition=partition):
+            fact = _fact(record) if record.key is None else None
+            if isinstance(fact, Declared):
+                yield fact
+    except UnknownTopic:
+        pass
+
+
 async def _lanes(bus: Bus, directory: Directory, partitions: Collection[int]) -> dict[int, _Lane]:
     """By number, what is declared of a lane; of an agent that has not declared it, what its manifest says."""
     found: dict[int, _Lane] = {}
     for partition in partitions:
         declared: dict[str, tuple[Declared, ...]] = {}
         versions: dict[str, frozenset[str] | None] = {}
-        try:
-            async for record in bus.read(FACTS, partition=partition):
-                if record.key is None:
-                    fact = _fact(record)
-                    if isinstance(fact, Declared):
-                        declared[fact.agent] = declared_after(declared.get(fact.agent, ()), fact)
-                        versions[fact.version] = fact.free
-        except UnknownTopic:
-            pass
+        async for fact in declarations(bus, partition):
+            declared[fact.agent] = declared_after(declared.get(fact.agent, ()), fact)
+            versions[fact.version] = fact.free
         found[partition] = _Lane({**_by_manifest(directory), **declared}, versions)
     return found
 
