@@ -130,15 +130,12 @@ class Player:
     def _fresh(self, *, look: bool = False) -> World:
         """A world in which one may play; a traced one where one is to look around."""
         must_trace = look and self.tracing == "some"
-        world = self._world
-        if world is not None:
-            lasts = TRACED_LASTS if world.traced and not must_trace else WORLD_LASTS
-            if world.worn_out or self._played >= lasts or (must_trace and not world.traced):
-                self.close()
+        if self._world is not None and self._is_over(self._world, must_trace=must_trace):
+            self.close()
         if self._world is None:
             self._left += 1
             if self._played >= TRACED_LASTS or self._left >= _MOST_LEFT:
-                gc.collect()  # a world is one large circle, and the collector is off
+                gc.collect()  # a world is one large circle, and the collector is off; whoever named one would keep it
                 gc.freeze()  # what is there now, such as histories that are still to be played, is not looked through again
                 self._left = 0
             trace = self.tracing == "all" or must_trace or (self.tracing == "some" and self._worlds % 2 == 0)
@@ -148,6 +145,10 @@ class Player:
             self._world = World(self.verification, trace=trace)
             self._world.loop.run_until_complete(self._stack.enter_async_context(self._world.alive()))
         return self._world
+
+    def _is_over(self, world: World, *, must_trace: bool) -> bool:
+        lasts = TRACED_LASTS if world.traced and not must_trace else WORLD_LASTS
+        return world.worn_out or self._played >= lasts or (must_trace and not world.traced)
 
     def _aged(self, job: Job) -> World:
         """A world in which as many histories were played as the job says, and nothing went wrong in them."""
