@@ -16,6 +16,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ROOT = Path(__file__).parent
 MADE = ROOT / "build" / "mypyc"
 
+_DIRECT = ["-fvisibility=hidden", "-fno-plt"]
+"""Calls go straight to what is called: unsaid, every function of the library could be replaced by another library's."""
+
 
 class CompiledModules(BuildHookInterface):  # type: ignore[type-arg]
     """Compiles the modules that ``pyproject.toml`` names, and puts the libraries beside the sources in the wheel."""
@@ -44,6 +47,9 @@ def compile_all(modules: list[str]) -> None:
 
     said = ["--config-file=", "--explicit-package-bases", *modules]
     extensions = mypycify(said, opt_level="2", debug_level="0", multi_file=True, target_dir=str(MADE), group_name="pavane")
+    if sys.platform == "linux":
+        for extension in extensions:
+            extension.extra_compile_args += _DIRECT
     distribution = Distribution({"name": "pavane", "ext_modules": extensions})
     command: Any = distribution.get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(MADE / "lib"), str(MADE / "temp")

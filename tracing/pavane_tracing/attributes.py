@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from mypy_extensions import mypyc_attr
 from opentelemetry.util.types import AnyValue
 from opentelemetry.util.types import Attributes as Said
 
@@ -136,6 +137,7 @@ class MessagingAttributes:
         return fixed
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Told:
     """What a span says of its own message, until somebody asks for its attributes: most are encoded without. Immutable.
 

@@ -8,6 +8,8 @@ between processes, and the same hops roll over at the same places. https://www.w
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 FRESH: Final = 480
 """What a trace begins with, and what a message has that says nothing, as those from elsewhere do.
 
@@ -59,6 +61,7 @@ _ONWARD: Final = tuple(stamped(left - 2) for left in range(FRESH + 1))
 """By what is left: what a unit hands on that sends one message, as most do."""
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class Budget:
     """What one unit of work may spend, its own span included, and hand on. ``left``: as its message says; None or 0: afresh.
 

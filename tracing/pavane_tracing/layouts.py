@@ -191,10 +191,14 @@ class Pattern:
         )
 
 
-class ProcessLayout(MessageLayout):
-    """The layout of ``process`` spans, and those of what is sent within them, by topic and type."""
+Place = tuple[str, str, int, str, str | None, str | None, bool]
+"""Topic, group, partition, type, step, the saga's name, and whether it is an undo."""
 
-    __slots__ = ("sends",)
+
+class ProcessLayout(MessageLayout):
+    """The layout of ``process`` spans of one place, and those of what is sent within them, by topic and type."""
+
+    __slots__ = ("_place", "sends")
 
     def __init__(
         self,
@@ -204,9 +208,26 @@ class ProcessLayout(MessageLayout):
         attributes: Attributes,
         bounds: Limits,
         messaging: MessagingAttributes,
+        place: Place,
     ) -> None:
         super().__init__(service, name, kind, attributes, bounds, messaging)
         self.sends: dict[tuple[str, str], MessageLayout] = {}
+        self._place = place
+
+    def is_of(
+        self, topic: str, group: str, partition: int, kind: str, step: str | None, saga_name: str | None, undo: bool
+    ) -> bool:
+        """Whether it is the layout of that place."""
+        own = self._place
+        return (
+            own[0] == topic
+            and own[2] == partition
+            and own[3] == kind
+            and own[4] == step
+            and own[5] == saga_name
+            and own[6] == undo
+            and own[1] == group
+        )
 
 
 def below(limit: int | None, count: int) -> bool:

@@ -9,6 +9,7 @@ from time import time_ns
 from types import TracebackType
 from typing import Final, NamedTuple
 
+from mypy_extensions import mypyc_attr
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AnyValue, Attributes
@@ -40,6 +41,7 @@ class LeanLink(NamedTuple):
     attributes: BoundedAttributes
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class LeanSpan:
     """A span that is a record and no more. For one thread at a time."""
 

@@ -6,6 +6,7 @@ from functools import partial
 from time import time_ns
 from typing import Final, Protocol
 
+from mypy_extensions import mypyc_attr
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
@@ -38,6 +39,7 @@ class Take(Protocol):
     def __call__(self, encoded: bytes, /) -> None: ...
 
 
+@mypyc_attr(free_list_len=1)
 class LeanWork(Work):
     """One unit of work. ``kept`` collects its spans where they are kept, ``take`` has them where they are exported."""
 
@@ -253,6 +255,7 @@ class LeanTracing(Tracing):
         self._passes = sampler.follow and held is None
         """Whether what its sender did not sample leaves nothing at all."""
         self._processed: dict[object, ProcessLayout] = {}
+        self._last_layout: ProcessLayout | None = None
         self._others: dict[tuple[str, SpanKind], Layout] = {}
 
     def process(
@@ -289,7 +292,10 @@ class LeanTracing(Tracing):
             metrics = self._metrics
             processing = None if metrics is None else metrics.processing(topic, group)
             return _passing(incoming, origin, trace_id, baggage, saga, processing)
-        layout = self._process_layout(topic, group, partition, envelope.type, step, saga_name, undo)
+        kind = envelope.type
+        layout = self._last_layout
+        if layout is None or not layout.is_of(topic, group, partition, kind, step, saga_name, undo):
+            layout = self._last_layout = self._process_layout(topic, group, partition, kind, step, saga_name, undo)
         said = Told(self._messaging, envelope.id, saga, len(envelope.data), offset)
         linked = _links(links, origin) if links else () if origin is None else (SpanLink(origin.trace_id, origin.span_id),)
         span = LeanSpan(layout, trace_id, new_span_id(), None if root else origin, said, linked, sampled=sampled)
@@ -340,7 +346,9 @@ class LeanTracing(Tracing):
             }
             if undo:
                 fixed[SAGA_UNDO] = True
-            layout = ProcessLayout(self.service, f"process {topic}", SpanKind.CONSUMER, fixed, self._limits, self._messaging)
+            layout = ProcessLayout(
+                self.service, f"process {topic}", SpanKind.CONSUMER, fixed, self._limits, self._messaging, key
+            )
             if len(self._processed) < _MOST_LAYOUTS:
                 self._processed[key] = layout
         return layout

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
+from mypy_extensions import mypyc_attr
 from opentelemetry import baggage
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -46,6 +47,7 @@ SPAN_KEY: Final = next(iter(set_span_in_context(NonRecordingSpan(INVALID_SPAN_CO
 """Under which a context has its current span: one dictionary is made where the API's own functions make three."""
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 @dataclass(slots=True, init=False)
 class Origin:
     """The remote span that a record names as its own, in the words of its header: ids in hex. Treat as immutable.
@@ -84,7 +86,8 @@ def origin_of(trace: Trace) -> Origin | None:
     if header is None:
         return None
     if _is_usual(header):
-        version, trace_id, span_id, flags = "00", header[3:35], header[36:52], header[53:]
+        version, trace_id, span_id = "00", header[3:35], header[36:52]
+        flags = "01" if header.endswith("-01") else header[53:]
     else:
         match = _TRACEPARENT.fullmatch(header)
         if match is None:

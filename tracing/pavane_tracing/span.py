@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, cast
 
+from mypy_extensions import mypyc_attr
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AnyValue, Attributes
 
@@ -13,6 +14,7 @@ StatusName = Literal["UNSET", "OK", "ERROR"]
 Value = str | int | float | bool | list["Value"] | dict[str, "Value"] | None
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 @dataclass(slots=True, init=False, unsafe_hash=True)
 class SpanLink:
     """Another span that this one has to do with. Treat as immutable."""
