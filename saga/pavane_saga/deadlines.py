@@ -10,6 +10,10 @@ from typing import Final
 _FEW: Final = 100
 """Times that are not worth clearing away."""
 
+_LOOK_S: Final = 0.01
+"""While a lane is short of its watermarks it is looked at again, for not all that is there is a record; and each time that
+nothing has come, after twice as long."""
+
 
 class Deadlines:
     """The timers of a lane, one for each open saga, kept in memory and rebuilt from the open sagas after a restart.
@@ -24,6 +28,9 @@ class Deadlines:
         """Has the times of sagas that are over, and earlier times of others, too, but never more of those than half."""
         self._due: list[str] = []
         self._marks: Mapping[str, int] | None = None
+        self._missing = 0
+        """By how much the lane was short of them when it was looked at last."""
+        self._look_s = _LOOK_S
 
     def set(self, saga: str, due_ms: int) -> None:
         """A saga's time will come then, and not when it was to come before."""
@@ -40,7 +47,7 @@ class Deadlines:
     def patience_s(self, most_s: float) -> float:
         """How long one may wait for records before a timer needs a look."""
         if self._due:
-            return 0.01
+            return min(most_s, self._look_s)
         first_ms = self._first_ms()
         if first_ms is None:
             return most_s
@@ -63,9 +70,15 @@ class Deadlines:
 
     def take(self, positions: Mapping[str, int]) -> list[str]:
         """The sagas whose time has come, once the lane has read up to those watermarks; until then none."""
-        if self._marks is None or any(positions.get(topic, mark) < mark for topic, mark in self._marks.items()):
+        marks = self._marks
+        if marks is None:
             return []
-        due, self._due, self._marks = self._due, [], None
+        missing = sum([max(0, mark - positions.get(topic, mark)) for topic, mark in marks.items()])
+        if missing:
+            self._look_s = _LOOK_S if missing != self._missing else 2 * self._look_s
+            self._missing = missing
+            return []
+        due, self._due, self._marks, self._missing, self._look_s = self._due, [], None, 0, _LOOK_S
         return due
 
     def _clear(self) -> None:

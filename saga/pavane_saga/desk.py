@@ -72,6 +72,8 @@ class Batch:
     state: dict[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
     news: dict[str, list[News]] = field(default_factory=dict[str, list[News]])
     blocked: list[News] = field(default_factory=list[News])
+    answered: set[str] = field(default_factory=set[str])
+    """Sagas whose answers from outside were taken in, and are heard of when they have come round."""
 
 
 class Desk:
@@ -294,6 +296,7 @@ class Desk:
             dossier = self._dossiers.begin(saga_id, None, int(self._clock() * 1000))
             self._time(saga_id, None, dossier.started_ms)
         answered = Answered(event.type, event.id)
+        self._batch.answered.add(saga_id)
         self._dossiers.add(dossier, [answered])
         dossier.history = dossier.history.with_facts([answered])
         return False
@@ -372,7 +375,7 @@ class Desk:
                 continue
             if dossier.history.fired or dossier.history.overdue is not None:
                 continue
-            if saga_id in self._batch.news:
+            if saga_id in self._batch.news or saga_id in self._batch.answered:
                 self.deadlines.set(saga_id, self._due_ms(dossier))  # first what was just heard, then the clock
                 continue
             self._let_fire(dossier, self._fired(dossier))
@@ -493,19 +496,23 @@ class Desk:
         if not commands and not unheard and not timer:
             return
         last = (unheard or news)[-1] if not commands else news[-1]
-        self._issue(dossier, commands, last, root=timer and "timer" in self._tracing.new_linked)
+        self._issue(dossier, commands, last, root=timer and "timer" in self._tracing.new_linked, stated=not timer)
 
-    def _issue(self, dossier: Dossier, commands: Sequence[Command], last: News, *, root: bool = False) -> None:
-        """Write commands, under the trace of the news that led to them; ``root``: under a new one, linked to it."""
+    def _issue(
+        self, dossier: Dossier, commands: Sequence[Command], last: News, *, root: bool = False, stated: bool = True
+    ) -> None:
+        """Write commands, under the trace of the news that led to them; ``root``: under a new one, linked to it.
+
+        ``stated``: that news was heard, and nobody needs to be told of it again; else it is our timer's, and goes out first.
+        """
         name = dossier.name or ""
         if any(isinstance(each, Halt | Park) for each in commands):
             self._tracing.failed(dossier.saga)
         work = self._process(last.envelope, last.record, dossier.saga, name, root=root)
         started_s = dossier.started_ms / 1000
         clerk = Clerk(self._sagas[name], dossier.saga, dossier.history, work, self._clock(), started_s)
-        fired = isinstance(last.fact, Fired)
-        written = clerk.write(commands, beside=int(fired))
-        if fired:
+        written = clerk.write(commands, beside=int(not stated))
+        if not stated:
             trace = work.send(FACTS, last.envelope.id, last.envelope.type, saga=dossier.saga, edge="answer")
             self._batch.outputs.append(fact_message(last.envelope, trace))
         self._batch.outputs.extend(written)

@@ -50,9 +50,13 @@ class View:
 
     @cached_property
     def awake(self) -> frozenset[str]:
-        """The steps that may still be called: those that owe an answer, and all that their answers may lead to."""
+        """The steps that may still be called: those that owe an answer, those that take what was admitted from outside and is
+        not seen yet, and all that their answers may lead to."""
         found: set[str] = set()
         todo = [debt.step for debt in self.debts]
+        for kind, event in self.history.answered.items():
+            if event not in self.history.events:
+                todo.extend(step.name for step, *_ in self.plan.steps_for(kind))
         while todo:
             name = todo.pop()
             if name not in found:
@@ -113,8 +117,10 @@ class View:
 
 
 def unseen_events_of(plan: Plan, history: History) -> frozenset[str]:
-    """The causes that somebody named and nobody saw. In a saga whose start event never came, one is: that is the start."""
+    """The causes that somebody named and nobody saw, and what was admitted from outside and is on its way to a step: that may
+    have been called with it. In a saga whose start event never came, one is not seen: that is the start."""
     named = {cause for _, causes in (*history.answers(), *history.undone, *history.undo_failed) for cause in causes}
+    named.update(event for kind, event in history.answered.items() if plan.steps_for(kind))
     missing = named.difference(history.events)
     if len(missing) == 1 and "unknown" in history.fired and plan.starts not in history.types:
         return frozenset()

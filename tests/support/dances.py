@@ -620,6 +620,51 @@ def asks_a_person(overdue: Literal["fail", "report"] = "fail") -> Verification:
     )
 
 
+def asks_a_person_beside() -> Verification:
+    """A step that takes an event of its saga and a person's answer to it, while another branch may fail at any time."""
+    store = Store()
+    left, right, far, join = _left_branch(store), Agent("right"), Agent("far"), Agent("join")
+
+    @right.step(external=True, within=timedelta(minutes=2), retry=TWICE)
+    async def judge(left: Left, answer: Reviewed, ctx: Context) -> Right:
+        store.do(ctx, "judged")
+        return Right()
+
+    @judge.compensate(retry=PATIENT)
+    async def unjudge(left: Left, answer: Reviewed, done: Right | None, ctx: Context) -> None:
+        store.undo(ctx, "judged")
+
+    @far.step(retry=TWICE)
+    async def go_far(asked: Asked, ctx: Context) -> Detour:
+        store.do(ctx, "far")
+        return Detour()
+
+    @go_far.compensate(retry=PATIENT)
+    async def come_back(asked: Asked, done: Detour | None, ctx: Context) -> None:
+        store.undo(ctx, "far")
+
+    @join.step(retry=TWICE)
+    async def finish(right: Right, far: Detour, ctx: Context) -> Done:
+        store.do(ctx, "finished")
+        return Done()
+
+    @finish.compensate(retry=PATIENT)
+    async def unfinish(right: Right, far: Detour, done: Done | None, ctx: Context) -> None:
+        store.undo(ctx, "finished")
+
+    dance = Saga(
+        "dance", starts=Asked, completes=Done, answers=Reviewed, deadline=timedelta(minutes=5), intake="dance.intake"
+    )
+    return Verification(
+        agents=[left, right, far, join],
+        sagas=[dance],
+        starts={"yes": Asked()},
+        answers=[Answer(Left, lambda left: Reviewed(ok=True))],
+        invariant=all_or_none(store, "judged", "left", "far", "finished"),
+        reset=store.clear,
+    )
+
+
 class Charged(Event, type="dance.charged"):
     receipt: str
 

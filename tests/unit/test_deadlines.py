@@ -59,6 +59,24 @@ def test_patience_ends_when_the_next_time_comes_and_is_short_while_marks_are_wai
     assert world.deadlines.patience_s(1.0) == 0.01
 
 
+def test_who_waits_for_marks_and_hears_nothing_looks_less_and_less_often() -> None:
+    """A coordinator whose topic lagged behind a deadline looked a hundred times a second, for as long as that lasted."""
+    world = World()
+    world.deadlines.set("s", 90_000)
+    pauses: list[float] = []
+    for _ in range(10):
+        assert world.fired({"t": 5}, {"t": 0}) == []
+        pauses.append(world.deadlines.patience_s(1.0))
+    assert pauses[:4] == [0.01, 0.02, 0.04, 0.08]
+    assert pauses[-1] == 1.0
+    assert world.fired({}, {"t": 4}) == []
+    assert world.deadlines.patience_s(1.0) == 0.01, "something came"
+    assert world.fired({}, {"t": 5}) == ["s"]
+    world.deadlines.set("s", 95_000)
+    assert world.fired({"t": 9}, {"t": 5}) == []
+    assert world.deadlines.patience_s(1.0) == 0.01
+
+
 def test_a_saga_that_is_over_wakes_nobody() -> None:
     world = World()
     world.deadlines.forget("never heard of")

@@ -46,6 +46,7 @@ DANCES: Mapping[str, Callable[[], Verification]] = {
     "a point of no return": dances.point_of_no_return,
     "asks a person": dances.asks_a_person,
     "asks a person, and is reported": lambda: dances.asks_a_person("report"),
+    "asks a person, and another branch fails": dances.asks_a_person_beside,
     "one at a time": dances.one_at_a_time,
     "one at a time, or not at all": lambda: dances.one_at_a_time("refuse"),
     "one step goes, one is renamed": dances.one_goes_one_is_renamed,
@@ -72,7 +73,7 @@ def test_nothing_is_proven_where_nothing_would_be_played(
 
 @pytest.mark.parametrize("dance", DANCES)
 def test_every_single_fault_and_many_pairs_leave_all_effects_or_none(dance: str) -> None:
-    histories = 1_450 if dance.startswith("one at a time") else 650
+    histories = 1_600 if dance.startswith("one at a time") else 650
     report = verify(DANCES[dance](), histories=histories)
     assert report.histories == histories
     played, left_out = report.stages["singles"]
@@ -85,7 +86,7 @@ def test_the_credit_decision_holds_in_six_thousand_histories() -> None:
     report = verify("pavane_credit.verification:credit", histories=6_000, processes=2)
     assert report.histories == 6_000
     assert report.stages["singles"][1] == 0
-    assert report.stages["pairs"][0] > 3_500
+    assert report.stages["pairs"][0] > 3_300
 
 
 @pytest.mark.slow
@@ -100,6 +101,14 @@ def test_up_to_eight_faults_by_lot_and_several_sagas_at_once_leave_all_effects_o
 ONCE_WRONG: Mapping[str, Callable[[], Verification]] = {
     # the lane's next holder took an input that risk's contract refuses for one that an earlier holder may have begun
     "unsure;do:fraud-detection/check_identity#1=reject,turn:risk-assessment#2=zombie": lambda: credit,
+    # the coordinator heard of its own deadline behind news that led to something, and stated it again with that
+    "unaffordable + unsure + suspected;late:pavane.coordinator pavane.facts#2=late-past": lambda: credit,
+    # an answer from outside that the coordinator had let in and not heard yet: a step that had begun with it was never undone,
+    # and its saga called compensated; nor was the order of undos kept
+    "yes;do:right/judge#1=crash-after,late:right dance.reviewed#2=late-past,"
+    "late:pavane.coordinator dance.reviewed#1=late-past,do:far/go_far#1=fail": dances.asks_a_person_beside,
+    "no + yes;late:pavane.coordinator dance.intake#3=late-past,late:pavane.coordinator dance.reviewed#1=late,"
+    "turn:right#7=taken": dances.asks_a_person,
     # what waited in a delay tier while a next version took over was owed by nobody: the saga was called compensated
     "to the end;late:left dance.asked#1=late,do:right/go_right#1=fail-after,turn:right#2=upgrade,"
     "do:left/go_left#1=reject,late:right pavane.ends#1=late": dances.long_pauses,
@@ -318,11 +327,35 @@ def test_an_undo_has_some_time_or_is_not_bounded() -> None:
     assert [problem.code for problem in caught.value.problems] == ["step.within"]
 
 
+def test_what_an_agent_hears_after_the_deadline_came_too_late() -> None:
+    """And everything else still holds."""
+    outcome, story = replay(dances.fork_and_join(), job_of("to the end;late:join dance.left#1=late"))
+    assert (outcome.violations, outcome.verdicts) == ((), ("completed",))
+    outcome, story = replay(dances.fork_and_join(), job_of("to the end;late:join dance.left#1=late-past"))
+    assert (outcome.violations, outcome.verdicts) == ((), ("compensated",))
+    assert any("comes only when a saga's deadline has come" in line for line in story)
+
+
+@pytest.mark.parametrize("topic", ["dance.left", "dance.right", "dance.done"])
+def test_what_the_coordinator_hears_after_the_deadline_counts_as_of_when_it_was_said(topic: str) -> None:
+    """Its lag fails no saga: before a deadline fires it reads what lay there when the time came."""
+    outcome, _ = replay(dances.fork_and_join(), job_of(f"to the end;late:pavane.coordinator {topic}#1=late-past"))
+    assert (outcome.violations, outcome.verdicts) == ((), ("completed",))
+    assert outcome.struck
+
+
 @pytest.mark.parametrize("action", ["twice", "twice-late"])
 def test_what_lies_on_the_intake_twice_starts_one_saga(action: str) -> None:
     outcome, story = replay(dances.fork_and_join(), job_of(f"to the end;intake:dance.intake#1={action}"))
     assert (outcome.violations, outcome.verdicts) == ((), ("completed",))
     assert sum("says dance.asked" in line for line in story) == 1
+
+
+def test_an_answer_that_was_there_in_time_counts_however_late_the_coordinator_looks() -> None:
+    """It is heard of when it has come round, and the deadline waits for that, too."""
+    outcome, story = replay(dances.asks_a_person(), job_of("yes;late:pavane.coordinator dance.intake#2=late-past"))
+    assert (outcome.violations, outcome.verdicts) == ((), ("completed",))
+    assert not any("nobody outside answered" in line for line in story)
 
 
 def test_what_comes_a_receive_later_is_tried_alone_and_by_lot() -> None:
@@ -332,7 +365,7 @@ def test_what_comes_a_receive_later_is_tried_alone_and_by_lot() -> None:
     with Memory(verification) as memory:
         singles = memory.beyond([Job("to the end")])
     late = sum(job.faults[0].action == "late" for job, _ in singles)
-    assert alone == len(singles) + 2 * late
+    assert alone == len(singles) + 3 * late
     outcome, story = replay(dances.fork_and_join(), job_of("to the end;late:join dance.left#1=late-1"))
     assert (outcome.violations, outcome.verdicts) == ((), ("completed",))
     assert any("comes one receive later" in line for line in story)

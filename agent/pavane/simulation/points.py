@@ -33,9 +33,11 @@ but has done it by hand, leaves it, or abandons the saga. ``answer``: somebody o
 the saga is over, or never.
 """
 
-FINER: Mapping[str, Sequence[str]] = {"late": ("late-1", "late-2")}
+PAST = "late-past"
+
+FINER: Mapping[str, Sequence[str]] = {"late": ("late-1", "late-2", PAST)}
 """What is tried alone and by lot, and not in pairs, for there it would be half as many again: new records of a topic come one
-receive later, or two."""
+receive later, or two, or (*past*) only when a saga's deadline has come."""
 
 UPGRADE = "upgrade"
 """At a ``turn`` of an agent of which a next version is given: that one takes over."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pavane.simulation.points import UPGRADE, Fault, Faults, Point
+from pavane.simulation.points import PAST, UPGRADE, Fault, Faults, Point
 from pavane_events.buses.faults import UNTIL_RELEASED, Crash, Loss
 
 Choice = Callable[[Point], str | None]
@@ -93,14 +93,19 @@ class Script:
         action = self.at("late", where)
         if action is None:
             return 0
-        if action != "late":
+        if action not in ("late", PAST):
             return int(action.removeprefix("late-"))
-        self.open.add(("late", where))
+        self.open.add((action, where))
         return UNTIL_RELEASED
+
+    @property
+    def holds_past(self) -> bool:
+        """Whether something is held back until timers were due."""
+        return any(each[0] == PAST for each in self.open)
 
     def released(self) -> None:
         """What was held back is handed out."""
-        self.open = {each for each in self.open if each[0] != "late"}
+        self.open = {each for each in self.open if each[0] not in ("late", PAST)}
 
     def choose(self, choices: int) -> int | None:
         """In the order in which they were written: another order is what ``late`` is for."""

@@ -31,6 +31,7 @@ _WORDS = {
     "twice-late": "twice, the second time when all else has happened",
     "late-1": "comes one receive later",
     "late-2": "comes two receives later",
+    "late-past": "comes only when a saga's deadline has come",
     "fail-once": "fails once",
     "fail": "fails at every attempt",
     "fail-after": "has its effect, then fails, at every attempt",

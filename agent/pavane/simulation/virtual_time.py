@@ -74,6 +74,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._silent = _Selector()
         super().__init__(self._silent)
+        self._clock_resolution = _TICK_S
+        """By how much a timer may come early. The machine's nanosecond is nothing beside half a year of seconds: a timer would
+        be due and never fire."""
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""

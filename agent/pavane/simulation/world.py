@@ -201,6 +201,7 @@ class World:
     async def _to_the_end(self, sagas: dict[str, Event], parked: list[Stuck]) -> str | None:
         """Let everything happen that can; then what was held back; then let time pass. Why it did not end, if so."""
         began_s = self.loop.time()
+        past_s = min(self.verification.saga_of(start).deadline for start in sagas.values()).total_seconds() + 1
         looked: object = None
         judged = -1
         while True:
@@ -209,10 +210,11 @@ class World:
             if died:
                 self.worn_out = True
                 return died
-            if await self._answer(sagas) or self._release() or self.calls.wake_zombies():
+            then_s = self.loop.time() + wait_s - began_s
+            if await self._answer(sagas) or self._release(due=then_s > past_s) or self.calls.wake_zombies():
                 continue
             ended = self._ended(sagas)
-            if self._too_late and (ended or self.loop.time() + wait_s - began_s > self.verification.patience_s):
+            if self._too_late and (ended or then_s > self.verification.patience_s):
                 await self.bus.publish([self._too_late.pop()])
                 continue
             if ended and not any(call.how == "under way" for call in self.calls.made) and not any(self.bus.unsettled()):
@@ -235,8 +237,10 @@ class World:
                     continue
             await self.loop.advance()
 
-    def _release(self) -> bool:
-        """Hand out what was held back until now; whether there was anything."""
+    def _release(self, *, due: bool) -> bool:
+        """Hand out what was held back until now; whether there was anything. ``due``: a saga's deadline has come by now."""
+        if self.script.holds_past and not due:
+            return False
         self.script.released()
         return self.bus.release()
 
