@@ -652,9 +652,7 @@ def asks_a_person_beside() -> Verification:
     async def unfinish(right: Right, far: Detour, done: Done | None, ctx: Context) -> None:
         store.undo(ctx, "finished")
 
-    dance = Saga(
-        "dance", starts=Asked, completes=Done, answers=Reviewed, deadline=timedelta(minutes=5), intake="dance.intake"
-    )
+    dance = Saga("dance", starts=Asked, completes=Done, answers=Reviewed, deadline=timedelta(minutes=5), intake="dance.intake")
     return Verification(
         agents=[left, right, far, join],
         sagas=[dance],
