@@ -41,6 +41,12 @@ from pavane_tracing.work import Tracing, Work
 
 log: Final = logging.getLogger("pavane.coordinator")
 
+Ends = tuple[str, str, list[str]]
+"""The types of events with which a saga starts, completes, and fails."""
+
+_ENDS: Final = b"g/ends"
+"""The row with all that each saga ever had, in order."""
+
 UNKNOWN_AFTER_S: Final = 30.0
 """How long events of a saga may come before its start event: topics have no order between them."""
 
@@ -113,11 +119,38 @@ class Desk:
                 fact = fact_from_json(row)
                 if isinstance(fact, Declared):
                     self._declared[fact.agent] = (*self._declared.get(fact.agent, ()), fact)
+        self._ends: dict[str, list[Ends]] = {}
+        self._ends_due: dict[bytes, bytes | None] = {}
+        self._learn_ends()
         self._learn()
         for saga, head in self._dossiers.all_open():
             self.deadlines.set(saga, self._due_ms(head))
             if head.name is not None:
                 self._dossiers.open.begin(head.name)
+
+    def _learn_ends(self) -> None:
+        """Which ends each saga has, of those that it ever had: what an earlier coordinator has heard may call for something by
+        these, and did not by those."""
+        row = self._lane.state.get(_ENDS)
+        noted = cast("dict[str, list[Ends]]", read_json(row)) if row is not None else {}
+        self._ends = {name: [(starts, completes, fails) for starts, completes, fails in had] for name, had in noted.items()}
+        for name, saga in self._sagas.items():
+            ends = saga.starts.event_type, saga.completes.event_type, sorted([each.event_type for each in saga.fails])
+            had = self._ends.setdefault(name, [])
+            if ends not in had:
+                had.append(ends)
+            self._dossiers.ends[name] = had.index(ends)
+        now = write_json(self._ends)
+        if now != row:
+            self._ends_due[_ENDS] = now
+
+    def _issued_under(self, dossier: Dossier, plan: Plan) -> Plan:
+        """The plan by which a saga was decided last: that one, or with other ends."""
+        name = dossier.name or ""
+        if dossier.ends == self._dossiers.ends.get(name, 0):
+            return plan
+        starts, completes, fails = self._ends[name][dossier.ends]
+        return replace(plan, starts=starts, completes=completes, fails=frozenset(fails))
 
     def close(self) -> None:
         """The lane is left: its sagas are no longer this process's to count."""
@@ -198,7 +231,8 @@ class Desk:
         for saga_id in self._dossiers.turning():
             dossier = self._dossiers.find(saga_id)
             if dossier is not None and dossier.name is not None:
-                known = set(due(before[dossier.name], dossier.history))
+                known = set(due(self._issued_under(dossier, before[dossier.name]), dossier.history))
+                self._dossiers.decided(dossier)
                 commands = tuple(each for each in due(self._plans[dossier.name], dossier.history) if each not in known)
                 if commands:
                     declared = replace(news, envelope=news.envelope.with_trace(_began_under(dossier.history)))
@@ -448,12 +482,13 @@ class Desk:
         batch.state.update(self._dossiers.changes)
         if not (batch.done or batch.outputs or batch.state):
             return None
-        batch.state = {**self._forgetting.due(), **batch.state}
+        batch.state = {**self._forgetting.due(), **self._ends_due, **batch.state}
         return Decision(batch.done, batch.outputs, batch.state)
 
     def committed(self) -> None:
         """The decision is durable."""
         self._batch = Batch()
+        self._ends_due = {}
         self._dossiers.committed()
 
     def _hear(self, saga_id: str, news: list[News]) -> None:
@@ -487,7 +522,9 @@ class Desk:
         facts = [each.fact for each in news]
         self._dossiers.add(dossier, facts)
         known = dossier.history.facts if base is not dossier.history else ()
-        dossier.history, commands = decide(plan, base, [*known, *facts])
+        issued_under = self._issued_under(dossier, plan)
+        dossier.history, commands = decide(plan, base, [*known, *facts], issued_under if issued_under is not plan else None)
+        self._dossiers.decided(dossier)
         if not nothing_to_decide(plan, dossier.history):
             self._dossiers.turn(dossier)
         if plan.externals:

@@ -51,6 +51,9 @@ class Dossier:
     heard: int = 0
     """The lane's commit at which something was heard of it last."""
 
+    ends: int = 0
+    """By which of the ends that its saga ever had it was decided last."""
+
 
 class Head(NamedTuple):
     """The row of an open saga."""
@@ -58,6 +61,7 @@ class Head(NamedTuple):
     name: str | None
     started_ms: int
     awaited: dict[str, int]
+    ends: int
 
 
 class Dossiers:
@@ -79,6 +83,8 @@ class Dossiers:
         self._put_by: OrderedDict[str, int] = OrderedDict()
         """Those that had to make room, with their ``heard``."""
         self.changes: dict[bytes, bytes | None] = {}
+        self.ends: dict[str, int] = {}
+        """By a saga's name, which of the ends that it ever had are those that it has now; unsaid the first."""
 
     def close(self) -> None:
         """The lane is left. Once."""
@@ -105,6 +111,7 @@ class Dossiers:
     def begin(self, saga: str, name: str | None, started_ms: int) -> Dossier:
         """Open a dossier."""
         dossier = self._open[saga] = Dossier(saga, name, started_ms, History(), heard=self._commits)
+        dossier.ends = self.ends.get(name or "", 0)
         if name is not None:
             self.open.begin(name)
         self._write_head(dossier)
@@ -112,7 +119,7 @@ class Dossiers:
 
     def name(self, dossier: Dossier, name: str, started_ms: int) -> None:
         """The start event was seen: now it is known which saga this is, and since when."""
-        dossier.name, dossier.started_ms = name, started_ms
+        dossier.name, dossier.started_ms, dossier.ends = name, started_ms, self.ends.get(name, 0)
         self.open.begin(name)
         self._write_head(dossier)
         self.changes[b"n/" + dossier.saga.encode()] = None
@@ -121,6 +128,13 @@ class Dossiers:
         """By when events from outside are to be there."""
         if awaited != dossier.awaited:
             dossier.awaited = awaited
+            self._write_head(dossier)
+
+    def decided(self, dossier: Dossier) -> None:
+        """It was decided by the ends that its saga has now."""
+        ends = self.ends.get(dossier.name or "", 0)
+        if dossier.ends != ends:
+            dossier.ends = ends
             self._write_head(dossier)
 
     def add(self, dossier: Dossier, facts: Iterable[Fact]) -> None:
@@ -206,13 +220,13 @@ class Dossiers:
         stored = self._state.scan(f"s/{saga}/".encode())
         history = History().with_facts([fact_from_json(value) for _, value in stored])
         is_turning = self._get(b"t/" + saga.encode()) is not None
-        dossier = Dossier(saga, head.name, head.started_ms, history, is_turning, head.awaited, self._commits)
+        dossier = Dossier(saga, head.name, head.started_ms, history, is_turning, head.awaited, self._commits, head.ends)
         self._open[saga] = dossier
         return dossier
 
     def _write_head(self, dossier: Dossier) -> None:
-        awaited = [dossier.awaited] if dossier.awaited else []
-        head = write_json([dossier.name, dossier.started_ms, *awaited])
+        more = [dossier.awaited, dossier.ends] if dossier.ends else [dossier.awaited] if dossier.awaited else []
+        head = write_json([dossier.name, dossier.started_ms, *more])
         self.changes[b"o/" + dossier.saga.encode()] = head
 
 
@@ -226,5 +240,6 @@ def ended_ms(row: bytes) -> int:
 
 
 def _head(row: bytes) -> Head:
-    name, started_ms, *awaited = cast("list[object]", read_json(row))
-    return Head(cast("str | None", name), cast("int", started_ms), cast("dict[str, int]", awaited[0]) if awaited else {})
+    name, started_ms, *more = cast("list[object]", read_json(row))
+    awaited = cast("dict[str, int]", more[0]) if more else dict[str, int]()
+    return Head(cast("str | None", name), cast("int", started_ms), awaited, cast("int", more[1]) if len(more) > 1 else 0)

@@ -26,16 +26,19 @@ class Failure:
     step: str | None = None
 
 
-def decide(plan: Plan, history: History, facts: Iterable[Fact]) -> tuple[History, tuple[Command, ...]]:
+def decide(
+    plan: Plan, history: History, facts: Iterable[Fact], issued_under: Plan | None = None
+) -> tuple[History, tuple[Command, ...]]:
     """The history with these facts, and the commands that have become due with them. Each command is issued once.
 
     Facts that are known already, in any order and number, change nothing. Where the *plan* changes, by a declaration,
-    what that makes due is :func:`due` under the new plan without :func:`due` under the old one.
+    what that makes due is :func:`due` under the new plan without :func:`due` under the old one. ``issued_under``: the plan
+    by which the history was decided so far, where that is another.
     """
     grown = history.with_facts(facts)
-    if grown is history or nothing_to_decide(plan, grown):
+    if (grown is history and issued_under is None) or nothing_to_decide(plan, grown):
         return grown, ()
-    before = set(due(plan, history))
+    before = set(due(issued_under or plan, history))
     return grown, tuple(command for command in due(plan, grown) if command not in before)
 
 

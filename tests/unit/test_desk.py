@@ -288,6 +288,45 @@ def test_a_new_desk_goes_on_in_the_middle_of_a_saga() -> None:
     at_the_desk(scenario)
 
 
+def test_an_end_that_was_heard_before_anybody_knew_it_for_one_is_acted_upon_at_the_deadline() -> None:
+    """It counted as acted upon: the saga never ended."""
+
+    async def scenario(office: Office) -> None:
+        office.saga = Saga("k", starts=Asked, completes=Answered, intake="k.intake", deadline=timedelta(minutes=5))
+        office.desk = office.another()
+        saga = office.saga_here()
+        assert await office.take(asked(saga).to_message(), answered(saga, "k.refused").to_message()) == []
+        office.saga = SAGA
+        office.desk = office.another()
+        other = office.saga_here()
+        assert await office.take(asked(other).to_message()) == []
+        office.desk = office.another()  # it dies, and what it knew is of use still
+        office.now += 301
+        office.desk.fire([saga])
+        assert topics(await office.settle()) == [FACTS, "pavane.ends", "clerk.commands"]
+        office.desk = office.another()
+        assert topics(await office.take(fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga))) == [SagaEnded.event_type]
+
+    at_the_desk(scenario)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_whose_ends_change_there_and_back_issues_nothing_twice(times: int) -> None:
+    async def scenario(office: Office) -> None:
+        before, after = SAGA, Saga("k", starts=Asked, completes=Answered, intake="k.intake", deadline=timedelta(minutes=5))
+        saga = office.saga_here()
+        said = await office.take(asked(saga).to_message(), answered(saga, "k.refused").to_message())
+        assert topics(said) == ["pavane.ends", "clerk.commands"]
+        for _ in range(times):
+            for office.saga in (after, before):
+                office.desk = office.another()
+                await office.take(asked(office.saga_here()).to_message())
+        assert topics(await office.take(fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga))) == [SagaEnded.event_type]
+        assert topics(office.out).count("clerk.commands") == 1
+
+    at_the_desk(scenario)
+
+
 def test_what_waits_while_a_next_version_takes_over_is_still_owed_also_to_a_new_desk() -> None:
     async def scenario(office: Office) -> None:
         saga = office.saga_here()

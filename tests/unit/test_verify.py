@@ -109,6 +109,9 @@ ONCE_WRONG: Mapping[str, Callable[[], Verification]] = {
     "late:pavane.coordinator dance.reviewed#1=late-past,do:far/go_far#1=fail": dances.asks_a_person_beside,
     "no + yes;late:pavane.coordinator dance.intake#3=late-past,late:pavane.coordinator dance.reviewed#1=late,"
     "turn:right#7=taken": dances.asks_a_person,
+    # what a coordinator had heard, and its next version takes for an end, counted as acted upon: not even the deadline did it
+    "no + to the end;late:pavane.coordinator dance.asked#2=late,turn:join#1=upgrade,turn:join#2=taken,"
+    "turn:pavane.coordinator#10=upgrade": dances.ends_change,
     # what waited in a delay tier while a next version took over was owed by nobody: the saga was called compensated
     "to the end;late:left dance.asked#1=late,do:right/go_right#1=fail-after,turn:right#2=upgrade,"
     "do:left/go_left#1=reject,late:right pavane.ends#1=late": dances.long_pauses,
