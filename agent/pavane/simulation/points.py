@@ -23,7 +23,7 @@ ACTIONS: Mapping[str, Sequence[str]] = {
 
 ``commit``: a lane commits, its holder dies before or after. ``turn``: a lane reads or commits, and is taken from its
 holder, who is told or (a *zombie*) not. ``again``: what was handed out and is not committed is handed out twice.
-``late``: new records of a topic come only when all else has happened (:data:`FINER`: a receive or two later). ``intake``: a
+``late``: new records of a topic come only when all else has happened (:data:`FINER`: otherwise). ``intake``: a
 record from outside is there twice, by the same source and id: the second at once, or when the saga is over. ``do`` and
 ``undo``: a step or its undo is called: its process dies before or after; the lane goes elsewhere, and the old holder does it
 when all else is over (*zombie*); it fails once, or at every attempt, before or (*after*) having had its effect; it says no;

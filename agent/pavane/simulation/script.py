@@ -100,7 +100,7 @@ class Script:
 
     @property
     def holds_past(self) -> bool:
-        """Whether something is held back until timers were due."""
+        """Whether something is held back until a saga's deadline has come."""
         return any(each[0] == PAST for each in self.open)
 
     def released(self) -> None:
