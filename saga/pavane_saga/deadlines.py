@@ -68,6 +68,11 @@ class Deadlines:
         """The high watermarks, asked for after the time came."""
         self._marks = marks
 
+    @property
+    def waits(self) -> bool:
+        """Whether the lane has to read up to some watermarks first."""
+        return self._marks is not None
+
     def take(self, positions: Mapping[str, int]) -> list[str]:
         """The sagas whose time has come, once the lane has read up to those watermarks; until then none."""
         marks = self._marks

@@ -114,6 +114,9 @@ class Desk:
         self._plans: dict[str, Plan] = {}
         self._locks = LockBook(self._lock_row, self._keep_lock_row)
         self.deadlines = Deadlines(clock)
+        self._let_in: set[str] = set()
+        """Sagas whose answers were taken in since the high watermarks were asked for: these do not cover them."""
+
         for prefix in (b"e/", b"d/"):
             for _, row in lane.state.scan(prefix):
                 fact = fact_from_json(row)
@@ -132,8 +135,10 @@ class Desk:
         """Which ends each saga has, of those that it ever had: what an earlier coordinator has heard may call for something by
         these, and did not by those."""
         row = self._lane.state.get(_ENDS)
-        noted = cast("dict[str, list[Ends]]", read_json(row)) if row is not None else {}
-        self._ends = {name: [(starts, completes, fails) for starts, completes, fails in had] for name, had in noted.items()}
+        noted = cast("dict[str, list[list[str | list[str]]]]", read_json(row)) if row is not None else {}
+        for name, all_had in noted.items():
+            for starts, completes, fails in all_had:
+                self._ends.setdefault(name, []).append((str(starts), str(completes), list(fails)))
         for name, saga in self._sagas.items():
             ends = saga.starts.event_type, saga.completes.event_type, sorted([each.event_type for each in saga.fails])
             had = self._ends.setdefault(name, [])
@@ -401,7 +406,7 @@ class Desk:
         """The time of these sagas has come, and everything that was there before was read."""
         for saga_id in sagas:
             dossier = self._dossiers.find(saga_id)
-            if dossier is None:
+            if dossier is None or self._ends_otherwise(dossier):
                 continue
             self._still_awaited(dossier)
             if self._due_ms(dossier) > self._clock() * 1000:
@@ -409,20 +414,39 @@ class Desk:
                 continue
             if dossier.history.fired or dossier.history.overdue is not None:
                 continue
-            if saga_id in self._batch.news or saga_id in self._batch.answered:
+            if saga_id in self._batch.news or saga_id in self._batch.answered or saga_id in self._let_in:
                 self.deadlines.set(saga_id, self._due_ms(dossier))  # first what was just heard, then the clock
                 continue
             self._let_fire(dossier, self._fired(dossier))
 
-    def _let_fire(self, dossier: Dossier, fact: Fired) -> None:
+    def _ends_otherwise(self, dossier: Dossier) -> bool:
+        """Where its saga has other ends than when it was decided last, what follows from them comes before the clock.
+        Whether it is over with that."""
+        plan = self._plans.get(dossier.name or "")
+        issued_under = self._issued_under(dossier, plan) if plan is not None else None
+        if plan is None or issued_under is plan:
+            return False
+        _, commands = decide(plan, dossier.history, (), issued_under)
+        self._dossiers.decided(dossier)
+        if not nothing_to_decide(plan, dossier.history):
+            self._dossiers.turn(dossier)
+        if commands:
+            self._issue(dossier, commands, self._told(dossier, Fired("overdue", int(self._clock() * 1000), "")))
+        return self._dossiers.find(dossier.saga) is None
+
+    def _told(self, dossier: Dossier, fact: Fired) -> News:
+        """What the clock says, under the trace in which its saga began."""
         envelope = fact_envelope(fact, saga=dossier.saga, source=f"/{COORDINATOR}", time_s=self._clock())
-        envelope = envelope.with_trace(_began_under(dossier.history))
         record = Record(FACTS, self._lane.partition, 0, dossier.saga.encode(), None, (), 0)
+        return News(fact, envelope.with_trace(_began_under(dossier.history)), record)
+
+    def _let_fire(self, dossier: Dossier, fact: Fired) -> None:
+        news = self._told(dossier, fact)
         base = dossier.history
         if dossier.name is None:
             self._dossiers.name(dossier, next(iter(self._sagas)), dossier.started_ms)
             base = History()
-        self._decide(dossier, [News(fact, envelope, record)], base, timer=True)
+        self._decide(dossier, [news], base, timer=True)
 
     def _still_awaited(self, dossier: Dossier) -> None:
         """Forget what has come since, or never will."""
@@ -487,6 +511,7 @@ class Desk:
 
     def committed(self) -> None:
         """The decision is durable."""
+        self._let_in = self._let_in | self._batch.answered if self.deadlines.waits else set()
         self._batch = Batch()
         self._ends_due = {}
         self._dossiers.committed()

@@ -33,13 +33,17 @@ def decide(
 
     Facts that are known already, in any order and number, change nothing. Where the *plan* changes, by a declaration,
     what that makes due is :func:`due` under the new plan without :func:`due` under the old one. ``issued_under``: the plan
-    by which the history was decided so far, where that is another.
+    by which the history was decided so far, where that is another: by one before that the same may have been issued, so what
+    is undone is not undone again.
     """
     grown = history.with_facts(facts)
     if (grown is history and issued_under is None) or nothing_to_decide(plan, grown):
         return grown, ()
     before = set(due(issued_under or plan, history))
-    return grown, tuple(command for command in due(plan, grown) if command not in before)
+    commands = tuple(command for command in due(plan, grown) if command not in before)
+    if issued_under is None:
+        return grown, commands
+    return grown, tuple(each for each in commands if not (isinstance(each, Undo) and (each.step, each.causes) in grown.undone))
 
 
 def due(plan: Plan, history: History) -> tuple[Command, ...]:

@@ -54,9 +54,7 @@ class View:
         not seen yet, and all that their answers may lead to."""
         found: set[str] = set()
         todo = [debt.step for debt in self.debts]
-        for kind, event in self.history.answered.items():
-            if event not in self.history.events:
-                todo.extend(step.name for step, *_ in self.plan.steps_for(kind))
+        todo.extend(name for _, name in _on_their_way(self.plan, self.history))
         while todo:
             name = todo.pop()
             if name not in found:
@@ -120,11 +118,19 @@ def unseen_events_of(plan: Plan, history: History) -> frozenset[str]:
     """The causes that somebody named and nobody saw, and what was admitted from outside and is on its way to a step: that may
     have been called with it. In a saga whose start event never came, one is not seen: that is the start."""
     named = {cause for _, causes in (*history.answers(), *history.undone, *history.undo_failed) for cause in causes}
-    named.update(event for kind, event in history.answered.items() if plan.steps_for(kind))
     missing = named.difference(history.events)
     if len(missing) == 1 and "unknown" in history.fired and plan.starts not in history.types:
-        return frozenset()
-    return frozenset(missing)
+        missing = set[str]()
+    return frozenset(missing.union(event for event, _ in _on_their_way(plan, history)))
+
+
+def _on_their_way(plan: Plan, history: History) -> Iterator[tuple[str, str]]:
+    """What was admitted from outside and is not seen yet, each with a step that takes it."""
+    for kind, event in history.answered.items():
+        if event not in history.events:
+            for step, since, until in plan.steps_for(kind):
+                if since < until:
+                    yield event, step.name
 
 
 def is_over(view: View, unit: Unit) -> bool:

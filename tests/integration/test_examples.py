@@ -30,7 +30,7 @@ def test_check_finds_nothing(example: str) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_it_holds_under_every_single_fault_and_many_pairs(example: str) -> None:
-    report = verify(EXAMPLES[example], histories=1_450)
+    report = verify(EXAMPLES[example], histories=1_700)
     assert report.stages["singles"][1] == 0
     assert report.stages["pairs"][0] > 100
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 
@@ -303,9 +304,55 @@ def test_an_end_that_was_heard_before_anybody_knew_it_for_one_is_acted_upon_at_t
         office.desk = office.another()  # it dies, and what it knew is of use still
         office.now += 301
         office.desk.fire([saga])
-        assert topics(await office.settle()) == [FACTS, "pavane.ends", "clerk.commands"]
+        assert topics(await office.settle()) == ["pavane.ends", "clerk.commands", FACTS]
         office.desk = office.another()
         assert topics(await office.take(fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga))) == [SagaEnded.event_type]
+
+    at_the_desk(scenario)
+
+
+@pytest.mark.parametrize("overdue", ["fail", "report"])
+@pytest.mark.parametrize("reported", [False, True])
+def test_a_saga_that_had_come_to_what_is_its_end_now_completes_whatever_the_clock_says(
+    overdue: Literal["fail", "report"], *, reported: bool
+) -> None:
+    async def scenario(office: Office) -> None:
+        other = Saga("k", starts=Asked, completes=Refused, intake="k.intake", deadline=timedelta(minutes=5), overdue="report")
+        office.saga = other
+        office.desk = office.another()
+        saga = office.saga_here()
+        assert await office.take(asked(saga).to_message(), answered(saga).to_message()) == []
+        office.now += 301
+        if reported:
+            office.desk.fire([saga])
+            assert topics(await office.settle()) == [FACTS]
+        office.saga = Saga("k", starts=Asked, completes=Answered, intake="k.intake", overdue=overdue)
+        office.desk = office.another()
+        office.now += 3600
+        office.desk.fire([saga])
+        *_, ended = await office.settle()
+        assert (ended.topic, json.loads(ended.value or b"")["verdict"]) == (SagaEnded.event_type, "completed")
+        office.desk.fire([saga])
+        assert await office.settle() == []
+
+    at_the_desk(scenario)
+
+
+def test_whose_ends_change_while_it_is_undone_is_not_undone_again() -> None:
+    async def scenario(office: Office) -> None:
+        before, after = SAGA, Saga("k", starts=Asked, completes=Answered, intake="k.intake", deadline=timedelta(minutes=5))
+        saga = office.saga_here()
+        said = await office.take(asked(saga).to_message(), answered(saga, "k.refused").to_message())
+        assert topics(said) == ["pavane.ends", "clerk.commands"]
+        office.saga = after
+        office.desk = office.another()
+        await office.take(fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga))
+        office.saga = before
+        office.desk = office.another()
+        office.now += 301
+        office.desk.fire([saga])
+        assert SagaEnded.event_type in topics(await office.settle())
+        assert topics(office.out).count("clerk.commands") == 1
 
     at_the_desk(scenario)
 
