@@ -49,7 +49,7 @@ def compile_all(modules: list[str]) -> None:
     extensions = mypycify(said, opt_level="2", debug_level="0", multi_file=True, target_dir=str(MADE), group_name="pavane")
     if sys.platform == "linux":
         for extension in extensions:
-            extension.extra_compile_args += _DIRECT
+            extension.extra_compile_args = [*extension.extra_compile_args, *_DIRECT]
     distribution = Distribution({"name": "pavane", "ext_modules": extensions})
     command: Any = distribution.get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(MADE / "lib"), str(MADE / "temp")
