@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from mypy_extensions import mypyc_attr
-
 from pavane.kit import Kit
 from pavane.step import AnyStep, Outputs
 from pavane.units import Done
@@ -38,7 +36,6 @@ class UnfitOutput(ValueError):
         super().__init__(message)
 
 
-@mypyc_attr(acyclic=True, free_list_len=1)
 class Inputs:
     """What a step was called with: events' envelopes by parameter name, and the one that completed them.
 

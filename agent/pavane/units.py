@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal
 
-from mypy_extensions import mypyc_attr
-
 from pavane.step import AnyStep
 from pavane.tiers import Delayed
 from pavane.waiting import place_of
@@ -78,7 +76,6 @@ class Pausing:
             self.pause.set_result(why)
 
 
-@mypyc_attr(free_list_len=1)
 class Unit(Pausing):
     """One input for one step. ``may_have_begun``: an earlier holder of the lane may have called the step on it.
 
@@ -160,7 +157,6 @@ class UndoUnit(Pausing):
 _NO_CHANGES: Final[Mapping[bytes, bytes | None]] = MappingProxyType({})
 
 
-@mypyc_attr(acyclic=True)
 class Done:
     """A unit is finished: what is published and what changes in the lane's state, in one commit with its input."""
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, cast
 
-from mypy_extensions import mypyc_attr
 from pydantic_core import from_json, to_json
 
 from pavane_events.compact import read_json, write_json
@@ -39,7 +38,6 @@ _SPECVERSION: Final = ("ce_specversion", b"1.0")
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
-@mypyc_attr(acyclic=True)
 @dataclass(slots=True, init=False, unsafe_hash=True)
 class Trace:
     """The trace context that travels with a record, as its headers say it (W3C Trace Context, Baggage). Treat as immutable."""
@@ -75,7 +73,6 @@ _LISTS: Final = ("tracestate", "baggage")
 NO_TRACE: Final = Trace()
 
 
-@mypyc_attr(acyclic=True)
 @dataclass(slots=True, kw_only=True, init=False)
 class Envelope:
     """An event on its way. Treat as immutable (:func:`dataclasses.replace` makes another).

@@ -4,12 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
-from mypy_extensions import mypyc_attr
-
 Headers = tuple[tuple[str, bytes], ...]
 
 
-@mypyc_attr(acyclic=True)
 @dataclass(slots=True, init=False)
 class Message:
     """Bytes to be published. Treat as immutable.
@@ -68,7 +65,6 @@ Columns = tuple[tuple[str, ...], tuple[bytes, ...]]
 """Headers as their names, and as many values."""
 
 
-@mypyc_attr(acyclic=True)
 class Record:
     """A message that has its place in a partition. Treat as immutable: one record serves every lane of a process.
 

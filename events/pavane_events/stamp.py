@@ -1,12 +1,9 @@
 """Stamp: what the outputs of one step have in common, written once; a message is written by adding the rest."""
 
-from mypy_extensions import mypyc_attr
-
 from pavane_events.envelope import NO_TRACE, Envelope, causes_header, trace_headers
 from pavane_events.record import Headers, Message, size_of
 
 
-@mypyc_attr(acyclic=True)
 class Stamp:
     """Writes envelopes that differ from a common one as outputs of one step do, as they would write themselves.
 

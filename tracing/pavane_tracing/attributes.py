@@ -137,7 +137,7 @@ class MessagingAttributes:
         return fixed
 
 
-@mypyc_attr(acyclic=True, free_list_len=1)
+@mypyc_attr(free_list_len=1)
 class Told:
     """What a span says of its own message, until somebody asks for its attributes: most are encoded without. Immutable.
 

@@ -61,7 +61,7 @@ _ONWARD: Final = tuple(stamped(left - 2) for left in range(FRESH + 1))
 """By what is left: what a unit hands on that sends one message, as most do."""
 
 
-@mypyc_attr(acyclic=True, free_list_len=1)
+@mypyc_attr(free_list_len=1)
 class Budget:
     """What one unit of work may spend, its own span included, and hand on. ``left``: as its message says; None or 0: afresh.
 

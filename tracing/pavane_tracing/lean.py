@@ -41,7 +41,7 @@ class LeanLink(NamedTuple):
     attributes: BoundedAttributes
 
 
-@mypyc_attr(acyclic=True, free_list_len=1)
+@mypyc_attr(free_list_len=1)
 class LeanSpan:
     """A span that is a record and no more. For one thread at a time."""
 

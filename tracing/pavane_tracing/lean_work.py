@@ -6,7 +6,6 @@ from functools import partial
 from time import time_ns
 from typing import Final, Protocol
 
-from mypy_extensions import mypyc_attr
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
@@ -39,7 +38,6 @@ class Take(Protocol):
     def __call__(self, encoded: bytes, /) -> None: ...
 
 
-@mypyc_attr(free_list_len=1)
 class LeanWork(Work):
     """One unit of work. ``kept`` collects its spans where they are kept, ``take`` has them where they are exported."""
 

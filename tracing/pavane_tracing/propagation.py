@@ -47,7 +47,7 @@ SPAN_KEY: Final = next(iter(set_span_in_context(NonRecordingSpan(INVALID_SPAN_CO
 """Under which a context has its current span: one dictionary is made where the API's own functions make three."""
 
 
-@mypyc_attr(acyclic=True, free_list_len=1)
+@mypyc_attr(free_list_len=1)
 @dataclass(slots=True, init=False)
 class Origin:
     """The remote span that a record names as its own, in the words of its header: ids in hex. Treat as immutable.

@@ -14,7 +14,7 @@ StatusName = Literal["UNSET", "OK", "ERROR"]
 Value = str | int | float | bool | list["Value"] | dict[str, "Value"] | None
 
 
-@mypyc_attr(acyclic=True, free_list_len=1)
+@mypyc_attr(free_list_len=1)
 @dataclass(slots=True, init=False, unsafe_hash=True)
 class SpanLink:
     """Another span that this one has to do with. Treat as immutable."""

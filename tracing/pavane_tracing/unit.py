@@ -8,7 +8,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from mypy_extensions import mypyc_attr
 from opentelemetry.context import Context, create_key, get_value
 from opentelemetry.trace import TracerProvider
 
@@ -59,7 +58,6 @@ class Service:
     strays: Strays = field(default_factory=Strays)
 
 
-@mypyc_attr(free_list_len=1)
 class Unit:
     """The spans of one unit of work in order of start, and the attributes that all of them share.
 
