@@ -18,7 +18,7 @@ from pavane_saga.clerk import Clerk
 from pavane_saga.commands import Command, Halt, Park
 from pavane_saga.deadlines import Deadlines
 from pavane_saga.dossier import Cabinet, Dossier, Dossiers, Head, ended_ms
-from pavane_saga.engine import awaited_outside, decide, due, failure, nothing_to_decide, open_debts
+from pavane_saga.engine import awaited_outside, decide, failure, nothing_to_decide, open_debts
 from pavane_saga.facts import Answered, Blocked, Declared, Ended, Fact, Fired, Happened, Locked, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.intake import Admission, admit
@@ -78,8 +78,6 @@ class Batch:
     state: dict[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
     news: dict[str, list[News]] = field(default_factory=dict[str, list[News]])
     blocked: list[News] = field(default_factory=list[News])
-    answered: set[str] = field(default_factory=set[str])
-    """Sagas whose answers from outside were taken in, and are heard of when they have come round."""
 
 
 class Desk:
@@ -115,7 +113,7 @@ class Desk:
         self._locks = LockBook(self._lock_row, self._keep_lock_row)
         self.deadlines = Deadlines(clock)
         self._let_in: set[str] = set()
-        """Sagas whose answers were taken in since the high watermarks were asked for: these do not cover them."""
+        """Sagas whose answers from outside were taken in and not covered by the high watermarks that were asked for last."""
 
         for prefix in (b"e/", b"d/"):
             for _, row in lane.state.scan(prefix):
@@ -149,11 +147,11 @@ class Desk:
         if now != row:
             self._ends_due[_ENDS] = now
 
-    def _issued_under(self, dossier: Dossier, plan: Plan) -> Plan:
-        """The plan by which a saga was decided last: that one, or with other ends."""
+    def _issued_under(self, dossier: Dossier, plan: Plan) -> Plan | None:
+        """The plan by which a saga was decided last: that one with other ends; None where they are the same."""
         name = dossier.name or ""
         if dossier.ends == self._dossiers.ends.get(name, 0):
-            return plan
+            return None
         starts, completes, fails = self._ends[name][dossier.ends]
         return replace(plan, starts=starts, completes=completes, fails=frozenset(fails))
 
@@ -236,9 +234,10 @@ class Desk:
         for saga_id in self._dossiers.turning():
             dossier = self._dossiers.find(saga_id)
             if dossier is not None and dossier.name is not None:
-                known = set(due(self._issued_under(dossier, before[dossier.name]), dossier.history))
+                plan = before[dossier.name]
+                issued_under = self._issued_under(dossier, plan) or plan
+                _, commands = decide(self._plans[dossier.name], dossier.history, (), issued_under)
                 self._dossiers.decided(dossier)
-                commands = tuple(each for each in due(self._plans[dossier.name], dossier.history) if each not in known)
                 if commands:
                     declared = replace(news, envelope=news.envelope.with_trace(_began_under(dossier.history)))
                     self._issue(dossier, commands, declared, root="declaration" in self._tracing.new_linked)
@@ -335,7 +334,7 @@ class Desk:
             dossier = self._dossiers.begin(saga_id, None, int(self._clock() * 1000))
             self._time(saga_id, None, dossier.started_ms)
         answered = Answered(event.type, event.id)
-        self._batch.answered.add(saga_id)
+        self._let_in.add(saga_id)
         self._dossiers.add(dossier, [answered])
         dossier.history = dossier.history.with_facts([answered])
         return False
@@ -414,7 +413,7 @@ class Desk:
                 continue
             if dossier.history.fired or dossier.history.overdue is not None:
                 continue
-            if saga_id in self._batch.news or saga_id in self._batch.answered or saga_id in self._let_in:
+            if saga_id in self._batch.news or saga_id in self._let_in:
                 self.deadlines.set(saga_id, self._due_ms(dossier))  # first what was just heard, then the clock
                 continue
             self._let_fire(dossier, self._fired(dossier))
@@ -424,7 +423,7 @@ class Desk:
         Whether it is over with that."""
         plan = self._plans.get(dossier.name or "")
         issued_under = self._issued_under(dossier, plan) if plan is not None else None
-        if plan is None or issued_under is plan:
+        if plan is None or issued_under is None:
             return False
         _, commands = decide(plan, dossier.history, (), issued_under)
         self._dossiers.decided(dossier)
@@ -511,8 +510,9 @@ class Desk:
 
     def committed(self) -> None:
         """The decision is durable."""
-        self._let_in = self._let_in | self._batch.answered if self.deadlines.waits else set()
         self._batch = Batch()
+        if not self.deadlines.waits:
+            self._let_in.clear()
         self._ends_due = {}
         self._dossiers.committed()
 
@@ -547,8 +547,7 @@ class Desk:
         facts = [each.fact for each in news]
         self._dossiers.add(dossier, facts)
         known = dossier.history.facts if base is not dossier.history else ()
-        issued_under = self._issued_under(dossier, plan)
-        dossier.history, commands = decide(plan, base, [*known, *facts], issued_under if issued_under is not plan else None)
+        dossier.history, commands = decide(plan, base, [*known, *facts], self._issued_under(dossier, plan))
         self._dossiers.decided(dossier)
         if not nothing_to_decide(plan, dossier.history):
             self._dossiers.turn(dossier)

@@ -576,12 +576,11 @@ class Reviewed(Event, type="dance.reviewed"):
     ok: bool
 
 
-def asks_a_person(overdue: Literal["fail", "report"] = "fail") -> Verification:
-    """A step that takes an event of its saga and a person's answer to it, beside a branch that goes its way."""
-    store = Store()
-    left, right, join = _left_branch(store), Agent("right"), Agent("join")
+def _judging(store: Store, within: timedelta) -> Agent:
+    """An agent whose one step takes an event of its saga and a person's answer to it."""
+    right = Agent("right")
 
-    @right.step(external=True, within=timedelta(seconds=20), retry=TWICE)
+    @right.step(external=True, within=within, retry=TWICE)
     async def judge(left: Left, answer: Reviewed, ctx: Context) -> Right:
         store.do(ctx, "judged")
         if not answer.ok:
@@ -591,6 +590,14 @@ def asks_a_person(overdue: Literal["fail", "report"] = "fail") -> Verification:
     @judge.compensate(retry=PATIENT)
     async def unjudge(left: Left, answer: Reviewed, done: Right | None, ctx: Context) -> None:
         store.undo(ctx, "judged")
+
+    return right
+
+
+def asks_a_person(overdue: Literal["fail", "report"] = "fail") -> Verification:
+    """A step that takes an event of its saga and a person's answer to it, beside a branch that goes its way."""
+    store = Store()
+    left, right, join = _left_branch(store), _judging(store, timedelta(seconds=20)), Agent("join")
 
     @join.step(pivot=True, retry=TWICE)
     async def pay(right: Right, ctx: Context) -> Done:
@@ -623,16 +630,7 @@ def asks_a_person(overdue: Literal["fail", "report"] = "fail") -> Verification:
 def asks_a_person_beside() -> Verification:
     """A step that takes an event of its saga and a person's answer to it, while another branch may fail at any time."""
     store = Store()
-    left, right, far, join = _left_branch(store), Agent("right"), Agent("far"), Agent("join")
-
-    @right.step(external=True, within=timedelta(minutes=2), retry=TWICE)
-    async def judge(left: Left, answer: Reviewed, ctx: Context) -> Right:
-        store.do(ctx, "judged")
-        return Right()
-
-    @judge.compensate(retry=PATIENT)
-    async def unjudge(left: Left, answer: Reviewed, done: Right | None, ctx: Context) -> None:
-        store.undo(ctx, "judged")
+    left, right, far, join = _left_branch(store), _judging(store, timedelta(minutes=2)), Agent("far"), Agent("join")
 
     @far.step(retry=TWICE)
     async def go_far(asked: Asked, ctx: Context) -> Detour:

@@ -83,10 +83,10 @@ def test_every_single_fault_and_many_pairs_leave_all_effects_or_none(dance: str)
 
 @pytest.mark.slow
 def test_the_credit_decision_holds_in_six_thousand_histories() -> None:
-    report = verify("pavane_credit.verification:credit", histories=6_000, processes=2)
-    assert report.histories == 6_000
+    report = verify("pavane_credit.verification:credit", histories=6_200, processes=2)
+    assert report.histories == 6_200
     assert report.stages["singles"][1] == 0
-    assert report.stages["pairs"][0] > 3_300
+    assert report.stages["pairs"][0] > 3_500
 
 
 @pytest.mark.slow

@@ -290,10 +290,7 @@ class LeanTracing(Tracing):
             metrics = self._metrics
             processing = None if metrics is None else metrics.processing(topic, group)
             return _passing(incoming, origin, trace_id, baggage, saga, processing)
-        kind = envelope.type
-        layout = self._last_layout
-        if layout is None or not layout.is_of(topic, group, partition, kind, step, saga_name, undo):
-            layout = self._last_layout = self._process_layout(topic, group, partition, kind, step, saga_name, undo)
+        layout = self._process_layout(topic, group, partition, envelope.type, step, saga_name, undo)
         said = Told(self._messaging, envelope.id, saga, len(envelope.data), offset)
         linked = _links(links, origin) if links else () if origin is None else (SpanLink(origin.trace_id, origin.span_id),)
         span = LeanSpan(layout, trace_id, new_span_id(), None if root else origin, said, linked, sampled=sampled)
@@ -335,6 +332,9 @@ class LeanTracing(Tracing):
     def _process_layout(
         self, topic: str, group: str, partition: int, kind: str, step: str | None, saga_name: str | None, undo: bool
     ) -> ProcessLayout:
+        last = self._last_layout
+        if last is not None and last.is_of(topic, group, partition, kind, step, saga_name, undo):
+            return last
         key = (topic, group, partition, kind, step, saga_name, undo)
         layout = self._processed.get(key)
         if layout is None:
@@ -349,6 +349,7 @@ class LeanTracing(Tracing):
             )
             if len(self._processed) < _MOST_LAYOUTS:
                 self._processed[key] = layout
+        self._last_layout = layout
         return layout
 
     def _point(self, name: str, kind: SpanKind, parent: Trace | None, attributes: Attributes, links: Iterable[Trace]) -> Point:

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from pavane.simulation.points import PAST, UPGRADE, Fault, Faults, Point
 from pavane_events.buses.faults import UNTIL_RELEASED, Crash, Loss
+
+_HELD_BACK: Final = ("late", PAST)
+"""What holds a topic back until the world hands it out."""
 
 Choice = Callable[[Point], str | None]
 """What goes wrong at a point, if anything."""
@@ -93,7 +97,7 @@ class Script:
         action = self.at("late", where)
         if action is None:
             return 0
-        if action not in ("late", PAST):
+        if action not in _HELD_BACK:
             return int(action.removeprefix("late-"))
         self.open.add((action, where))
         return UNTIL_RELEASED
@@ -105,7 +109,7 @@ class Script:
 
     def released(self) -> None:
         """What was held back is handed out."""
-        self.open = {each for each in self.open if each[0] not in ("late", PAST)}
+        self.open = {each for each in self.open if each[0] not in _HELD_BACK}
 
     def choose(self, choices: int) -> int | None:
         """In the order in which they were written: another order is what ``late`` is for."""
