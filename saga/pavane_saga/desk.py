@@ -3,10 +3,9 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Final, cast
+from typing import Final
 
 from pavane_events.bus import Lane
-from pavane_events.compact import read_json, write_json
 from pavane_events.dead_letter import Reason, dead_letter
 from pavane_events.envelope import NO_TRACE, Envelope, Trace, parse, parse_structured, unread
 from pavane_events.errors import ContractViolation, Problem, ProblemsError, UndecodableRecord
@@ -19,11 +18,12 @@ from pavane_saga.commands import Command, Halt, Park
 from pavane_saga.deadlines import Deadlines
 from pavane_saga.dossier import Cabinet, Dossier, Dossiers, Head, ended_ms
 from pavane_saga.engine import awaited_outside, decide, failure, nothing_to_decide, open_debts
-from pavane_saga.facts import Answered, Blocked, Declared, Ended, Fact, Fired, Happened, Locked, fact_from_json
-from pavane_saga.history import History, Plan, declared_after
+from pavane_saga.facts import Answered, Blocked, Declared, Ended, Fact, Fired, Happened, Locked
+from pavane_saga.history import History, Plan
 from pavane_saga.intake import Admission, admit
 from pavane_saga.locks import LockBook, LockOrder, order_message, read_order, told
 from pavane_saga.pivot import point_of
+from pavane_saga.plans import Plans
 from pavane_saga.saga import Saga
 from pavane_saga.wire import (
     ADMISSIONS,
@@ -40,12 +40,6 @@ from pavane_tracing.store import encode
 from pavane_tracing.work import Tracing, Work
 
 log: Final = logging.getLogger("pavane.coordinator")
-
-Ends = tuple[str, str, list[str]]
-"""The types of events with which a saga starts, completes, and fails."""
-
-_ENDS: Final = b"g/ends"
-"""The row with all that each saga ever had, in order."""
 
 UNKNOWN_AFTER_S: Final = 30.0
 """How long events of a saga may come before its start event: topics have no order between them."""
@@ -102,58 +96,21 @@ class Desk:
         self._tracing = tracing
         self._clock = clock
         self._partitions = partitions
-        self._dossiers = Dossiers(lane.state, cabinet or Cabinet())
+        self._plans = Plans(lane.state, sagas)
+        self._dossiers = Dossiers(lane.state, cabinet or Cabinet(), self._plans.ends)
         self._forgetting = Forgetting(lane.state, {b"x/": ended_ms}, keeps_s, clock)
         self._batch = Batch()
         self._held: list[Record] = []
         self._taken: dict[str, int] = {}
-        self._declared: dict[str, tuple[Declared, ...]] = {}
-        self._versions = {key[2:].decode(): _free_of(row) for key, row in lane.state.scan(b"w/")}
-        self._plans: dict[str, Plan] = {}
         self._locks = LockBook(self._lock_row, self._keep_lock_row)
         self.deadlines = Deadlines(clock)
         self._let_in: set[str] = set()
         """Sagas whose answers from outside were taken in and not covered by the high watermarks that were asked for last."""
 
-        for prefix in (b"e/", b"d/"):
-            for _, row in lane.state.scan(prefix):
-                fact = fact_from_json(row)
-                if isinstance(fact, Declared):
-                    self._declared[fact.agent] = (*self._declared.get(fact.agent, ()), fact)
-        self._ends: dict[str, list[Ends]] = {}
-        self._ends_due: dict[bytes, bytes | None] = {}
-        self._learn_ends()
-        self._learn()
         for saga, head in self._dossiers.all_open():
             self.deadlines.set(saga, self._due_ms(head))
             if head.name is not None:
                 self._dossiers.open.begin(head.name)
-
-    def _learn_ends(self) -> None:
-        """Which ends each saga has, of those that it ever had: what an earlier coordinator has heard may call for something by
-        these, and did not by those."""
-        row = self._lane.state.get(_ENDS)
-        noted = cast("dict[str, list[list[str | list[str]]]]", read_json(row)) if row is not None else {}
-        for name, all_had in noted.items():
-            for starts, completes, fails in all_had:
-                self._ends.setdefault(name, []).append((str(starts), str(completes), list(fails)))
-        for name, saga in self._sagas.items():
-            ends = saga.starts.event_type, saga.completes.event_type, sorted([each.event_type for each in saga.fails])
-            had = self._ends.setdefault(name, [])
-            if ends not in had:
-                had.append(ends)
-            self._dossiers.ends[name] = had.index(ends)
-        now = write_json(self._ends)
-        if now != row:
-            self._ends_due[_ENDS] = now
-
-    def _issued_under(self, dossier: Dossier, plan: Plan) -> Plan | None:
-        """The plan by which a saga was decided last: that one with other ends; None where they are the same."""
-        name = dossier.name or ""
-        if dossier.ends == self._dossiers.ends.get(name, 0):
-            return None
-        starts, completes, fails = self._ends[name][dossier.ends]
-        return replace(plan, starts=starts, completes=completes, fails=frozenset(fails))
 
     def close(self) -> None:
         """The lane is left: its sagas are no longer this process's to count."""
@@ -162,12 +119,12 @@ class Desk:
     @property
     def declared(self) -> set[str]:
         """The agents that have declared this lane."""
-        return set(self._declared)
+        return self._plans.declared
 
     @property
     def versions(self) -> Set[str]:
         """Every version of an agent that was ever declared in this lane."""
-        return self._versions.keys()
+        return self._plans.versions
 
     def patience_s(self, most_s: float) -> float:
         """How long the lane may wait for records, and at most that long."""
@@ -221,40 +178,17 @@ class Desk:
 
     def _declare(self, fact: Declared, news: News) -> None:
         """A lane of an agent answers by this manifest from now on. What that makes due for open sagas is issued, too."""
-        before = self._plans
-        earlier = self._declared.get(fact.agent, ())
-        self._declared[fact.agent] = declared_after(earlier, fact)
-        self._versions[fact.version] = fact.free
-        *former, last = self._declared[fact.agent]
-        self._batch.state[b"d/" + fact.agent.encode()] = last.to_json()
-        if len(former) == len(earlier) > 0:
-            self._batch.state[b"e/%s/%06d" % (fact.agent.encode(), len(former))] = former[-1].to_json()
-        self._batch.state[b"w/" + fact.version.encode()] = write_json(sorted(fact.free))
-        self._learn()
+        before = self._plans.declare(fact)
         for saga_id in self._dossiers.turning():
             dossier = self._dossiers.find(saga_id)
             if dossier is not None and dossier.name is not None:
                 plan = before[dossier.name]
-                issued_under = self._issued_under(dossier, plan) or plan
+                issued_under = self._plans.with_ends(plan, dossier.ends) or plan
                 _, commands = decide(self._plans[dossier.name], dossier.history, (), issued_under)
                 self._dossiers.decided(dossier)
                 if commands:
                     declared = replace(news, envelope=news.envelope.with_trace(_began_under(dossier.history)))
                     self._issue(dossier, commands, declared, root="declaration" in self._tracing.new_linked)
-
-    def _learn(self) -> None:
-        self._plans = {
-            name: Plan(
-                saga=name,
-                starts=saga.starts.event_type,
-                completes=saga.completes.event_type,
-                fails=frozenset(each.event_type for each in saga.fails),
-                declared={agent: known[-1] for agent, known in self._declared.items()},
-                former=dict(self._versions),
-                earlier={agent: known[:-1] for agent, known in self._declared.items() if len(known) > 1},
-            )
-            for name, saga in self._sagas.items()
-        }
 
     def _dead(self, record: Record, error: ProblemsError) -> None:
         code = error.problems[0].code if len(error.problems) == 1 else error.code
@@ -421,8 +355,8 @@ class Desk:
     def _ends_otherwise(self, dossier: Dossier) -> bool:
         """Where its saga has other ends than when it was decided last, what follows from them comes before the clock.
         Whether it is over with that."""
-        plan = self._plans.get(dossier.name or "")
-        issued_under = self._issued_under(dossier, plan) if plan is not None else None
+        plan = self._plans.get(dossier.name)
+        issued_under = self._plans.with_ends(plan, dossier.ends) if plan is not None else None
         if plan is None or issued_under is None:
             return False
         _, commands = decide(plan, dossier.history, (), issued_under)
@@ -505,7 +439,7 @@ class Desk:
         batch.state.update(self._dossiers.changes)
         if not (batch.done or batch.outputs or batch.state):
             return None
-        batch.state = {**self._forgetting.due(), **self._ends_due, **batch.state}
+        batch.state = {**self._forgetting.due(), **self._plans.changes, **batch.state}
         return Decision(batch.done, batch.outputs, batch.state)
 
     def committed(self) -> None:
@@ -513,7 +447,7 @@ class Desk:
         self._batch = Batch()
         if not self.deadlines.waits:
             self._let_in.clear()
-        self._ends_due = {}
+        self._plans.committed()
         self._dossiers.committed()
 
     def _hear(self, saga_id: str, news: list[News]) -> None:
@@ -547,7 +481,7 @@ class Desk:
         facts = [each.fact for each in news]
         self._dossiers.add(dossier, facts)
         known = dossier.history.facts if base is not dossier.history else ()
-        dossier.history, commands = decide(plan, base, [*known, *facts], self._issued_under(dossier, plan))
+        dossier.history, commands = decide(plan, base, [*known, *facts], self._plans.with_ends(plan, dossier.ends))
         self._dossiers.decided(dossier)
         if not nothing_to_decide(plan, dossier.history):
             self._dossiers.turn(dossier)
@@ -617,11 +551,6 @@ class Desk:
         spans = work.spans
         if spans:
             self._batch.outputs.append(encode(spans, saga, partition=self._lane.partition))
-
-
-def _free_of(row: bytes) -> frozenset[str] | None:
-    """The steps that owe no undo under a version; None where an earlier release of ours wrote the row, which did not say."""
-    return frozenset(cast("list[str]", read_json(row))) if row else None
 
 
 def _began_under(history: History) -> Trace:

@@ -1,7 +1,7 @@
 """Dossier: what a coordinator's lane keeps of its sagas, as rows of lane state and, while they run, in memory."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, cast
 
@@ -72,9 +72,11 @@ class Dossiers:
     start event is on its way.
     """
 
-    def __init__(self, state: LaneState, cabinet: Cabinet) -> None:
+    def __init__(self, state: LaneState, cabinet: Cabinet, ends: Mapping[str, int]) -> None:
+        """``ends``: by a saga's name, which of the ends that it ever had are those that it has now."""
         self._state = state
         self._cabinet = cabinet
+        self._ends = ends
         self._commits = 0
         self._distance = 1.0
         cabinet.lanes += 1
@@ -83,8 +85,6 @@ class Dossiers:
         self._put_by: OrderedDict[str, int] = OrderedDict()
         """Those that had to make room, with their ``heard``."""
         self.changes: dict[bytes, bytes | None] = {}
-        self.ends: dict[str, int] = {}
-        """By a saga's name, which of the ends that it ever had are those that it has now; unsaid the first."""
 
     def close(self) -> None:
         """The lane is left. Once."""
@@ -111,7 +111,7 @@ class Dossiers:
     def begin(self, saga: str, name: str | None, started_ms: int) -> Dossier:
         """Open a dossier."""
         dossier = self._open[saga] = Dossier(saga, name, started_ms, History(), heard=self._commits)
-        dossier.ends = self.ends.get(name or "", 0)
+        dossier.ends = self._ends.get(name or "", 0)
         if name is not None:
             self.open.begin(name)
         self._write_head(dossier)
@@ -119,7 +119,7 @@ class Dossiers:
 
     def name(self, dossier: Dossier, name: str, started_ms: int) -> None:
         """The start event was seen: now it is known which saga this is, and since when."""
-        dossier.name, dossier.started_ms, dossier.ends = name, started_ms, self.ends.get(name, 0)
+        dossier.name, dossier.started_ms, dossier.ends = name, started_ms, self._ends.get(name, 0)
         self.open.begin(name)
         self._write_head(dossier)
         self.changes[b"n/" + dossier.saga.encode()] = None
@@ -132,7 +132,7 @@ class Dossiers:
 
     def decided(self, dossier: Dossier) -> None:
         """It was decided by the ends that its saga has now."""
-        ends = self.ends.get(dossier.name or "", 0)
+        ends = self._ends.get(dossier.name or "", 0)
         if dossier.ends != ends:
             dossier.ends = ends
             self._write_head(dossier)

@@ -31,7 +31,7 @@ def commit(dossiers: Dossiers, state: Counted) -> None:
 
 def opened(state: Counted, count: int) -> Dossiers:
     """So many open sagas, each with a fact."""
-    dossiers = Dossiers(state, Cabinet(SHARE))
+    dossiers = Dossiers(state, Cabinet(SHARE), {})
     for number in range(count):
         dossier = dossiers.begin(f"saga-{number}", "name", 1)
         fact = Answered("type", f"event-{number}")
