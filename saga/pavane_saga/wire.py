@@ -33,8 +33,9 @@ def commands_topic(agent: str) -> str:
 
 
 def is_control(topic: str) -> bool:
-    """Whether a topic carries no events of sagas: ends, commands, what waits to be tried again, dead letters."""
-    return topic == ENDS or topic.endswith((".commands", ".dead-letters")) or ".retry-" in topic
+    """Whether a topic carries no events of sagas: ends, commands, what another lane took in or waits to be tried again, dead
+    letters."""
+    return topic in (ENDS, ADMISSIONS) or topic.endswith((".commands", ".dead-letters")) or ".retry-" in topic
 
 
 def timestamp(seconds: float) -> str:

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,12 +26,17 @@ from pavane.simulation.explore import Bounds, Branch, Explorer, Survey
 from pavane.simulation.player import Job, Outcome, Player
 from pavane.simulation.points import NEUTRAL, Fault, Point, read_faults, write_faults
 from pavane.simulation.report import job_of
+from pavane.simulation.script import nothing
 from pavane.simulation.verify import replay
 from pavane.simulation.world import UnfitVerification
 from pavane.testing import HistoryPlayed, Verification, VerificationFailed, verify
 from pavane_credit.verification import credit
 from pavane_events.errors import ConfigurationError, DeclarationError
+from pavane_events.partition import partition_of
+from pavane_events.record import Record
 from pavane_saga.history import History, Plan, Unit
+from pavane_saga.saga import SagaEnded
+from pavane_saga.wire import ADMISSIONS
 from support import dances
 
 DANCES: Mapping[str, Callable[[], Verification]] = {
@@ -71,6 +76,13 @@ def test_nothing_is_proven_where_nothing_would_be_played(
         verify(dances.fork_and_join(), histories=histories, seconds=seconds, processes=processes)
 
 
+def test_nobody_plays_without_a_lane() -> None:
+    with pytest.raises(ValueError, match=re.escape("nothing would be played: histories=0: at least 1, or None for no such")):
+        verify(dances.fork_and_join(), histories=0, lanes=0)
+    with pytest.raises(ValueError, match=re.escape("nothing would be played: lanes=0: at least 1")):
+        verify(dances.fork_and_join(), lanes=0)
+
+
 @pytest.mark.parametrize("dance", DANCES)
 def test_every_single_fault_and_many_pairs_leave_all_effects_or_none(dance: str) -> None:
     histories = 1_600 if dance.startswith("one at a time") else 650
@@ -79,6 +91,14 @@ def test_every_single_fault_and_many_pairs_leave_all_effects_or_none(dance: str)
     played, left_out = report.stages["singles"]
     assert played > 50
     assert left_out == 0
+
+
+@pytest.mark.parametrize(
+    "dance", ["one at a time", "asks a person", "a saga's ends change", "an upgrade in mid-saga", "a point of no return"]
+)
+def test_sagas_of_two_lanes_and_what_comes_in_beside_them_leave_all_effects_or_none(dance: str) -> None:
+    report = verify(DANCES[dance](), histories=400, lanes=2)
+    assert report.histories == 400
 
 
 @pytest.mark.slow
@@ -96,6 +116,43 @@ def test_up_to_eight_faults_by_lot_and_several_sagas_at_once_leave_all_effects_o
     wrong = [outcome for outcome in explorer.by_lot() if outcome.violations]
     assert wrong == []
     assert survey.by_lot == 500
+
+
+def test_by_lot_a_third_of_the_histories_has_two_lanes_where_nothing_is_said() -> None:
+    class Noted:
+        def __init__(self) -> None:
+            self.lanes: list[tuple[int, int]] = []
+
+        def play(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+            for job in jobs:
+                self.lanes.append((job.lanes, job.first))
+                yield Outcome(job)
+
+    crew, three = Noted(), Noted()
+    assert sum(1 for _ in Explorer(credit, crew, Bounds(histories=3_600), Survey(seed=0)).by_lot()) == 3_600
+    assert crew.lanes.count((1, 0)) == 2_400
+    assert {first for lanes, first in crew.lanes if lanes == 2} == {0, 1}
+    assert sum(1 for _ in Explorer(credit, three, Bounds(histories=50), Survey(seed=0), lanes=3).by_lot()) == 50
+    assert set(three.lanes) == {(3, 0), (3, 1), (3, 2)}
+
+
+def test_with_two_lanes_an_application_lies_beside_its_saga_and_each_saga_has_a_lane() -> None:
+    here = world.World(credit, trace=False, lanes=2)
+
+    async def play() -> Sequence[Record]:
+        async with here.alive():
+            starts = [event for name in ("approved", "declined") for event in credit.scenarios[name]]
+            return (await here.play("two", starts, nothing, first=1)).records
+
+    records = here.loop.run_until_complete(play())
+    here.loop.close()
+    first, second = here.ordinals
+    assert [partition_of(saga.encode(), 2) for saga in (first, second)] == [1, 0]
+    intake = credit.sagas[0].intake
+    assert {record.partition for record in records if record.topic == intake and record.key == first.encode()} == {0}
+    assert sum(record.topic == ADMISSIONS for record in records) == 2
+    ends = {(record.key, record.partition) for record in records if record.topic == SagaEnded.event_type}
+    assert ends == {(first.encode(), 1), (second.encode(), 0)}
 
 
 ONCE_WRONG: Mapping[str, Callable[[], Verification]] = {
@@ -555,12 +612,24 @@ def test_what_is_written_down_is_read_again() -> None:
     assert job_of("declined;" + write_faults(faults)) == Job("declined", faults)
     assert job_of("declined;lot 0/17") == Job("declined", seed="0/17")
     assert job_of("declined") == Job("declined")
+    for job in (
+        Job("declined", lanes=2),
+        Job("declined", faults, after=3, lanes=2, first=1),
+        Job("declined", seed="0/17", lanes=12, first=11),
+        Job("declined", (Fault(Point("turn", "approval/1", 2), "zombie"),), lanes=2),
+        Job("declined", (Fault(Point("late", "approval/1 credit.risk-ready", 2), "late-past"),), lanes=2),
+    ):
+        assert job_of(str(job)) == job
 
 
 def test_a_history_that_cannot_be_read_is_refused_with_all_that_is_wrong() -> None:
     with pytest.raises(ConfigurationError) as caught:
         read_faults("do:a/b#1=explode,nonsense")
     assert [problem.where for problem in caught.value.problems] == ["do:a/b#1=explode", "nonsense"]
+    with pytest.raises(ConfigurationError, match="there are 2, and their numbers begin at 0: none is 2"):
+        job_of("declined;lanes 2 from 2")
+    with pytest.raises(ConfigurationError, match="that is no fault"):
+        job_of("declined;lanes many")
 
 
 def test_a_history_that_cannot_come_about_is_refused() -> None:

@@ -19,13 +19,16 @@ from pavane_events.envelope import NO_TRACE, Trace
 from pavane_events.ids import uuid7
 from pavane_events.patience import commit_patiently
 from pavane_events.record import Message, Record
-from pavane_saga import coordinator, engine
+from pavane_saga import clerk, coordinator, engine
 from pavane_saga.commands import End, Grant, Undo
+from pavane_saga.desk import Desk
 from pavane_saga.engine import Failure
 from pavane_saga.facts import Fact, Happened, Settled
 from pavane_saga.history import History, Plan, Unit
 from pavane_saga.locks import LockBook, LockOrder
 from pavane_saga.view import View
+from pavane_saga.wire import ADMISSIONS
+from pavane_tracing.work import Work
 from support import dances
 from support.compiled import sources_only
 
@@ -275,3 +278,37 @@ def test_a_mutant_is_caught(
     with pytest.raises(VerificationFailed) as caught:
         verify(made(), histories=ENOUGH)
     assert caught.value.report.findings[0].story
+
+
+_order_message = clerk.order_message
+_take_admission = cast("Callable[[Desk, Record], None]", vars(Desk)["_take_admission"])
+
+
+def to_its_own_lane(order: LockOrder, work: Work, now_s: float) -> Message:
+    message = _order_message(order, work, now_s)
+    return Message(message.topic, message.value, order.saga.encode(), message.headers)
+
+
+def deaf_to_other_lanes(self: Desk, record: Record) -> None:
+    if record.topic != ADMISSIONS:
+        _take_admission(self, record)
+
+
+LANE_MUTANTS: Mapping[str, tuple[object, str, object]] = {
+    "what is asked of a lock goes to the lane of its saga": (clerk, "order_message", to_its_own_lane),
+    "what another lane took in is dropped": (Desk, "_take_admission", deaf_to_other_lanes),
+}
+"""With one lane there is nothing wrong with these."""
+
+
+@sources_only
+@pytest.mark.parametrize("mutant", [pytest.param(mutant, id=name) for name, mutant in LANE_MUTANTS.items()])
+def test_a_mutant_that_takes_two_lanes_is_caught_with_two(
+    mutant: tuple[object, str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name, function = mutant
+    monkeypatch.setattr(owner, name, function)
+    assert verify(dances.one_at_a_time(), histories=100, lanes=1).histories == 100
+    with pytest.raises(VerificationFailed) as caught:
+        verify(dances.one_at_a_time(), histories=100, lanes=2)
+    assert ";lanes 2" in caught.value.report.findings[0].replay

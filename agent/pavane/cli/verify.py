@@ -39,6 +39,15 @@ def verify(
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Processes. (default: one for each core)", show_default=False)
     ] = None,
+    lanes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=16,
+            help="Lanes of each agent and of the coordinator. (default: 1, and by lot 2 in a third of the histories)",
+            show_default=False,
+        ),
+    ] = None,
     replay: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +75,13 @@ def verify(
         histories = 10_000
     with _progress() as tell:
         report = explore(
-            found, name=target, processes=jobs, bounds=Bounds(histories, seconds, exhaustive), seed=seed, tell=tell
+            found,
+            name=target,
+            processes=jobs,
+            bounds=Bounds(histories, seconds, exhaustive),
+            seed=seed,
+            tell=tell,
+            lanes=lanes,
         )
     _print(report, target, as_json=as_json)
     if report.findings:

@@ -29,8 +29,8 @@ class Call:
 
     ``owes_undo``: the step has an undo. ``outcome``: what an undo was told; ``blind``: nothing of what the step had answered.
     ``worked``: the function returned, whatever became of its process then. ``fate``: what was done to it, where that shows
-    only later, if at all: in how it ends, or in what becomes of the next. ``holder``: the token of the lane it was made in,
-    also where its holder does not know that he lost it; 0: somebody did it by hand.
+    only later, if at all: in how it ends, or in what becomes of the next. ``holder``: the lane it was made in and its token,
+    also where its holder does not know that he lost it; None: somebody did it by hand.
     """
 
     kind: Kind
@@ -49,7 +49,7 @@ class Call:
     worked: bool = False
     error: str = ""
     fate: str = ""
-    holder: int = 0
+    holder: tuple[int, int] | None = None
 
 
 @dataclass
@@ -144,7 +144,7 @@ class Calls:
         now_s = asyncio.get_running_loop().time()
         made = Call(kind, saga, step.wire_name, key, context.attempt, step.owes_undo, self.places, now_s)
         lane = HELD.get()
-        made.holder = lane.token if lane is not None else 0
+        made.holder = (lane.partition, lane.token) if lane is not None else None
         self.made.append(made)
         return made
 

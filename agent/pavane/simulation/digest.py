@@ -36,11 +36,10 @@ class Digest:
     def __init__(self, world: World) -> None:
         self._world = world
         self._bus = world.bus
-        self._began = world.bus.ends()
-        self._arrivals = world.bus.arrivals
-        self._said: dict[str, int] = {}
-        self._all_said: tuple[tuple[str, int], ...] = ()
-        self._places: dict[tuple[str, int], int] = {}
+        self._began = self._arrivals = world.bus.arrivals
+        self._said: dict[tuple[str, int], int] = {}
+        self._all_said: tuple[tuple[tuple[str, int], int], ...] = ()
+        self._places: dict[tuple[str, int, int], int] = {}
         self._lanes: dict[tuple[object, ...], int] = {}
 
     def take(self) -> State:
@@ -71,9 +70,10 @@ class Digest:
 
     def _hear(self) -> None:
         """Take in what was written since."""
-        for record in self._bus.written_after(self._arrivals):
+        for record in self._bus.written_since(self._arrivals):
             if record.topic != SPANS_TOPIC:
-                self._said[record.topic] = hash((self._said.get(record.topic, 0), self._saga(record), *_words(record)))
+                place = record.topic, record.partition
+                self._said[place] = hash((self._said.get(place, 0), self._saga(record), *_words(record)))
         self._all_said = tuple(sorted(self._said.items()))
         self._arrivals = self._bus.arrivals
 
@@ -84,32 +84,32 @@ class Digest:
         """A lane that stands where it stands, by what is the same in every history: most stand where one stood before."""
         read, committed = lane.positions, lane.committed
         done = 0 if read == committed else self._done(lane)
-        stands = (lane.group, done, tuple(read.items()), tuple(committed.items()))
+        stands = (lane.group, lane.partition, done, tuple(read.items()), tuple(committed.items()))
         found = self._lanes.get(stands)
         if found is None:
-            found = self._lanes[stands] = hash((lane.group, done, *self._place(lane)))
+            found = self._lanes[stands] = hash((lane.group, lane.partition, done, *self._place(lane)))
         return found
 
     def _done(self, lane: MemoryLane) -> int:
         """How many calls are over whose answers this holder may still have to commit: another would make them again."""
-        group, token = lane.group, lane.token
+        group, holder = lane.group, (lane.partition, lane.token)
         return sum(
             [
-                each.holder == token and each.ended is not None and each.step.partition("/")[0] == group
+                each.holder == holder and each.ended is not None and each.step.partition("/")[0] == group
                 for each in self._world.calls.made
             ]
         )
 
     def _place(self, lane: MemoryLane) -> Iterator[tuple[str, int, int]]:
         """How far a lane has read and committed, in records of this history."""
-        committed = lane.committed
+        committed, partition = lane.committed, lane.partition
         places = self._places
         for topic, read in lane.positions.items():
             done = committed.get(topic, 0)
             for offset in (read, done):
-                if (topic, offset) not in places:
-                    places[topic, offset] = self._bus.place(topic, offset) - self._began.get(topic, 0)
-            yield topic, places[topic, read], places[topic, done]
+                if (topic, partition, offset) not in places:
+                    places[topic, partition, offset] = self._bus.place(topic, partition, offset, self._began)
+            yield topic, places[topic, partition, read], places[topic, partition, done]
 
 
 def _words(record: Record) -> Iterator[str]:

@@ -3,8 +3,8 @@
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
 from pavane.simulation.digest import State
 from pavane.simulation.player import Job, Outcome
@@ -12,7 +12,7 @@ from pavane.simulation.points import FINER, Fault, Point
 from pavane.simulation.verification import Verification
 
 Branch = tuple[str, State, str, str, str]
-"""A fault in a state: scenario, state, what happens there, where, and what goes wrong with it."""
+"""A fault in a state: setting, state, what happens there, where, and what goes wrong with it."""
 
 
 Tell = Callable[[str, int, int | None], None]
@@ -21,6 +21,10 @@ Tell = Callable[[str, int, int | None], None]
 
 def silently(stage: str, count: int, total: int | None) -> None:
     """Tell nobody."""
+
+
+_BLOCK: Final = 400
+"""Histories in a row with the same number of lanes: a world has one, and is used for many."""
 
 
 class Crew(Protocol):
@@ -76,13 +80,17 @@ class Explorer:
     bounds: Bounds
     survey: Survey
     tell: Tell = silently
+    lanes: int | None = None
+    """Of each agent, and of the coordinator. None: one; by lot every third :data:`_BLOCK` of histories has two."""
+
     _seen: set[Branch] = field(default_factory=set[Branch])
 
     def run(self) -> Survey:
         """Until everything was looked at that the bounds allow, or something is wrong."""
         possible = self.verification.possible
         singles = self._branches(
-            self._stage("sagas", [Job(name, look=True) for name in self.verification.scenarios]), possible.finely
+            self._stage("sagas", self._undisturbed()),
+            possible.finely,
         )
         pairs = self._branches(self._stage("singles", [_looking(job) for job in singles]), possible.at)
         for _ in self._stage("pairs", pairs):
@@ -91,6 +99,15 @@ class Explorer:
             for _ in self.by_lot():
                 pass
         return self.survey
+
+    def _undisturbed(self) -> list[Job]:
+        """Each scenario as it goes where nothing goes wrong; with several lanes in two of them: one owns the locks, say."""
+        lanes = self.lanes or 1
+        return [
+            Job(name, look=True, lanes=lanes, first=first)
+            for name in self.verification.scenarios
+            for first in range(min(lanes, 2))
+        ]
 
     def by_lot(self) -> Iterator[Outcome]:
         """Histories of one to three sagas with up to eight faults each, for as long as the bounds allow."""
@@ -102,14 +119,14 @@ class Explorer:
         for outcome in outcomes:
             job = outcome.job
             for point, state in outcome.ahead:
-                self.survey.states.add((job.scenario, state))
+                self.survey.states.add((job.setting, state))
                 for action in possible(point):
-                    branch = (job.scenario, state, point.what, point.where, action)
+                    branch = (job.setting, state, point.what, point.where, action)
                     if branch in self._seen:
                         self.survey.skipped += 1
                     else:
                         self._seen.add(branch)
-                        found.append(Job(job.scenario, (*job.faults, Fault(point, action))))
+                        found.append(replace(job, faults=(*job.faults, Fault(point, action)), look=False))
         random.Random(self.survey.seed).shuffle(found)
         return found
 
@@ -142,7 +159,8 @@ class Explorer:
             seed = f"{self.survey.seed}/{number}"
             lot = random.Random(seed)
             several = min(len(names), lot.choice((1, 1, 1, 2, 3)))
-            yield Job(" + ".join(lot.sample(names, several)), seed=seed)
+            lanes = self.lanes or (2 if number // _BLOCK % 3 == 2 else 1)
+            yield Job(" + ".join(lot.sample(names, several)), seed=seed, lanes=lanes, first=lot.randrange(lanes))
             number += 1
 
     def _is_late(self) -> bool:
@@ -157,7 +175,7 @@ class Explorer:
 def _looking(job: Job) -> Job:
     """What is tried alone is not looked beyond."""
     alone = any(fault.action in FINER.get(fault.point.what, ()) for fault in job.faults)
-    return Job(job.scenario, job.faults, look=not alone)
+    return replace(job, look=not alone)
 
 
 def _until(jobs: Iterable[Job], is_over: Callable[[], bool]) -> Iterator[Job]:

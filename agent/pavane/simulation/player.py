@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 import structlog
@@ -43,7 +43,8 @@ class Job:
     """A history to be played: one scenario with these faults, or, with ``seed``, what the lot says of it.
 
     ``look``: the points after its last fault are wanted, with the state at each. ``after``: so many histories in which
-    nothing goes wrong come before it in its world: a lane's marks lie elsewhere then.
+    nothing goes wrong come before it in its world: a lane's marks lie elsewhere then. ``lanes``: of each agent, and of the
+    coordinator; its first saga lives in ``first`` of these.
     """
 
     scenario: str
@@ -51,11 +52,21 @@ class Job:
     seed: str | None = None
     look: bool = False
     after: int = 0
+    lanes: int = 1
+    first: int = 0
+
+    @property
+    def setting(self) -> str:
+        """What two histories have in common that may come to the same state."""
+        if self.lanes == 1:
+            return self.scenario
+        return f"{self.scenario};lanes {self.lanes}" + (f" from {self.first}" if self.first else "")
 
     def __str__(self) -> str:
         said = f"lot {self.seed}" if self.seed is not None else write_faults(self.faults)
+        scenario, _, lanes = self.setting.partition(";")
         after = f"after {self.after}" if self.after else ""
-        return ";".join(filter(None, (self.scenario, said, after)))
+        return ";".join(filter(None, (scenario, said, lanes, after)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +103,11 @@ class Player:
         """Play a history and judge it."""
         with alone():
             expected = self._expected_of(job.scenario) if job.scenario in self.verification.scenarios else None
-            world = self._aged(job) if job.after else self._fresh(look=job.look)
+            world = self._aged(job) if job.after else self._fresh(job.lanes, look=job.look)
             ahead: list[tuple[Point, State]] = []
             choice = self._choice(job)
             look = _Look(world, job.faults, ahead) if job.look else None
-            played = self._play(world, str(job), self._starts(job.scenario), choice, look)
+            played = self._play(world, job, choice, look)
             violations = judge(self.verification, played, expected, trace=world.traced)
             if violations:
                 world.worn_out = True
@@ -107,9 +118,9 @@ class Player:
         """The story of a history, line by line."""
         self.close()
         with alone():
-            world = self._aged(job) if job.after else self._fresh()
+            world = self._aged(job) if job.after else self._fresh(job.lanes)
             teller = Teller(world, faults)
-            self._play(world, str(job), self._starts(job.scenario), self._choice(job), teller)
+            self._play(world, job, self._choice(job), teller)
             teller.catch_up()
             world.worn_out = True
             return teller.lines
@@ -123,14 +134,16 @@ class Player:
                 world.loop.run_until_complete(world.loop.shutdown_asyncgens())
                 world.loop.close()
 
-    def _play(self, world: World, name: str, starts: Sequence[Event], choice: Choice, look: Look) -> Played:
+    def _play(self, world: World, job: Job, choice: Choice = nothing, look: Look = None, name: str = "") -> Played:
+        """``name``: where it is another than the job's."""
         self._played += 1
-        return world.loop.run_until_complete(world.play(name, starts, choice, look))
+        starts = self._starts(job.scenario)
+        return world.loop.run_until_complete(world.play(name or str(job), starts, choice, look, first=job.first))
 
-    def _fresh(self, *, look: bool = False) -> World:
+    def _fresh(self, lanes: int, *, look: bool = False) -> World:
         """A world in which one may play; a traced one where one is to look around."""
         must_trace = look and self.tracing == "some"
-        if self._world is not None and self._is_over(self._world, must_trace=must_trace):
+        if self._world is not None and (self._world.lanes != lanes or self._is_over(self._world, must_trace=must_trace)):
             self.close()
         if self._world is None:
             self._left += 1
@@ -142,7 +155,7 @@ class Player:
             self._worlds += 1
             self._played = 0
             self._stack = AsyncExitStack()
-            self._world = World(self.verification, trace=trace)
+            self._world = World(self.verification, trace=trace, lanes=lanes)
             self._world.loop.run_until_complete(self._stack.enter_async_context(self._world.alive()))
         return self._world
 
@@ -153,19 +166,18 @@ class Player:
     def _aged(self, job: Job) -> World:
         """A world in which as many histories were played as the job says, and nothing went wrong in them."""
         self.close()
-        world = self._fresh()
-        name = names_of(job.scenario)[0]
+        world = self._fresh(job.lanes)
+        before = replace(job, scenario=names_of(job.scenario)[0])
         for number in range(job.after):
-            self._play(world, f"{name};before {number}", self._starts(name), nothing, None)
+            self._play(world, before, name=f"{before.scenario};before {number}")
         return world
 
     def _expected_of(self, scenario: str) -> str | None:
         """How the saga of a scenario ends where nothing goes wrong. Of several side by side nobody knows: they may compete."""
-        starts = self._starts(scenario)
-        if len(starts) != 1:
+        if len(self._starts(scenario)) != 1:
             return None
         if scenario not in self._expected:
-            played = self._play(self._fresh(), f"{scenario};expected {self._worlds}", starts, nothing, None)
+            played = self._play(self._fresh(1), Job(scenario), name=f"{scenario};expected {self._worlds}")
             verdicts = [each for found in played.verdicts.values() for each in found]
             self._expected[scenario] = verdicts[0] if verdicts else "open"
             self.close()  # so that a history that is played alone is alone in its world
@@ -242,9 +254,10 @@ def alone() -> Generator[None]:
 
 def shrunk(player: Player, outcome: Outcome) -> Outcome:
     """The shortest history found that is wrong in the same way: faults are left out for as long as it stays so."""
-    scenario, code = outcome.job.scenario, outcome.violations[0].code
+    code = outcome.violations[0].code
     ages = range(MOST_BEFORE + 1)
-    again = (_played_alone(player, Job(scenario, outcome.struck, after=after)) for after in ages)
+    struck = replace(outcome.job, faults=outcome.struck, seed=None, look=False)
+    again = (_played_alone(player, replace(struck, after=after)) for after in ages)
     reproduced = next((each for each in again if any(one.code == code for one in each.violations)), None)
     if reproduced is None:
         return outcome
@@ -254,7 +267,7 @@ def shrunk(player: Player, outcome: Outcome) -> Outcome:
         found = False
         faults: Sequence[Fault] = outcome.job.faults
         for place in range(len(faults)):
-            job = Job(scenario, (*faults[:place], *faults[place + 1 :]), after=outcome.job.after)
+            job = replace(outcome.job, faults=(*faults[:place], *faults[place + 1 :]))
             shorter = _played_alone(player, job)
             if any(each.code == code for each in shorter.violations):
                 outcome, found = shorter, True

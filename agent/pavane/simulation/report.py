@@ -1,5 +1,6 @@
 """Report: what a verification looked at, and what it found."""
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from pavane.simulation.explore import Survey
 from pavane.simulation.player import Job
 from pavane.simulation.points import read_faults
-from pavane_events.errors import PavaneError
+from pavane_events.errors import ConfigurationError, PavaneError, Problem
 
 _KINDS = {"undo": "the undo", "ask": "the reconciliation"}
 
@@ -128,10 +129,21 @@ def replayed_by(finding: Finding, name: str) -> str:
 def job_of(text: str) -> Job:
     """A history as it is written down. Raises :class:`ConfigurationError`."""
     scenario, *rest = text.split(";")
-    after = 0
-    if rest and rest[-1].startswith("after ") and rest[-1][6:].isdecimal():
-        after = int(rest.pop()[6:])
+    (after,) = _numbers(rest, r"after (\d{1,6})") or (0,)
+    lanes, first = _numbers(rest, r"lanes (\d{1,2})(?: from (\d{1,2}))?") or (1, 0)
+    if first >= lanes:
+        problem = Problem("lanes", "replay.form", f"there are {lanes}, and their numbers begin at 0: none is {first}")
+        raise ConfigurationError("that history cannot be read", [problem])
     said = ";".join(rest)
     if said.startswith("lot "):
-        return Job(scenario, seed=said[4:], after=after)
-    return Job(scenario, read_faults(said), after=after)
+        return Job(scenario, seed=said[4:], after=after, lanes=lanes, first=first)
+    return Job(scenario, read_faults(said), after=after, lanes=lanes, first=first)
+
+
+def _numbers(parts: list[str], form: str) -> list[int] | None:
+    """What the last part says in this form, if it has it; then it is taken off."""
+    found = re.fullmatch(form, parts[-1]) if parts else None
+    if found is None:
+        return None
+    parts.pop()
+    return [int(each or 0) for each in found.groups()]

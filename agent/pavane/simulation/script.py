@@ -64,20 +64,20 @@ class Script:
 
     def crash(self, lane: str) -> Crash | None:
         """At a commit."""
-        action = self.at("commit", _group(lane))
+        action = self.at("commit", _where(lane))
         if action is None:
             return None
         return "before" if action == "crash-before" else "after"
 
     def loss(self, lane: str) -> Loss | None:
         """At a receive or commit."""
-        group = _group(lane)
+        where = _where(lane)
         if self.open:
-            self.open -= {each for each in self.open if each[0] == "again" and each[1].partition(" ")[0] == group}
-        action = self.at("turn", group)
+            self.open -= {each for each in self.open if each[0] == "again" and each[1].partition(" ")[0] == where}
+        action = self.at("turn", where)
         if action == UPGRADE and self.upgrade is not None:
-            self.open.add((UPGRADE, group))
-            self.upgrade(group)
+            self.open.add((UPGRADE, where))
+            self.upgrade(where)
             return None
         if action is None:
             return None
@@ -85,7 +85,7 @@ class Script:
 
     def rewind(self, lane: str, topic: str) -> int:
         """Where something was handed out and is not committed."""
-        where = f"{_group(lane)} {topic}"
+        where = f"{_where(lane)} {topic}"
         if self.at("again", where) is None:
             return 0
         self.open.add(("again", where))
@@ -93,7 +93,7 @@ class Script:
 
     def hold(self, lane: str, topic: str) -> int:
         """Where a topic has something new."""
-        where = f"{_group(lane)} {topic}"
+        where = f"{_where(lane)} {topic}"
         action = self.at("late", where)
         if action is None:
             return 0
@@ -116,5 +116,6 @@ class Script:
         return None
 
 
-def _group(lane: str) -> str:
-    return lane.rpartition("/")[0]
+def _where(lane: str) -> str:
+    """A lane as a history names it: the first lane of a group by that group."""
+    return lane.removesuffix("/0")

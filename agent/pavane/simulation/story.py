@@ -56,7 +56,7 @@ class Teller:
     _calls: dict[int, str] = field(default_factory=dict[int, str])
 
     def __post_init__(self) -> None:
-        self._ends = self.world.bus.ends()
+        self._arrivals = self.world.bus.arrivals
         self._wanted = {fault.point: fault for fault in self.faults}
 
     def __call__(self, point: Point) -> None:
@@ -69,10 +69,10 @@ class Teller:
         """Write down what happened since."""
         for call in self.world.calls.made:
             self._hear(call)
-        for record in self.world.bus.written_since(self._ends):
+        for record in self.world.bus.written_since(self._arrivals):
             for who, what in _told(record):
                 self._say(who, what)
-        self._ends = self.world.bus.ends()
+        self._arrivals = self.world.bus.arrivals
 
     def _hear(self, call: Call) -> None:
         before = self._calls.get(id(call))

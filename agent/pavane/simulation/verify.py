@@ -11,11 +11,18 @@ from pavane_events.errors import ConfigurationError, Problem
 
 
 def explore(
-    verification: Verification, *, name: str | None, processes: int, bounds: Bounds, seed: int, tell: Tell = silently
+    verification: Verification,
+    *,
+    name: str | None,
+    processes: int,
+    bounds: Bounds,
+    seed: int,
+    tell: Tell = silently,
+    lanes: int | None = None,
 ) -> Report:
     """Look at histories until the bounds are reached, or one is wrong. ``name``: where other processes find it."""
     crew: Crew = Alone(verification) if name is None or processes == 1 else Several(name, processes, load_verification)
-    survey = Explorer(verification, crew, bounds, Survey(seed), tell).run()
+    survey = Explorer(verification, crew, bounds, Survey(seed), tell, lanes).run()
     findings = [told(verification, survey.wrong[0])] if survey.wrong else []
     return Report.of(survey, processes, findings, verification.possible.unbounded)
 
@@ -27,26 +34,28 @@ def verify(
     seconds: float | None = None,
     seed: int = 0,
     processes: int = 1,
+    lanes: int | None = None,
 ) -> Report:
     """Look at so many histories of a choreography (and for no longer than so many seconds); for a test of your own.
 
     Every single fault first, then pairs of faults, then faults by lot: the same seed, the same histories. More than one
-    process needs the verification's name, ``"package.module:verification"``. Raises :class:`VerificationFailed`, an
+    process needs the verification's name, ``"package.module:verification"``. ``lanes``: of each agent and of the
+    coordinator; None: one, and by lot two in a third of the histories. Raises :class:`VerificationFailed`, an
     AssertionError that tells the shortest history found. With neither bound every pair of faults is tried. Raises
     :class:`ValueError` for bounds under which nothing would be played: it would pass and prove nothing.
     """
-    _check(histories, seconds, processes)
+    _check(histories, seconds, processes, lanes)
     name = verification if isinstance(verification, str) else None
     found = load_verification(verification) if isinstance(verification, str) else verification
     if processes > 1 and name is None:
         raise ValueError("several processes must find the verification: give its name, 'package.module:verification'")
-    report = explore(found, name=name, processes=processes, bounds=Bounds(histories, seconds), seed=seed)
+    report = explore(found, name=name, processes=processes, bounds=Bounds(histories, seconds), seed=seed, lanes=lanes)
     if report.findings:
         raise VerificationFailed(report, name)
     return report
 
 
-def _check(histories: int | None, seconds: float | None, processes: int) -> None:
+def _check(histories: int | None, seconds: float | None, processes: int, lanes: int | None) -> None:
     wrong: list[str] = []
     if histories is not None and histories < 1:
         wrong.append(f"histories={histories}: at least 1, or None for no such bound")
@@ -54,6 +63,8 @@ def _check(histories: int | None, seconds: float | None, processes: int) -> None
         wrong.append(f"seconds={seconds}: more than 0, or None for no such bound")
     if processes < 1:
         wrong.append(f"processes={processes}: at least 1")
+    if lanes is not None and lanes < 1:
+        wrong.append(f"lanes={lanes}: at least 1")
     if wrong:
         raise ValueError(f"nothing would be played: {'; '.join(wrong)}")
 

@@ -24,6 +24,7 @@ from pavane_events.envelope import Envelope, parse
 from pavane_events.errors import PavaneError
 from pavane_events.event import Event
 from pavane_events.ids import idempotency_key
+from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
 from pavane_saga.coordinator import topic_specs
 from pavane_saga.engine import standing, stuck
@@ -81,15 +82,16 @@ class Played:
 
 
 class World:
-    """A deployment of one lane per agent, and one for the coordinator. To be used within its :meth:`loop` only."""
+    """A deployment of so many lanes per agent, and for the coordinator. To be used within its :meth:`loop` only."""
 
-    def __init__(self, verification: Verification, *, trace: bool) -> None:
+    def __init__(self, verification: Verification, *, trace: bool, lanes: int = 1) -> None:
         self.verification = verification
         self.traced = trace
+        self.lanes = lanes
         self.script = Script(upgrade=self._upgrade)
         self.loop = VirtualLoop()
         clock = self._clock
-        self.bus = MemoryBus(partitions=1, clock=clock, faults=self.script)
+        self.bus = MemoryBus(partitions=lanes, clock=clock, faults=self.script)
         self.calls = Calls(self.script, verification.patience_s)
         self.worn_out = False
         """Whether no further history should be played in it: something of the last is left."""
@@ -103,7 +105,7 @@ class World:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._upgraded: set[str] = set()
         self._upgrading: set[asyncio.Task[None]] = set()
-        self._began: dict[str, int] = {}
+        self._began = self._first = 0
         self._asked: dict[str, int] = {}
         self._too_late: list[Message] = []
         self._given_up: set[str] = set()
@@ -134,30 +136,39 @@ class World:
             await self.loop.quiet()
             yield self
 
-    async def play(self, name: str, starts: Sequence[Event], choice: Choice, look: Callable[[Point], None] | None) -> Played:
-        """Play one history to its end. ``name`` names its sagas: the same name, the same ids."""
+    async def play(
+        self,
+        name: str,
+        starts: Sequence[Event],
+        choice: Choice,
+        look: Callable[[Point], None] | None = None,
+        *,
+        first: int = 0,
+    ) -> Played:
+        """Play one history to its end. ``name`` names its sagas: the same name, the same ids. ``first``: the lane in which
+        the first of them lives, the others in the next ones."""
         self.began_s = self.loop.time()
+        self._first = first
         if self.verification.reset is not None:
             try:
                 self.verification.reset()
             except Exception as error:
                 raise UnfitVerification("reset", error) from error
-        self._began = self.bus.ends()
+        self._began = self.bus.arrivals
         self.calls.begin()
         self.script.begin(choice, look)
-        self._asked = {each.to.event_type: self._began.get(each.to.event_type, 0) for each in self.verification.answers}
+        self._asked = dict.fromkeys([each.to.event_type for each in self.verification.answers], self._began)
         self._too_late = []
         self._given_up = set()
         sagas: dict[str, Event] = {}
         self.ordinals = {}
         for number, start in enumerate(starts):
             saga = self.verification.saga_of(start)
-            event_id = f"{name}/{number}"
-            saga_id = saga_id_of(_SOURCE, event_id)
+            event_id, saga_id = self._named(name, number)
             sagas[saga_id] = start
             self.ordinals[saga_id] = number
             envelope = Envelope(id=event_id, source=_SOURCE, type=start.event_type, data=start.to_json(), subject=name)
-            message = envelope.to_message(saga.intake, key=saga_id)
+            message = envelope.to_message(saga.intake, key=saga_id, partition=self._beside(number))
             action = self.script.at("intake", saga.intake)
             await self.bus.publish([message] * (2 if action == "twice" else 1))
             if action == "twice-late":
@@ -170,6 +181,19 @@ class World:
         given_up = {saga: self._standing(saga, sagas[saga]) for saga in sorted(self._given_up)}
         verdicts = _verdicts(sagas, records)
         return Played(sagas, list(self.script.struck), self.calls.made, records, verdicts, parked, why, given_up)
+
+    def _named(self, name: str, number: int) -> tuple[str, str]:
+        """An event's id, and the id of the saga that it starts, such that this lives in the lane where it is to."""
+        event_id = f"{name}/{number}"
+        while True:
+            saga_id = saga_id_of(_SOURCE, event_id)
+            if partition_of(saga_id.encode(), self.lanes) == (self._first + number) % self.lanes:
+                return event_id, saga_id
+            event_id += "'"
+
+    def _beside(self, number: int) -> int:
+        """Where what comes from outside to a saga is put: whoever sends it knows nothing of the saga's lane."""
+        return (self._first + number + 1) % self.lanes
 
     def written(self) -> list[Record]:
         """Every record of this history so far, in order."""
@@ -253,8 +277,8 @@ class World:
         asked = False
         for answer in self.verification.answers:
             kind = answer.to
-            records = self.bus.written_since(self._asked, kind.event_type)
-            self._asked[kind.event_type] += len(records)
+            records = self.bus.written_since(self._asked[kind.event_type], kind.event_type)
+            self._asked[kind.event_type] = self.bus.arrivals
             for record in records:
                 saga = (record.key or b"").decode()
                 if saga not in sagas:
@@ -275,7 +299,8 @@ class World:
                         data=said.to_json(),
                         saga=saga,
                     )
-                    message = envelope.to_message(belongs.intake, key=saga)
+                    partition = self._beside(self.ordinals[saga])
+                    message = envelope.to_message(belongs.intake, key=saga, partition=partition)
                     if action == "too-late":
                         self._too_late.append(message)
                     else:

@@ -70,30 +70,26 @@ class MemoryBus:
         """Whether for each of these topics there is somebody who reads it."""
         return {topic for lane in self.readers() for topic in lane.reads}.issuperset(topics)
 
-    def place(self, topic: str, offset: int) -> int:
-        """How many records of a topic of a bus with one partition lie before an offset."""
-        return self._logs.log(topic, 0).index(offset)
+    def place(self, topic: str, partition: int, offset: int, arrivals: int) -> int:
+        """How many records of a partition lie before an offset, of those written since :attr:`arrivals` was that."""
+        log = self._logs.log(topic, partition)
+        return log.index(offset) - log.index_since(arrivals)
 
     @property
     def arrivals(self) -> int:
         """How many records were written so far."""
         return self._logs.arrivals
 
-    def ends(self) -> dict[str, int]:
-        """How many records lie on each topic of a bus with one partition now."""
-        return {topic: len(self._logs.log(topic, 0).records) for topic in self._logs.specs}
-
-    def written_since(self, ends: Mapping[str, int], topic: str | None = None) -> list[Record]:
-        """What was written to a topic, or to all in order, of a bus with one partition, since :meth:`ends` was that."""
-        if topic is not None:
-            return self._logs.log(topic, 0).records[ends.get(topic, 0) :]
-        logs = [(self._logs.log(name, 0), ends.get(name, 0)) for name in self._logs.specs]
-        found = [pair for log, end in logs for pair in zip(log.arrivals[end:], log.records[end:], strict=True)]
+    def written_since(self, arrivals: int, topic: str | None = None) -> list[Record]:
+        """What was written, to a topic or to all, since :attr:`arrivals` was that, in order."""
+        if topic is None:
+            return self._logs.everything[arrivals:]
+        logs = [self._logs.log(topic, partition) for partition in range(self.partitions)]
+        if len(logs) == 1:
+            return logs[0].records[logs[0].index_since(arrivals) :]
+        new = [(log, log.index_since(arrivals)) for log in logs]
+        found = [pair for log, place in new for pair in zip(log.arrivals[place:], log.records[place:], strict=True)]
         return [record for _, record in sorted(found, key=lambda pair: pair[0])]
-
-    def written_after(self, arrivals: int) -> list[Record]:
-        """What was written since :attr:`arrivals` was that, in order."""
-        return self._logs.everything[arrivals:]
 
     def readers(self) -> Iterator[MemoryLane]:
         """Every lane that somebody reads, also those who do not know that they lost it."""

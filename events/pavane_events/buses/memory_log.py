@@ -28,6 +28,10 @@ class Log:
         """The place in ``records`` of the first record at or above an offset."""
         return bisect_left(self.records, offset, key=attrgetter("offset"))
 
+    def index_since(self, arrivals: int) -> int:
+        """The place in ``records`` of the first record that arrived when so many had."""
+        return bisect_left(self.arrivals, arrivals)
+
     @property
     def high_watermark(self) -> int:
         """The offset just above the last record."""
