@@ -104,6 +104,33 @@ def test_rows_stay_where_topics_keep_everything() -> None:
     assert forgetting.due() == {}
 
 
+def test_sagas_whose_ids_begin_with_the_time_go_a_thousand_with_each_commit_the_oldest_first() -> None:
+    """For their four digits are the same for forty-nine days."""
+    state, now = KeyedState(), [NOW_S]
+    ids = [f"0190-{number:06d}" for number in range(3_500)]
+    state.apply({f"x/{each}".encode(): b"1" if number < 2_500 else b"9" * 20 for number, each in enumerate(ids)})
+    forgetting = Forgetting(state, {b"x/": int}, DAY_S, lambda: now[0])
+    gone: list[list[bytes]] = []
+    for second in range(0x10000):
+        now[0] = NOW_S + second
+        gone.append([*forgetting.due()])
+        state.apply(dict.fromkeys(gone[-1]))
+    assert [len(each) for each in gone if each] == [1_000, 1_000, 500]
+    assert [key for each in gone for key in each] == [f"x/{each}".encode() for each in ids[:2_500]]
+
+
+def test_in_a_lane_that_commits_now_and_then_every_saga_has_its_turn() -> None:
+    state, now = KeyedState(), [NOW_S]
+    state.apply({b"x/%04x-1" % digits: b"1" for digits in range(0x10000)})
+    forgetting = Forgetting(state, {b"x/": int}, DAY_S, lambda: now[0])
+    for _ in range(0x10000 // 16 + 1):
+        now[0] += 60
+        going = forgetting.due()
+        assert len(going) <= 16
+        state.apply(going)
+    assert [*state.scan(b"x/")] == []
+
+
 def test_each_saga_has_its_turn_once_it_is_old_enough() -> None:
     """By the four digits that its id begins with, a slice a second, not before twice the time that records are kept."""
     state, now = KeyedState(), [NOW_S]
