@@ -30,9 +30,9 @@ class Forgetting:
     ``written_ms``: by the prefix of keys, behind which a saga's id begins, what says when a row was written, in
     milliseconds since the epoch, or None where it stays. ``keeps_s``: how long topics keep records; None: for ever, and
     so are rows. For each second one 65,536th of all sagas is looked at, that of ids which begin with the same four digits:
-    ids that are derived are spread evenly, and all have had their turn after eighteen hours. Ids of version 7 begin with the time: they
-    have theirs together, the oldest first, a thousand with each commit for as long as some of these go. An id of another form
-    stays.
+    ids that are derived are spread evenly, and all have had their turn after eighteen hours. Ids of version 7 begin with the
+    time: they have theirs together, the oldest first, a thousand with each commit for as long as some of these go. An id of
+    another form stays.
     """
 
     def __init__(

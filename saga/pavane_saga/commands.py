@@ -36,10 +36,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """The saga needs that lock before a step of it may begin. ``refuse``: the step does not wait for it."""
+    """The saga needs that lock before a step of it may begin. ``refuse``: the step does not wait for it; another may."""
 
     lock: str
-    refuse: bool = field(default=False, compare=False)
+    refuse: bool = False
 
 
 @dataclass(frozen=True, slots=True)

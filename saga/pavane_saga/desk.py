@@ -288,10 +288,10 @@ class Desk:
             return
         work = self._process(envelope, record, order.saga, "")
         for saga, fact in self._locks.follow(order, envelope.trace):
-            stated = fact_envelope(fact, saga=saga, source=f"/{COORDINATOR}", time_s=self._clock())
-            if isinstance(fact, Blocked):  # the same may be told again; it is nobody's trace
-                self._batch.outputs.append(fact_message(replace(stated, id=uuid7()), NO_TRACE))
+            if isinstance(fact, Blocked):
+                self._state(saga, fact, self._clock())
                 continue
+            stated = fact_envelope(fact, saga=saga, source=f"/{COORDINATOR}", time_s=self._clock())
             if saga != order.saga:  # it goes on in its own trace, where it asked
                 trace = self._locks.trace_of(order.key, saga)
             else:
@@ -310,20 +310,38 @@ class Desk:
         for news in self._batch.blocked:
             fact, saga = news.fact, news.envelope.saga or ""
             if isinstance(fact, Blocked) and saga in {each for each, _ in fact.path}:
-                dossier = self._dossiers.find(saga)
-                if dossier is not None and self._awaited_locks(saga):
-                    now_ms = int(self._clock() * 1000)
-                    self._let_fire(dossier, Fired("deadlock", now_ms, told(fact.path)))
+                self._give_way(saga, fact)
             elif isinstance(fact, Blocked):
                 paths = ((*fact.path, (saga, lock)) for lock in self._awaited_locks(saga))
                 self._order(news, saga, [LockOrder("probe", path[-1][1], saga, path=path) for path in paths])
+
+    def _give_way(self, saga: str, circle: Blocked) -> None:
+        """Sagas wait for each other's locks, and this one is to fail. Where its pivot is asked, or taken, it cannot: then the
+        next one in the circle is to."""
+        dossier = self._dossiers.find(saga)
+        if dossier is None or not self._awaited_locks(saga):
+            return
+        now_s = self._clock()
+        if point_of(self._plans[dossier.name or ""], dossier.history) in ("before", "refused"):
+            self._let_fire(dossier, Fired("deadlock", int(now_s * 1000), told(circle.path)))
+            return
+        others = [each for each, _ in circle.path if each < saga]
+        if others:
+            self._state(max(others), circle, now_s)
+        else:
+            log.warning("nobody in a circle of locks can give way, for all are past their pivots: %s", told(circle.path))
+
+    def _state(self, saga: str, blocked: Blocked, now_s: float) -> None:
+        """Tell a saga who waits for it. The same may be told again; it is nobody's trace."""
+        stated = fact_envelope(blocked, saga=saga, source=f"/{COORDINATOR}", time_s=now_s)
+        self._batch.outputs.append(fact_message(replace(stated, id=uuid7()), NO_TRACE))
 
     def _awaited_locks(self, saga: str) -> list[str]:
         """The locks that a saga waits for; none where it is turned back."""
         dossier = self._dossiers.find(saga)
         if dossier is None or dossier.name is None or failure(self._plans[dossier.name], dossier.history) is not None:
             return []
-        return sorted({each.lock for each in dossier.history.wanted()} - dossier.history.locks)
+        return dossier.history.awaited_locks()
 
     def _order(self, news: News, saga: str, orders: Sequence[LockOrder]) -> None:
         if not orders:

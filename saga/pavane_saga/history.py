@@ -384,6 +384,11 @@ class History:
             if unit not in self.granted and unit not in self.settled and unit not in self.outputs:
                 yield request
 
+    def awaited_locks(self) -> list[str]:
+        """The locks that it waits for: before a step begins, or before one begins again that an operator asked for."""
+        again = [request for unit, request in self.requests.items() if unit in self.retries]
+        return sorted({each.lock for each in (*self.wanted(), *again)} - self.locks)
+
     def retry_of(self, unit: Unit) -> int:
         """How often operators asked for that undo, or that step, again."""
         found = self.retries.get(unit)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from pavane_saga.commands import Command, End, Grant, Park
+from pavane_saga.commands import Acquire, Command, End, Grant, Park
 from pavane_saga.facts import Settled
 from pavane_saga.history import History, Plan, Unit
 from pavane_saga.view import View
@@ -67,7 +67,8 @@ def stuck_forward(plan: Plan, history: History) -> tuple[Settled, ...]:
 def forward(view: View, *, all_seen: bool) -> Iterator[Command]:
     """*Pivot*: after its done "the saga only goes forward, deadlines only report, and any failure parks it".
 
-    What an operator asks for again is granted again; a step that was skipped, or done by hand, holds up nothing. Where
+    What an operator asks for again is granted again, once the saga has its lock: who asks for it waits for that. A step
+    that was skipped, or done by hand, holds up nothing. Where
     nothing runs any more and ``completes`` cannot come, because no event came of that step, the saga ends *abandoned*.
     """
     history = view.history
@@ -75,7 +76,10 @@ def forward(view: View, *, all_seen: bool) -> Iterator[Command]:
     for each in failed:
         yield Park(each.step, each.causes, retry=each.retry, forward=True, code=each.code, reason=each.reason)
     for unit, decided in sorted(history.retries.items(), key=lambda each: each[0]):
-        if all(cause in history.events for cause in unit[1]):
+        request = history.requests.get(unit)
+        if request is not None and request.lock not in history.locks:
+            yield Acquire(request.lock)
+        elif all(cause in history.events for cause in unit[1]):
             yield Grant(*unit, retry=decided.number)
     nothing_runs = all_seen and all(debt.waiting for debt in view.debts)
     never_completes = failed and view.plan.completes not in history.types and not is_held_up(view.plan, history)

@@ -19,9 +19,10 @@ from pavane_events.ids import uuid7
 from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
 from pavane_saga.desk import UNKNOWN_AFTER_S, Decision, Desk
-from pavane_saga.facts import Fact, Fired, Settled, UndoFailed, Undone
+from pavane_saga.facts import Blocked, Decided, Fact, Fired, Locked, LockRefused, Requested, Settled, UndoFailed, Undone
 from pavane_saga.intake import saga_id_of
-from pavane_saga.wire import ADMISSIONS, COORDINATOR, FACTS, fact_envelope, fact_message, read_fact, read_undo_request
+from pavane_saga.locks import read_order
+from pavane_saga.wire import ADMISSIONS, COORDINATOR, FACTS, LOCKS, fact_envelope, fact_message, read_fact, read_undo_request
 from pavane_tracing.setup import make_tracing
 from pavane_tracing.store import SPANS_TOPIC, decode
 from pavane_tracing.work import Tracing
@@ -36,6 +37,10 @@ class Answered(Event, type="k.answered"):
 
 
 class Refused(Event, type="k.refused"):
+    n: int = 0
+
+
+class Half(Event, type="k.half"):
     n: int = 0
 
 
@@ -538,6 +543,123 @@ def test_a_saga_whose_start_event_never_comes_has_failed_after_a_while() -> None
 
 
 # --- what is no use --------------------------------------------------------------------------------------------------
+
+
+def halves() -> Agent:
+    """asked -> half, with an undo."""
+    first = Agent("clerk")
+
+    @first.step(name="answer")
+    def halve(asked: Asked) -> Half:
+        return Half()
+
+    @halve.compensate
+    def put_together(asked: Asked, done: Half | None) -> None: ...
+
+    return first
+
+
+def payer(*, pivot: bool) -> Agent:
+    """half -> answered or refused: the point of no return, or not."""
+    last = Agent("late")
+
+    @last.step(name="pay", pivot=pivot)
+    def pay(half: Half) -> Answered | Refused:
+        return Answered()
+
+    @pay.compensate
+    def pay_back(half: Half, done: Answered | Refused | None) -> None: ...
+
+    return last
+
+
+def half(saga: str) -> Envelope:
+    step, version = "clerk/answer", plan_of(halves()).manifest.version
+    return Envelope(
+        id=f"h-{saga}",
+        source="/agents/clerk",
+        type="k.half",
+        data=b"{}",
+        saga=saga,
+        causes=(f"a-{saga}",),
+        step=step,
+        declaration=version,
+    )
+
+
+async def past_its_pivot(office: Office, *, refuse: bool = False) -> str:
+    """A saga whose pivot is done, and which waits for a lock behind that."""
+    behind = Agent("behind")
+
+    def always_one(answered: Answered) -> str:
+        return "l"
+
+    @behind.step(retriable=True, lock=always_one, lock_taken="refuse" if refuse else "wait")
+    def follow(answered: Answered) -> None: ...
+
+    await office.bus.create_topics([TopicSpec(LOCKS), TopicSpec("behind.commands")])
+    paying = plan_of(payer(pivot=True)).manifest
+    for manifest, topic in (
+        (plan_of(halves()).manifest, "k.asked"),
+        (paying, "k.half"),
+        (plan_of(behind).manifest, "k.answered"),
+    ):
+        await office.take(fact_of(manifest.declared([(topic, 0)]), None))
+    saga = office.saga_here()
+    await office.take(asked(saga).to_message(), half(saga).to_message())
+    paid = replace(answered(saga), step="late/pay", causes=(f"h-{saga}",), declaration=paying.version)
+    await office.take(paid.to_message())
+    asking = Requested("behind/follow", (f"b-{saga}",), "l", refuse)
+    assert topics(await office.take(fact_of(asking, saga))) == [LOCKS]
+    return saga
+
+
+def test_in_a_circle_of_locks_who_is_past_its_pivot_has_the_next_one_give_way(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(office: Office) -> None:
+        saga = await past_its_pivot(office)
+        circle = Blocked((("0-other", "k"), (saga, "l"), ("00-another", "m")))
+        (told,) = await office.take(fact_of(circle, saga))
+        envelope = parse(office.record(told))
+        assert (told.topic, envelope.saga, read_fact(envelope)) == (FACTS, "00-another", circle)
+        assert caplog.messages == []
+        assert await office.take(fact_of(Blocked(((saga, "l"), ("z", "k"))), saga)) == []
+        (line,) = caplog.messages
+        assert line.startswith("nobody in a circle of locks can give way, for all are past their pivots: ")
+        assert f"{saga} waits for 'l', held by z" in line
+
+    at_the_desk(scenario)
+
+
+def test_who_was_refused_a_lock_and_is_tried_again_waits_for_it() -> None:
+    async def scenario(office: Office) -> None:
+        saga = await past_its_pivot(office, refuse=True)
+        (failed,) = await office.take(fact_of(LockRefused("l", "another"), saga))
+        await office.take(failed)
+        again = Decided("retry", "behind/follow", (f"b-{saga}",), 1, "me", "it is free soon", 0)
+        (asking,) = await office.take(fact_of(again, saga))
+        order = read_order(parse(office.record(asking)))
+        assert (order.verb, order.key, order.refuse) == ("acquire", "l", False)
+        assert topics(await office.take(fact_of(Blocked((("0-other", "k"), (saga, "l"))), saga))) == [FACTS]
+        assert topics(await office.take(fact_of(Locked("l"), saga))) == [FACTS, "behind.commands"]
+
+    at_the_desk(scenario)
+
+
+def test_of_two_steps_of_a_saga_that_need_one_lock_one_may_wait_and_another_be_refused() -> None:
+    async def scenario(office: Office) -> None:
+        await office.bus.create_topics([TopicSpec(LOCKS), TopicSpec("behind.commands")])
+        saga = office.saga_here()
+        await office.take(asked(saga).to_message())
+        for refuse in (False, True):
+            (asking,) = await office.take(fact_of(Requested(f"clerk/{refuse}", (f"a-{saga}",), "l", refuse), saga))
+            order = read_order(parse(office.record(asking)))
+            assert (order.verb, order.key, order.refuse) == ("acquire", "l", refuse)
+        (failed,) = await office.take(fact_of(LockRefused("l", "another"), saga))
+        settled = read_fact(parse(office.record(failed)))
+        assert isinstance(settled, Settled)
+        assert (settled.step, settled.how) == ("clerk/True", "failed")
+
+    at_the_desk(scenario)
 
 
 def without_value(message: Message) -> Message:
