@@ -179,13 +179,19 @@ class Desk:
     def _declare(self, fact: Declared, news: News) -> None:
         """A lane of an agent answers by this manifest from now on. What that makes due for open sagas is issued, too."""
         before = self._plans.declare(fact)
-        for saga_id in self._dossiers.turning():
+        now_waited_for = self._plans.waited_for_since(before)
+        found = self._dossiers.turning()
+        if now_waited_for:
+            found |= self._dossiers.with_events(now_waited_for)
+        for saga_id in found:
             dossier = self._dossiers.find(saga_id)
             if dossier is not None and dossier.name is not None:
-                plan = before[dossier.name]
-                issued_under = self._plans.with_ends(plan, dossier.ends) or plan
-                _, commands = decide(self._plans[dossier.name], dossier.history, (), issued_under)
-                self._dossiers.decided(dossier)
+                plan = self._plans[dossier.name]
+                issued_under = self._plans.with_ends(before[plan.saga], dossier.ends) or before[plan.saga]
+                _, commands = decide(plan, dossier.history, (), issued_under)
+                self._decided(dossier, plan)
+                if now_waited_for and not plan.externals.isdisjoint(dossier.history.types):
+                    self._await(dossier, plan, int(self._clock() * 1000))
                 if commands:
                     declared = replace(news, envelope=news.envelope.with_trace(_began_under(dossier.history)))
                     self._issue(dossier, commands, declared, root="declaration" in self._tracing.new_linked)
@@ -378,9 +384,7 @@ class Desk:
         if plan is None or issued_under is None:
             return False
         _, commands = decide(plan, dossier.history, (), issued_under)
-        self._dossiers.decided(dossier)
-        if not nothing_to_decide(plan, dossier.history):
-            self._dossiers.turn(dossier)
+        self._decided(dossier, plan)
         if commands:
             self._issue(dossier, commands, self._told(dossier, Fired("overdue", int(self._clock() * 1000), "")))
         return self._dossiers.find(dossier.saga) is None
@@ -405,12 +409,15 @@ class Desk:
             waiting = {debt.step for debt in open_debts(self._plans[dossier.name], dossier.history) if debt.waiting}
             self._dossiers.wait(dossier, {step: due for step, due in dossier.awaited.items() if step in waiting})
 
-    def _await(self, dossier: Dossier, plan: Plan, news: Sequence[News]) -> None:
-        """Of steps that wait for nothing any more but an event from outside: by when it is to be there."""
-        if plan.externals.isdisjoint([each.envelope.type for each in news]):
-            return
+    def _decided(self, dossier: Dossier, plan: Plan) -> None:
+        """All that is due for it by now was looked for; something may be due later."""
+        self._dossiers.decided(dossier)
+        if not nothing_to_decide(plan, dossier.history):
+            self._dossiers.turn(dossier)
+
+    def _await(self, dossier: Dossier, plan: Plan, last_ms: int) -> None:
+        """Of steps that wait since then for nothing any more but an event from outside: by when it is to be there."""
         found = dict(dossier.awaited)
-        last_ms = max(each.record.timestamp_ms for each in news)
         for name in awaited_outside(plan, dossier.history, self._answers_to(dossier)):
             step = plan.steps[name]
             if step.external and step.within_s is not None and name not in found:
@@ -500,11 +507,9 @@ class Desk:
         self._dossiers.add(dossier, facts)
         known = dossier.history.facts if base is not dossier.history else ()
         dossier.history, commands = decide(plan, base, [*known, *facts], self._plans.with_ends(plan, dossier.ends))
-        self._dossiers.decided(dossier)
-        if not nothing_to_decide(plan, dossier.history):
-            self._dossiers.turn(dossier)
-        if plan.externals:
-            self._await(dossier, plan, news)
+        self._decided(dossier, plan)
+        if not plan.externals.isdisjoint([each.envelope.type for each in news]):
+            self._await(dossier, plan, max(each.record.timestamp_ms for each in news))
         unheard = [each for each in news if isinstance(each.fact, Happened) and not plan.steps_for(each.fact.type)]
         if not commands and not unheard and not timer:
             return

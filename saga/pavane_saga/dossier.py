@@ -1,7 +1,7 @@
 """Dossier: what a coordinator's lane keeps of its sagas, as rows of lane state and, while they run, in memory."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, cast
 
@@ -185,6 +185,18 @@ class Dossiers:
             if key.startswith(b"t/"):
                 (rows.add if value is not None else rows.discard)(key[2:].decode())
         return rows
+
+    def with_events(self, kinds: Set[str]) -> set[str]:
+        """The ids of the open sagas in which an event of one of these types was heard; of others, maybe."""
+        found = {saga for saga, dossier in self._open.items() if not dossier.history.types.isdisjoint(kinds)}
+        words = [kind.encode() for kind in kinds]
+        for key, _ in self._state.scan(b"o/"):
+            saga = key[2:].decode()
+            if saga not in self._open and self._get(key) is not None:
+                rows = [row for _, row in self._state.scan(b"s/%s/" % key[2:])]
+                if any(word in row for row in rows for word in words):
+                    found.add(saga)
+        return found
 
     def all_open(self) -> Iterator[tuple[str, Head]]:
         """Every open saga as of the last commit, for timers after a restart."""

@@ -64,7 +64,7 @@ class Plan:
     steps: Mapping[str, StepPlan] = field(init=False, repr=False, compare=False)
     versions: frozenset[str] = field(init=False, repr=False, compare=False)
     asking: frozenset[str] = field(init=False, repr=False, compare=False)
-    """The types that pivots take."""
+    """The types that pivots take, also those of earlier declarations."""
 
     externals: frozenset[str] = field(init=False, repr=False, compare=False)
     """The types that steps take which wait for something from outside."""
@@ -72,6 +72,7 @@ class Plan:
     changed: frozenset[str] = field(init=False, repr=False, compare=False)
     """The steps that owe an undo under one version and none under another."""
 
+    _pivots: frozenset[str] = field(init=False, repr=False, compare=False)
     _free: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
     _owed: Mapping[str, tuple[Owing, ...]] = field(init=False, repr=False, compare=False)
 
@@ -80,20 +81,22 @@ class Plan:
         steps: dict[str, StepPlan] = {}
         free = {version: names for version, names in self.former.items() if names is not None}
         bound: set[str] = set()
+        pivots: list[StepPlan] = []
         for agent, last in self.declared.items():
             sequence = (*self.earlier.get(agent, ()), last)
             for place, declared in enumerate(sequence):
                 steps.update((step.name, step) for step in declared.steps)
                 free[declared.version] = declared.free
                 bound.update(step.name for step in declared.steps if step.effects)
+                pivots.extend(step for step in declared.steps if step.pivot)
                 for event_type, found in _owed_by(declared, sequence[place + 1 :]):
                     owed.setdefault(event_type, []).append(found)
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "versions", frozenset({*self.former, *(each.version for each in self.declared.values())}))
         object.__setattr__(self, "changed", frozenset(bound.intersection(set[str]().union(*free.values()))))
         object.__setattr__(self, "_free", free)
-        pivots = [step.consumes for step in steps.values() if step.pivot]
-        object.__setattr__(self, "asking", frozenset(kind for arms in pivots for kinds in arms for kind in kinds))
+        object.__setattr__(self, "_pivots", frozenset(step.name for step in pivots))
+        object.__setattr__(self, "asking", frozenset(kind for step in pivots for kinds in step.consumes for kind in kinds))
         externals = [step.consumes for step in steps.values() if step.external]
         object.__setattr__(self, "externals", frozenset(kind for arms in externals for kinds in arms for kind in kinds))
         object.__setattr__(self, "_owed", {name: tuple(found) for name, found in owed.items()})
@@ -130,6 +133,14 @@ class Plan:
         """Whether a step begins on a grant, and is the point of no return."""
         found = self.steps.get(step)
         return found is not None and found.pivot
+
+    def was_pivot(self, step: str) -> bool:
+        """Whether a step is a pivot, or was one by an earlier declaration."""
+        return step in self._pivots
+
+    def begins_on_grant(self, step: str, event: Happened) -> bool:
+        """Whether a step waits with that event for its grant: as a pivot that it is, or was when the event came to it."""
+        return self.is_pivot(step) or any(each.pivot for each in self.owing(event) if each.name == step)
 
     def is_observer(self, step: str) -> bool:
         """Whether a step is outside the bookkeeping."""

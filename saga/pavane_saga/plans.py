@@ -71,6 +71,14 @@ class Plans:
         self._plans = self._made()
         return before
 
+    def waited_for_since(self, before: Mapping[str, Plan]) -> set[str]:
+        """The types of events with which something waits, for a grant or somebody outside, and by earlier plans did not."""
+        return {
+            kind
+            for name, plan in self._plans.items()
+            for kind in (plan.asking | plan.externals) - before[name].asking - before[name].externals
+        }
+
     def with_ends(self, plan: Plan, ends: int) -> Plan | None:
         """A plan with other ends that its saga had: those by that place in :attr:`ends`; None where it has these now."""
         if ends == self.ends[plan.saga]:

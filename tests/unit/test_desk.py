@@ -587,6 +587,66 @@ def half(saga: str) -> Envelope:
     )
 
 
+@pytest.mark.parametrize("was_declared", [True, False])
+def test_a_pivot_that_is_declared_after_its_input_was_heard_is_granted(was_declared: bool) -> None:
+    """By an agent that comes late, or by a next version, of which the step before was none."""
+
+    async def scenario(office: Office) -> None:
+        plain, pivot = (plan_of(payer(pivot=each)).manifest for each in (False, True))
+        await office.take(fact_of(plan_of(halves()).manifest.declared([("k.asked", 0)]), None))
+        if was_declared:
+            await office.take(fact_of(plain.declared([("k.half", 0)]), None))
+        saga = office.saga_here()
+        assert await office.take(asked(saga).to_message(), half(saga).to_message()) == []
+        assert "late.commands" in topics(await office.take(fact_of(pivot.declared([("k.half", 0)]), None)))
+
+    at_the_desk(scenario)
+
+
+def test_a_pivot_that_is_declared_is_granted_also_to_a_saga_that_is_not_in_memory() -> None:
+    async def scenario(office: Office) -> None:
+        await office.take(fact_of(plan_of(halves()).manifest.declared([("k.asked", 0)]), None))
+        saga, other = office.saga_here(), office.saga_here()
+        await office.take(asked(saga).to_message(), half(saga).to_message(), asked(other).to_message())
+        office.desk = office.another()
+        out = await office.take(fact_of(plan_of(payer(pivot=True)).manifest.declared([("k.half", 0)]), None))
+        assert [message.key for message in out if message.topic == "late.commands"] == [saga.encode()]
+
+    at_the_desk(scenario)
+
+
+def test_a_step_that_is_declared_to_wait_for_somebody_outside_is_waited_for_until_then() -> None:
+    class Judged(Event, type="k.judged"): ...
+
+    judge = Agent("judge")
+
+    @judge.step(effects=False, external=True, within=timedelta(seconds=20))
+    def weigh(half: Half, judged: Judged) -> Answered:
+        return Answered()
+
+    async def scenario(office: Office) -> None:
+        office.saga = Saga("k", starts=Asked, completes=Answered, fails=Refused, intake="k.intake", answers=[Judged])
+        office.desk = office.another()
+        await office.take(fact_of(plan_of(halves()).manifest.declared([("k.asked", 0)]), None))
+        saga = office.saga_here()
+        await office.take(asked(saga).to_message(), half(saga).to_message())
+        await office.take(fact_of(plan_of(judge).manifest.declared([("k.half", 0), ("k.judged", 0)]), None))
+        assert office.desk.patience_s(100) == pytest.approx(20, abs=0.01)
+
+    at_the_desk(scenario)
+
+
+def test_a_pivot_that_is_one_no_more_was_the_point_of_no_return() -> None:
+    async def scenario(office: Office) -> None:
+        await past_its_pivot(office)
+        await office.take(fact_of(plan_of(payer(pivot=False)).manifest.declared([("k.half", 2)]), None))
+        office.now += 301
+        out = await fire(office)
+        assert [read_fact(parse(office.record(message))).identity for message in out] == ["f:overdue"]
+
+    at_the_desk(scenario)
+
+
 async def past_its_pivot(office: Office, *, refuse: bool = False) -> str:
     """A saga whose pivot is done, and which waits for a lock behind that."""
     behind = Agent("behind")

@@ -9,6 +9,8 @@ from datetime import timedelta
 import pytest
 
 from pavane import Agent, Context, Event, Rejected, Retry, Saga
+from pavane.runner import Surroundings, run
+from pavane_events.buses.memory import MemoryBus
 from pavane_events.envelope import Envelope, parse
 from pavane_events.errors import DeclarationError
 from pavane_saga.facts import Decided, Ended, Fired, Granted, Settled, Verb
@@ -41,6 +43,70 @@ class Refused(Event, type="pivot.refused"):
 
 class Sent(Event, type="pivot.sent"):
     to: str
+
+
+def payer(*, pivot: bool, extended: bool = False) -> Agent:
+    """held -> paid: the point of no return, or not."""
+    agent = Agent("payer")
+
+    @agent.step(effects=False, pivot=pivot)
+    async def pay(held: Held) -> Paid:
+        return Paid(by="card")
+
+    if extended:
+
+        @agent.step(effects=False)
+        async def note(sent: Sent) -> None: ...
+
+    return agent
+
+
+@pytest.mark.parametrize(("was", "is_now"), [(True, True), (False, True), (True, False)])
+def test_a_step_may_become_a_pivot_or_be_one_no_more_while_its_input_waits(was: bool, is_now: bool) -> None:
+    """The input of what was none is a backlog; what was one waits with it for its grant, for another step runs still."""
+    asyncio.run(_pivot_or_not(was=was, is_now=is_now))
+
+
+async def _pivot_or_not(*, was: bool, is_now: bool) -> None:
+    first, slow, go_on = Agent("first"), Agent("slow"), asyncio.Event()
+
+    @first.step(effects=False)
+    async def hold(asked: Asked) -> Held:
+        return Held(pay="yes")
+
+    @slow.step(effects=False)
+    async def take_time(asked: Asked) -> None:
+        await go_on.wait()
+
+    saga = Saga("pivot-or-not", starts=Asked, completes=Paid, intake="pivot.intake", deadline=timedelta(seconds=10))
+    quiet, bus = Surroundings(trace=False), MemoryBus(partitions=1)
+    async with asyncio.timeout(30), stage([first, slow], [saga], bus=bus, surroundings=quiet) as running:
+
+        async def has_declared() -> bool:
+            return any(b"payer@" in (each.data or b"") for each in await running.events("pavane.facts"))
+
+        async def is_held() -> bool:
+            return bool(await running.events("pivot.held", published))
+
+        stop = asyncio.Event()
+        old = asyncio.create_task(run([payer(pivot=was)], [], bus.peer(), stop, quiet))
+        await until(has_declared)
+        if not was:
+            stop.set()
+            await old
+        published = await running.publish({"pay": "yes"})
+        await until(is_held)
+        if was:
+            await asyncio.sleep(0.1)  # it has taken its input, and waits
+            stop.set()
+            await old
+        stop = asyncio.Event()
+        new = asyncio.create_task(run([payer(pivot=is_now, extended=True)], [], bus.peer(), stop, quiet))
+        await asyncio.sleep(0.1)
+        go_on.set()
+        assert await running.ended(published) == "completed"
+        stop.set()
+        await new
 
 
 class Shop:
