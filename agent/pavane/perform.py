@@ -179,9 +179,14 @@ class Performer:
             return self._refused(unit, found)
         envelopes, events = found
         arms = {name: unit.envelope if each.id == unit.envelope.id else each for name, each in envelopes.items()}
+        key = arms_key(unit.envelope.saga or "", unit.step.wire_name)
         changes: Changes = {}
         if unit.step.holds:
-            changes[arms_key(unit.envelope.saga or "", unit.step.wire_name)] = encode_filled(arms, self._clock())
+            changes[key] = encode_filled(arms, self._clock())
+        elif not granted.retry:
+            if not decode_arms(self._state.get(key)):  # it waits for no grant any more, and takes them by itself
+                return self._calls.finished(unit, self._calls.begin(unit), Done())
+            changes[key] = None  # an earlier version has held them
         return await self._calls.call(unit, arms, events, changes)
 
     def _granted_too_late(self, unit: Unit, granted: GrantRead) -> Done:

@@ -439,18 +439,7 @@ def long_pauses() -> Verification:
 def point_of_no_return() -> Verification:
     """A branch that can be undone beside a payment that is the pivot, and an end that can only be brought about."""
     store = Store()
-    left, right, join = _left_branch(store), Agent("right"), Agent("join")
-
-    @right.step(pivot=True, retry=TWICE, within=timedelta(seconds=40))
-    async def pay(asked: Asked, ctx: Context) -> Right | Refused:
-        if asked.refuse == "pay":
-            return Refused(by="right")
-        store.do(ctx, "paid")
-        return Right()
-
-    @pay.compensate(retry=PATIENT)
-    async def repay(asked: Asked, done: Right | Refused | None, ctx: Context) -> None:
-        store.undo(ctx, "paid")
+    left, right, join = _left_branch(store), _paying(store, pivot=True), Agent("join")
 
     @join.step(retriable=True, retry=TWICE)
     async def finish(a: Left, b: Right, ctx: Context) -> Done:
@@ -468,6 +457,47 @@ def point_of_no_return() -> Verification:
         invariant=all_or_none(store, "finished", "left", "paid", "thanked"),
         reset=store.clear,
     )
+
+
+def becomes_a_pivot() -> Verification:
+    """A step becomes the point of no return in mid-saga. What follows it can be undone either way."""
+    store = Store()
+    join = Agent("join")
+
+    @join.step(retry=TWICE)
+    async def finish(a: Left, b: Right, ctx: Context) -> Done:
+        store.do(ctx, "finished")
+        return Done()
+
+    @finish.compensate(retry=PATIENT)
+    async def begin_again(a: Left, b: Right, done: Done | None, ctx: Context) -> None:
+        store.undo(ctx, "finished")
+
+    return Verification(
+        agents=[_left_branch(store), _paying(store, pivot=False), join],
+        next_versions=[_paying(store, pivot=True)],
+        sagas=[MAY_BE_REFUSED],
+        starts={"to the end": Asked(), "no": Asked(refuse="left"), "not paid": Asked(refuse="pay")},
+        invariant=all_or_none(store, "finished", "left", "paid"),
+        reset=store.clear,
+    )
+
+
+def _paying(store: Store, *, pivot: bool) -> Agent:
+    right = Agent("right")
+
+    @right.step(pivot=pivot, retry=TWICE, within=timedelta(seconds=40))
+    async def pay(asked: Asked, ctx: Context) -> Right | Refused:
+        if asked.refuse == "pay":
+            return Refused(by="right")
+        store.do(ctx, "paid")
+        return Right()
+
+    @pay.compensate(retry=PATIENT)
+    async def repay(asked: Asked, done: Right | Refused | None, ctx: Context) -> None:
+        store.undo(ctx, "paid")
+
+    return right
 
 
 class Wanted(Event, type="dance.wanted"):

@@ -180,9 +180,11 @@ def _known(told: _Told, calls: Sequence[Call]) -> Iterator[Violation]:
 
 
 def _turning(verification: Verification, told: _Told, calls: Sequence[Call]) -> Iterator[Violation]:
-    """Once its pivot is done nothing of a saga is undone; and the pivot is not called while another step is under way."""
+    """Once its pivot is done nothing of a saga is undone; and the pivot is not called while another step is under way. Of a
+    step that is one in every version."""
     steps = [step for agent in verification.agents for step in agent.steps.values()]
-    pivots = {step.wire_name for step in steps if step.options.pivot}
+    later = {step.wire_name: step.options.pivot for agent in verification.next_versions for step in agent.steps.values()}
+    pivots = {step.wire_name for step in steps if step.options.pivot and later.get(step.wire_name, True)}
     begun = next((call for call in calls if call.kind == "do" and call.step in pivots), None)
     if begun is None:
         return
