@@ -58,15 +58,18 @@ class Job:
     @property
     def setting(self) -> str:
         """What two histories have in common that may come to the same state."""
-        if self.lanes == 1:
-            return self.scenario
-        return f"{self.scenario};lanes {self.lanes}" + (f" from {self.first}" if self.first else "")
+        return ";".join(filter(None, (self.scenario, self._lanes)))
 
     def __str__(self) -> str:
         said = f"lot {self.seed}" if self.seed is not None else write_faults(self.faults)
-        scenario, _, lanes = self.setting.partition(";")
         after = f"after {self.after}" if self.after else ""
-        return ";".join(filter(None, (scenario, said, lanes, after)))
+        return ";".join(filter(None, (self.scenario, said, self._lanes, after)))
+
+    @property
+    def _lanes(self) -> str:
+        if self.lanes == 1:
+            return ""
+        return f"lanes {self.lanes} from {self.first}" if self.first else f"lanes {self.lanes}"
 
 
 @dataclass(frozen=True, slots=True)
