@@ -37,7 +37,7 @@ class Marks:
         self._owed_before = cast("dict[str, str]", stored.get("before", {}))
         self._owing = sorted(owing)
         if self.new_version:
-            self._others = {**self._others, **self._found}
+            self._others |= {topic: max(mark, self._others.get(topic, 0)) for topic, mark in self._found.items()}
             last = str(stored.get("version", ""))
             self._owed_before |= dict.fromkeys(cast("list[str]", stored.get("owing", [])), last)
         known = cast("dict[str, dict[str, int]]", stored.get("until", {}))
@@ -79,8 +79,10 @@ class Marks:
         return covered
 
     def advance(self) -> dict[bytes, bytes | None]:
-        """The row with the mark a window ahead of what was received."""
-        return self._row({topic: highest + self._window for topic, highest in self._highest.items()})
+        """The row with the mark a window ahead of what was received. It never goes back: a holder before this one may have
+        come further."""
+        ahead = {topic: highest + self._window for topic, highest in self._highest.items()}
+        return self._row({topic: max(mark, self._durable.get(topic, 0)) for topic, mark in ahead.items()})
 
     def _row(self, mark: dict[str, int]) -> dict[bytes, bytes | None]:
         self._written = mark

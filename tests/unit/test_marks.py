@@ -1,7 +1,7 @@
 """Begun marks: durable before any step begins beyond them, so that what lies beyond provably never began."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import cast
 
 from hypothesis import given
@@ -110,6 +110,41 @@ def test_a_lane_remembers_under_which_version_a_step_last_owed_an_undo_and_how_f
     third = Marks(lane(), "v3", ["u"], 10)
     assert (third.owed_under("a/old"), third.owed_under("a/kept")) == ("v1", "v2")
     assert third.may_have_begun_otherwise(record(14)), "an input that nobody has finished since may be of any of them"
+
+
+def test_a_holder_that_has_not_come_so_far_does_not_draw_the_mark_back() -> None:
+    rows: dict[bytes, bytes] = {}
+
+    def marks_of(version: str = "v1") -> Marks:
+        return Marks(cast("Lane", Stored(rows, {"t": 0, "u": 0})), version, ["t", "u"], 10)
+
+    first = marks_of()
+    first.cover([record(14)])  # of fewer inputs than that: offsets have gaps
+    write(rows, first.advance())
+    second = marks_of()
+    second.cover([record(30, "u")])
+    write(rows, second.advance())
+    assert marks_of().may_have_begun(record(14))
+    second.committed()
+    second.cover([record(40, "u")])
+    write(rows, second.refresh())
+    assert marks_of().may_have_begun(record(14))
+    write(rows, marks_of("v2").advance())
+    assert marks_of("v2").may_have_begun(record(14))
+
+
+def test_what_a_version_may_have_begun_is_not_forgotten_where_the_next_one_has_not_come_so_far() -> None:
+    rows: dict[bytes, bytes] = {}
+
+    def marks_of(version: str, topics: Collection[str]) -> Marks:
+        return Marks(cast("Lane", Stored(rows, {"t": 0, "u": 0})), version, topics, 10)
+
+    first = marks_of("v1", ["t"])
+    first.cover([record(14)])
+    write(rows, first.advance())
+    write(rows, marks_of("v2", ["u"]).advance())
+    write(rows, marks_of("v3", ["t"]).advance())
+    assert marks_of("v4", ["t"]).may_have_begun_otherwise(record(14))
 
 
 class Stored:
