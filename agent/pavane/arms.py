@@ -13,6 +13,8 @@ LetGo = dict[str, dict[str, str]]
 """By step, the arms that were let go: parameter name to event id."""
 
 _FILLED: Final = b"!"
+_BEGUN: Final = "?"
+"""In place of an arm's name, where the whole may have been begun. It stands first."""
 
 
 def arms_key(saga: str, step: str) -> bytes:
@@ -20,9 +22,12 @@ def arms_key(saga: str, step: str) -> bytes:
     return f"a/{saga}/{step}".encode()
 
 
-def encode_arms(arms: Held) -> bytes:
-    """Arms by parameter name, each a structured-mode event with the trace it came under."""
-    return write_json({name: envelope.to_structured().decode() for name, envelope in arms.items()})
+def encode_arms(arms: Held, *, may_have_begun: bool = False) -> bytes:
+    """Arms by parameter name, each a structured-mode event with the trace it came under. ``may_have_begun``: they are all
+    there, and wait for a grant without which an earlier holder of the lane may have begun on them."""
+    row = {_BEGUN: ""} if may_have_begun else dict[str, str]()
+    row.update({name: envelope.to_structured().decode() for name, envelope in arms.items()})
+    return write_json(row)
 
 
 def decode_arms(row: bytes | None) -> Held:
@@ -30,7 +35,12 @@ def decode_arms(row: bytes | None) -> Held:
     if row is None or row.startswith(_FILLED):
         return {}
     stored = cast("dict[str, str]", read_json(row))
-    return {name: parse_structured(text.encode()) for name, text in stored.items()}
+    return {name: parse_structured(text.encode()) for name, text in stored.items() if name != _BEGUN}
+
+
+def may_have_begun(row: bytes | None) -> bool:
+    """Whether what waits in a row may have been begun by an earlier holder of the lane."""
+    return row is not None and row.startswith(b'{"?":')
 
 
 def encode_filled(arms: Held, at_s: float) -> bytes:
@@ -48,11 +58,11 @@ def filled_ms(row: bytes) -> int | None:
     return _timed(row[1:])[0] if row.startswith(_FILLED) else None
 
 
-def arms_of_saga(state: Overlay, saga: str) -> Iterator[tuple[bytes, str, Held]]:
-    """Every waiting join of a saga: its row's key, its step and its arms."""
+def arms_of_saga(state: Overlay, saga: str) -> Iterator[tuple[str, bytes, bytes]]:
+    """Every waiting join of a saga, and every one that was called: its step, its row's key, and the row."""
     prefix = f"a/{saga}/".encode()
     for key, row in state.scan(prefix):
-        yield key, key[len(prefix) :].decode(), decode_arms(row)
+        yield key[len(prefix) :].decode(), key, row
 
 
 def tombstone_key(saga: str) -> bytes:

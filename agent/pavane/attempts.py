@@ -42,6 +42,7 @@ class Failure:
 
 ENDED: Final = "saga.ended"
 ENDED_WAITING: Final = Failure(ENDED, "its saga ended while it was waiting to be tried again", 0, dead=False)
+ENDED_IN_DOUBT: Final = Failure(ENDED, "its saga had ended; whether it began is not known", 0, dead=False)
 
 
 class Policy:

@@ -81,7 +81,7 @@ class Calls:
                     result = Failure(error.code, str(error), 1, dead=True)
                 else:
                     return self.finished(unit, work, Done(messages, changes))
-            return self._failed(unit, inputs.causes, result, work, changes)
+            return self._failed(unit, [inputs.causes], result, work, changes)
         finally:
             work.detach()
             work.end()
@@ -132,9 +132,10 @@ class Calls:
         messages.append(self._answers.dead(unit.record, step.wire_name, code, problems=problems, work=work))
         return self.finished(unit, work, Done(messages))
 
-    def given_up(self, unit: Unit, waiting: Waiting, failure: Failure, changes: Changes | None = None) -> Done:
-        """A step that was called before and is not called again: it fails, and whatever it did is undone."""
-        return self._failed(unit, waiting.causes, failure, self.begin(unit), changes or {})
+    def given_up(self, unit: Unit, calls: Sequence[tuple[str, ...]], failure: Failure, changes: Changes | None = None) -> Done:
+        """A step that was called before and is not called again: it fails, and whatever it did is undone. ``calls``: by the
+        causes of each."""
+        return self._failed(unit, calls, failure, self.begin(unit), changes or {})
 
     def behind(self, unit: Unit, earlier: Waiting) -> Done:
         """An earlier input of the same saga, step and topic waits: this one waits behind it, however often it has to."""
@@ -168,12 +169,12 @@ class Calls:
             done = Done(done.messages, {**done.state, unit.place: None})
         return self._answers.with_spans(done, work, unit.envelope.saga, unit.record.partition)
 
-    def _failed(self, unit: Unit, causes: Sequence[str], failure: Failure, work: Work, changes: Changes) -> Done:
+    def _failed(self, unit: Unit, calls: Sequence[tuple[str, ...]], failure: Failure, work: Work, changes: Changes) -> Done:
         work.fail(failure.code, failure.reason)
         messages: list[Message] = []
         saga, step = unit.envelope.saga, unit.step
         if saga is not None and not step.options.observer:
-            messages.append(
+            messages.extend(
                 self._answers.settled(
                     step.wire_name,
                     saga,
@@ -185,6 +186,7 @@ class Calls:
                     retry=unit.retry,
                     under=unit.under,
                 )
+                for causes in calls
             )
         if failure.dead:
             problem = Problem("", failure.code, failure.reason)

@@ -10,6 +10,7 @@ from typing import Final
 from pavane.answers import Answers
 from pavane.arms import filled_ms, tombstone_ms
 from pavane.commits import Commits
+from pavane.doubt import begins_on
 from pavane.kit import Kit
 from pavane.marks import Marks
 from pavane.overlay import Overlay
@@ -48,8 +49,9 @@ class LaneAtWork:
         owing = [step for step in plan.by_wire_name.values() if step.owes_undo]
         if any(step.options.pivot or step.options.lock is not None for step in owing):
             with_effects.append(plan.commands)  # it begins on a grant
+        begins = {name: begins_on(step) for name, step in plan.by_wire_name.items()}
         names = [step.wire_name for step in owing]
-        self._marks = Marks(lane, plan.manifest.version, with_effects, limits.mark_window, plan.retiring, names)
+        self._marks = Marks(lane, plan.manifest.version, with_effects, limits.mark_window, plan.retiring, names, begins)
         self._index = Index(state)
         ended = {b"t/": tombstone_ms, b"a/": filled_ms}
         forgetting = Forgetting(state, ended, kit.keeps_s, kit.clock)

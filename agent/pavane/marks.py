@@ -1,13 +1,15 @@
 """Marks: a lane's declaration and its begun mark, the offset before which a step may have begun, by topic."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, cast
 
 from pavane_events.bus import Lane
 from pavane_events.record import Record
 
 KEY: Final = b"lane"
+
+_NOTHING: Final[tuple[str, ...]] = ()
 
 
 class Marks:
@@ -25,8 +27,10 @@ class Marks:
         window: int,
         retiring: Mapping[str, Collection[str]] | None = None,
         owing: Collection[str] = (),
+        begins_on: Mapping[str, str] | None = None,
     ) -> None:
-        """``topics``: of the steps that owe an undo, ``owing`` by name."""
+        """``topics``: of the steps that owe an undo, ``owing`` by name. ``begins_on``: on what each step of this version
+        does."""
         row = lane.state.get(KEY)
         stored = cast("dict[str, object]", json.loads(row)) if row is not None else {}
         self.new_version = stored.get("version") != version
@@ -35,11 +39,17 @@ class Marks:
         self._found = cast("dict[str, int]", stored.get("mark", {}))
         self._others = cast("dict[str, int]", stored.get("others", {}))
         self._owed_before = cast("dict[str, str]", stored.get("before", {}))
-        self._owing = sorted(owing)
+        now = begins_on or {}
+        self._owing = {step: now.get(step, "") for step in sorted(owing)}
+        self._begun_on = cast("dict[str, list[str]]", stored.get("begun_on", {}))
         if self.new_version:
             self._others |= {topic: max(mark, self._others.get(topic, 0)) for topic, mark in self._found.items()}
             last = str(stored.get("version", ""))
-            self._owed_before |= dict.fromkeys(cast("list[str]", stored.get("owing", [])), last)
+            for step, text in _owing_in(stored).items():
+                self._owed_before[step] = last
+                if text and text not in self._begun_on.setdefault(step, []):
+                    self._begun_on[step].append(text)
+        self._otherwise = {step: [each for each in texts if each != now.get(step)] for step, texts in self._begun_on.items()}
         known = cast("dict[str, dict[str, int]]", stored.get("until", {}))
         self.until: Mapping[str, Mapping[str, int]] = {
             step: known.get(step) or {topic: self._found.get(topic, 0) for topic in taken}
@@ -56,6 +66,10 @@ class Marks:
     def may_have_begun_otherwise(self, record: Record) -> bool:
         """Whether another version of the agent may have called a step on that input: one that takes what this refuses."""
         return record.offset < self._others.get(record.topic, 0)
+
+    def begun_on_otherwise(self, step: str) -> Sequence[str]:
+        """On what else than now a step that owed an undo began under other versions: see :mod:`pavane.doubt`."""
+        return self._otherwise.get(step, _NOTHING)
 
     def owed_under(self, step: str) -> str | None:
         """The last version before this one under which a step owed an undo; None where there is none."""
@@ -86,7 +100,13 @@ class Marks:
 
     def _row(self, mark: dict[str, int]) -> dict[bytes, bytes | None]:
         self._written = mark
-        more = {"others": self._others, "until": self.until, "owing": self._owing, "before": self._owed_before}
+        more = {
+            "others": self._others,
+            "until": self.until,
+            "owing": self._owing,
+            "before": self._owed_before,
+            "begun_on": self._begun_on,
+        }
         said = {name: value for name, value in more.items() if value}
         row = json.dumps({"version": self._version, "mark": self._written, **said}, separators=(",", ":"))
         return {KEY: row.encode()}
@@ -110,3 +130,10 @@ class Marks:
         """The commit with the last row written has happened."""
         if self._written is not None:
             self._durable, self._written = self._written, None
+
+
+def _owing_in(row: Mapping[str, object]) -> dict[str, str]:
+    """The steps that owed an undo under the version that wrote a row, with what each began on; rows of before leave that
+    out."""
+    owing = row.get("owing", {})
+    return cast("dict[str, str]", owing) if isinstance(owing, dict) else dict.fromkeys(cast("list[str]", owing), "")

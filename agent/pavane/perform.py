@@ -1,6 +1,6 @@
 """Perform: one unit from its input to its answer: what waits, tombstone, contract, arms, and then the call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from pavane.answers import Answers
@@ -13,10 +13,12 @@ from pavane.arms import (
     encode_filled,
     encode_tombstone,
     filled_arms,
+    may_have_begun,
     tombstone_key,
 )
-from pavane.attempts import ENDED_WAITING, Failure
+from pavane.attempts import ENDED_IN_DOUBT, ENDED_WAITING, Failure
 from pavane.calls import Calls, Changes
+from pavane.doubt import calls_begun_by
 from pavane.kit import Kit
 from pavane.overlay import Overlay
 from pavane.signature import Parameter
@@ -27,8 +29,10 @@ from pavane.waiting import Index, Waiting
 from pavane_events.envelope import Envelope
 from pavane_events.errors import ContractViolation, Problem
 from pavane_events.event import Event
+from pavane_events.record import Message
 from pavane_saga.facts import Requested
 from pavane_saga.wire import GrantRead
+from pavane_tracing.work import Work
 
 LONGEST_LOCK: Final = 200
 """Characters of what a step locks."""
@@ -43,6 +47,7 @@ class Performer:
         self._answers = answers
         self._calls = Calls(kit, answers, aside)
         self._clock = kit.clock
+        self._version = kit.plan.manifest.version
 
     async def perform(self, unit: Unit) -> Done:
         """The answer to one unit. Raises :class:`Abandoned` where the lane stops meanwhile."""
@@ -78,7 +83,7 @@ class Performer:
         """Try again what waited in a delay tier, with the same inputs as before."""
         found = read_inputs(unit.step, [*waiting.arms.values(), unit.envelope])
         if isinstance(found, ContractViolation):  # a newer version of the agent takes less
-            return self._calls.given_up(unit, waiting, _refusal(found, unit.attempts))
+            return self._calls.given_up(unit, [waiting.causes], _refusal(found, unit.attempts))
         envelopes, events = found
         return await self._calls.call(unit, envelopes, events, {})
 
@@ -86,41 +91,40 @@ class Performer:
         """The contract refuses an input: the step was never called with it. Unless an earlier holder of the lane, of a version
         that takes it, may have been in the middle of that call: nobody knows what that did, so it failed, and is undone.
         """
-        if unit.otherwise and unit.owes_undo and unit.envelope.saga is not None:
+        saga = unit.envelope.saga
+        if saga is not None and unit.owes_undo:
+            key = arms_key(saga, unit.step.wire_name)
+            row = self._state.get(key) if unit.step.holds else None
             if unit.granted is not None:
-                return self._begun_otherwise(unit, unit.granted.causes, violation)
-            if not unit.step.options.pivot:  # that begins on its grant
-                return self._held_otherwise(unit, unit.envelope.saga, violation)
+                if unit.otherwise or may_have_begun(row):
+                    changes: Changes = {key: None} if row is not None else {}
+                    return self._calls.given_up(unit, [unit.granted.causes], _refusal(violation, 1), changes)
+            elif unit.otherwise:
+                calls = calls_begun_by(unit.envelope, _types_of(decode_arms(row)), unit.begun_on)
+                if calls:
+                    return self._calls.given_up(unit, calls, _refusal(violation, 1))
+                if not unit.step.options.pivot:  # that begins on its grant
+                    return self._held_otherwise(unit, key, row, violation)
         return self._calls.refused(unit, "contract", violation.problems)
 
-    def _held_otherwise(self, unit: Unit, saga: str, violation: ContractViolation) -> Done:
+    def _held_otherwise(self, unit: Unit, key: bytes, row: bytes | None, violation: ContractViolation) -> Done:
         """As the other version took it: an arm of a join is held, for it was called with that if it was called."""
         step, envelope = unit.step, unit.envelope
         name = step.parameter_for(envelope.type).name
-        row = self._state.get(arms_key(saga, step.wire_name)) if step.holds else None
         arms = decode_arms(row)
         if name in filled_arms(row) or arms.setdefault(name, envelope).id != envelope.id:
             return self._calls.refused(unit, "contract", violation.problems)
         if len(arms) == len(step.signature.parameters):
-            filled = encode_filled(arms, self._clock())
-            return self._begun_otherwise(unit, tuple(sorted(each.id for each in arms.values())), violation, filled)
-        changes: Changes = {arms_key(saga, step.wire_name): encode_arms(arms)}
-        return self._calls.finished(unit, self._calls.begin(unit), Done((), changes))
-
-    def _begun_otherwise(
-        self, unit: Unit, causes: tuple[str, ...], violation: ContractViolation, arms: bytes | None = None
-    ) -> Done:
-        """``arms``: what is noted of them, where it is a join."""
-        step = unit.step
-        changes: Changes = {arms_key(unit.envelope.saga or "", step.wire_name): arms} if step.holds else {}
-        return self._calls.given_up(unit, Waiting(step.wire_name, causes, 0, 0, {}), _refusal(violation, 1), changes)
+            changes: Changes = {key: encode_filled(arms, self._clock())} if step.holds else {}
+            return self._calls.given_up(unit, [_causes_of(arms)], _refusal(violation, 1), changes)
+        return self._calls.finished(unit, self._calls.begin(unit), Done((), {key: encode_arms(arms)}))
 
     def _ended(self, unit: Unit, waiting: Waiting) -> Done:
         """The saga ended while a holder that died then tried the unit again: nobody knows what it did."""
         changes: Changes = {}
         if unit.step.holds:
             changes[arms_key(unit.envelope.saga or "", unit.step.wire_name)] = None
-        return self._calls.given_up(unit, waiting, ENDED_WAITING, changes)
+        return self._calls.given_up(unit, [waiting.causes], ENDED_WAITING, changes)
 
     def _at_tombstone(self, unit: Unit, row: bytes) -> Done:
         """The saga ended: *skipped* where the step provably never began, else *failed*, so that it is undone.
@@ -141,36 +145,55 @@ class Performer:
         if name in held:
             held = {}  # a second event of that arm: not the one that the join was called for
         arms = {**let_go.get(step.wire_name, {}), **held, name: envelope.id}
-        fills = len(arms) == len(step.signature.parameters)
-        failed = unit.owes_undo and unit.may_have_begun and fills and not step.options.pivot
+        calls = self._begun_before(unit, arms) if unit.owes_undo and unit.may_have_begun else []
+        begun = {each for causes in calls for each in causes}
+        never = [each for each in (*held.values(), envelope.id) if each not in begun]
         work = self._calls.begin(unit)
-        message = self._answers.settled(
-            step.wire_name,
-            saga,
-            list(arms.values()) if failed else [*held.values(), envelope.id],
-            work,
-            how="failed" if failed else "skipped",
-            began=failed,
-            code="saga.ended",
-            reason="its saga had ended; whether it began is not known" if failed else "",
-            under=unit.under,
-        )
+        work.split(len(calls) + bool(never))
+        messages = [
+            self._answers.settled(
+                step.wire_name,
+                saga,
+                causes,
+                work,
+                how="failed",
+                code=ENDED_IN_DOUBT.code,
+                reason=ENDED_IN_DOUBT.reason,
+                under=unit.under,
+            )
+            for causes in calls
+        ]
+        if never:
+            messages.append(self._skip(unit, never, work))
         changes: Changes = {}
         if step.holds:
             let_go[step.wire_name] = arms
             changes[tombstone_key(saga)] = encode_tombstone(let_go, self._clock())
             if held:
                 changes[key] = None
-        return self._calls.finished(unit, work, Done([message], changes))
+        return self._calls.finished(unit, work, Done(messages, changes))
+
+    def _begun_before(self, unit: Unit, arms: Mapping[str, str]) -> list[tuple[str, ...]]:
+        """The calls for which an input was the last one, by causes: where it fills what is there, and as other versions began.
+        ``arms``: ids by parameter."""
+        step = unit.step
+        kinds = {each.name: each.types for each in step.signature.parameters}
+        others = {each: kinds.get(name, ()) for name, each in arms.items() if each != unit.envelope.id}
+        calls = calls_begun_by(unit.envelope, others, unit.begun_on)
+        whole = tuple(sorted(arms.values()))
+        if len(whole) == len(kinds) and not step.options.pivot and whole not in calls:
+            calls.append(whole)
+        return calls
 
     def _skipped(self, unit: Unit) -> Done:
         """What the step's contract refuses never began it, and fills no arm."""
         work = self._calls.begin(unit)
-        saga, step = unit.envelope.saga or "", unit.step.wire_name
-        message = self._answers.settled(
-            step, saga, [unit.envelope.id], work, how="skipped", began=False, code="saga.ended", reason=""
-        )
+        message = self._skip(unit, [unit.envelope.id], work)
         return self._calls.finished(unit, work, Done([message]))
+
+    def _skip(self, unit: Unit, causes: Sequence[str], work: Work) -> Message:
+        saga, step, code = unit.envelope.saga or "", unit.step.wire_name, ENDED_IN_DOUBT.code
+        return self._answers.settled(step, saga, causes, work, how="skipped", began=False, code=code, under=unit.under)
 
     async def _granted(self, unit: Unit, granted: GrantRead) -> Done:
         """The coordinator lets the step begin, on the inputs that its command carries."""
@@ -194,8 +217,7 @@ class Performer:
         key = arms_key(unit.envelope.saga or "", unit.step.wire_name)
         if not decode_arms(self._state.get(key)):
             return self._calls.finished(unit, self._calls.begin(unit), Done())
-        waiting = Waiting(unit.step.wire_name, granted.causes, 0, 0, {})
-        return self._calls.given_up(unit, waiting, ENDED_WAITING, {key: None})
+        return self._calls.given_up(unit, [granted.causes], ENDED_WAITING, {key: None})
 
     async def _hold(self, unit: Unit, parameter: Parameter, event: Event) -> Done:
         """An input of a join or of a pivot. A pivot is not called when it is whole: that is its request, for a grant."""
@@ -211,10 +233,19 @@ class Performer:
             if held == envelope.id:
                 return self._calls.finished(unit, self._calls.begin(unit), Done())
             both = f"{held} fills the arm {parameter.name!r} of this saga already, {envelope.id} came, too"
+            alone = calls_begun_by(envelope, {}, unit.begun_on) if unit.begun_on else []
+            if alone:  # by a version that called the step with each
+                return self._calls.given_up(unit, alone, Failure("join.arm-filled", both, 1, dead=True))
             return self._calls.refused(unit, "join.arm-filled", [Problem("ce_id", "join.arm-filled", both)])
+        before = calls_begun_by(envelope, _types_of(arms), unit.begun_on) if unit.begun_on else []
         arms[parameter.name] = envelope
-        if len(arms) < len(step.signature.parameters) or step.options.pivot:
-            return self._calls.finished(unit, self._calls.begin(unit), Done((), {key: encode_arms(arms)}))
+        is_whole = len(arms) == len(step.signature.parameters)
+        begun = is_whole and before == [_causes_of(arms)]
+        if before and not begun:  # on fewer inputs: to call it with these, too, might do it twice
+            return self._calls.given_up(unit, before, _BEGUN_OTHERWISE)
+        if not is_whole or step.options.pivot:
+            changes: Changes = {key: encode_arms(arms, may_have_begun=begun)}
+            return self._calls.finished(unit, self._calls.begin(unit), Done((), changes))
         events = {parameter.name: event}
         try:
             for other in step.signature.parameters:
@@ -229,8 +260,10 @@ class Performer:
         return await self._calls.call(unit, arms, events, {key: encode_filled(arms, self._clock())})
 
     def _lock(self, unit: Unit, lock: Callable[..., str | None], arms: Held, events: dict[str, Event]) -> Done | None:
-        """Ask for the lock that the step needs with these events; None where it needs none, and may be called."""
-        step = unit.step
+        """Ask for the lock that the step needs with these events; None where it needs none, and may be called. An earlier
+        holder of the lane may have found that it needs none, and have begun."""
+        step, causes = unit.step, _causes_of(arms)
+        in_doubt = unit.may_have_begun and unit.owes_undo
         try:
             key = lock(**events)
             if key is None:
@@ -239,14 +272,30 @@ class Performer:
                 raise ValueError(f"a lock is a text of 1 to {LONGEST_LOCK} characters, or None")
             key.encode()
         except Exception as error:
-            problem = Problem("lock", "lock.failed", f"what is to be locked cannot be told: {type(error).__name__}")
-            return self._calls.refused(unit, "lock.failed", [problem])
+            reason = f"what is to be locked cannot be told: {type(error).__name__}"
+            if in_doubt:
+                return self._calls.given_up(unit, [causes], Failure("lock.failed", reason, 1, dead=True))
+            return self._calls.refused(unit, "lock.failed", [Problem("lock", "lock.failed", reason)])
         saga = unit.envelope.saga or ""
         work = self._calls.begin(unit)
-        causes = tuple(sorted(each.id for each in arms.values()))
-        asked = Requested(step.wire_name, causes, key, step.options.lock_taken == "refuse")
+        begun_under = (unit.under or self._version) if in_doubt else None
+        asked = Requested(step.wire_name, causes, key, step.options.lock_taken == "refuse", begun_under)
         message = self._answers.fact(asked, saga, work)
-        return self._calls.finished(unit, work, Done([message], {arms_key(saga, step.wire_name): encode_arms(arms)}))
+        changes: Changes = {arms_key(saga, step.wire_name): encode_arms(arms, may_have_begun=in_doubt)}
+        return self._calls.finished(unit, work, Done([message], changes))
+
+
+_BEGUN_OTHERWISE: Final = Failure(
+    "begun.otherwise", "an earlier version, of which the step takes other inputs, may have begun it", 1, dead=True
+)
+
+
+def _causes_of(arms: Held) -> tuple[str, ...]:
+    return tuple(sorted([each.id for each in arms.values()]))
+
+
+def _types_of(arms: Held) -> dict[str, tuple[str, ...]]:
+    return {each.id: (each.type,) for each in arms.values()}
 
 
 def _refusal(violation: ContractViolation, attempts: int) -> Failure:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pavane.answers import Answers
-from pavane.arms import arms_of_saga, encode_tombstone, tombstone_key
-from pavane.attempts import ENDED_WAITING
+from pavane.arms import arms_of_saga, decode_arms, encode_tombstone, may_have_begun, tombstone_key
+from pavane.attempts import ENDED_IN_DOUBT, ENDED_WAITING
 from pavane.commits import Commits
 from pavane.kit import Kit
 from pavane.marks import Marks
@@ -138,10 +138,26 @@ class Reception:
         granted: GrantRead | None = None,
         delayed: Delayed | None = None,
     ) -> Unit:
-        otherwise = self.marks.may_have_begun_otherwise(record)
-        under = self.marks.owed_under(step.wire_name) if otherwise and not step.owes_undo else None
-        begun = may_have_begun or otherwise
-        return Unit(record, envelope, step, begun, otherwise=otherwise, under=under, granted=granted, delayed=delayed)
+        if not self.marks.may_have_begun_otherwise(record):
+            return Unit(record, envelope, step, may_have_begun, granted=granted, delayed=delayed)
+        name = step.wire_name
+        under = self._owed_under(name)
+        return Unit(
+            record,
+            envelope,
+            step,
+            may_have_begun=True,
+            otherwise=True,
+            begun_on=self.marks.begun_on_otherwise(name) if step.owes_undo or under is not None else (),
+            under=under,
+            granted=granted,
+            delayed=delayed,
+        )
+
+    def _owed_under(self, name: str) -> str | None:
+        """The version under which what was begun of a step is answered, where this one owes no undo of it any more."""
+        step = self.kit.plan.by_wire_name.get(name)
+        return self.marks.owed_under(name) if step is None or not step.owes_undo else None
 
     def _command(self, record: Record, envelope: Envelope) -> None:
         try:
@@ -190,7 +206,8 @@ class Reception:
         return list(done.messages)
 
     def _end(self, record: Record, envelope: Envelope) -> None:
-        """Raise the tombstone, let go of held arms (skipped), hurry what pauses, give up what waits in a tier (failed)."""
+        """Raise the tombstone, let go of held arms (skipped; failed where an earlier holder may have begun on them), hurry
+        what pauses, give up what waits in a tier (failed)."""
         if self._was_finished(record, CONTROL_UNIT):
             return
         self.progress.admit(record.topic, record.offset, 1, len(record.value or b""))
@@ -205,18 +222,32 @@ class Reception:
         if running is not None:
             running.interrupt("ended")
         let_go: dict[str, dict[str, str]] = {}
+        begun: set[str] = set()
         changes: dict[bytes, bytes | None] = {}
-        for key, step, arms in arms_of_saga(self.state, saga):
+        for step, key, row in arms_of_saga(self.state, saga):
             if step != joining and not self._is_observer(step):
                 changes[key] = None
+                arms = decode_arms(row)
                 if arms:
                     let_go[step] = {name: held.id for name, held in arms.items()}
+                if may_have_begun(row):
+                    begun.add(step)
         changes[tombstone_key(saga)] = encode_tombstone(let_go, self.kit.clock())
         work = self._begin(record, envelope)
         waiting = [each for each in self.index.of_saga(saga) if self._is_let_go(*each, running)]
         work.split(len(let_go) + len(waiting))
         messages: list[Message] = [
-            self.answers.settled(step, saga, list(arms.values()), work, how="skipped", began=False, code="saga.ended")
+            self.answers.settled(
+                step,
+                saga,
+                list(arms.values()),
+                work,
+                how="failed" if step in begun else "skipped",
+                began=step in begun,
+                code=ENDED_IN_DOUBT.code,
+                reason=ENDED_IN_DOUBT.reason if step in begun else "",
+                under=self._owed_under(step) if step in begun else None,
+            )
             for step, arms in let_go.items()
         ]
         for place, each in waiting:

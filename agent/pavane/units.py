@@ -79,12 +79,13 @@ class Pausing:
 class Unit(Pausing):
     """One input for one step. ``may_have_begun``: an earlier holder of the lane may have called the step on it.
 
-    ``otherwise``: that holder may have been of another version, and have taken what this one refuses; ``under``: that
-    version, where the step owed an undo under it and owes none now: the answer is that version's. ``granted``: the
-    coordinator lets the step begin; then ``record`` is its command, and ``envelope`` the last input that it names.
+    ``otherwise``: that holder may have been of another version, and have taken what this one refuses; ``begun_on``: or have
+    begun on other inputs, these; ``under``: that version, where the step owed an undo under it and owes none now: the answer
+    is that version's. ``granted``: the coordinator lets the step begin; then ``record`` is its command, and ``envelope`` the
+    last input that it names.
     """
 
-    __slots__ = ("_place", "granted", "key", "may_have_begun", "otherwise", "step", "under")
+    __slots__ = ("_place", "begun_on", "granted", "key", "may_have_begun", "otherwise", "step", "under")
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class Unit(Pausing):
         may_have_begun: bool,
         *,
         otherwise: bool = False,
+        begun_on: Sequence[str] = (),
         under: str | None = None,
         granted: GrantRead | None = None,
         delayed: Delayed | None = None,
@@ -102,6 +104,7 @@ class Unit(Pausing):
         self.step = step
         self.may_have_begun = may_have_begun
         self.otherwise = otherwise
+        self.begun_on = begun_on
         self.under = under
         self.granted = granted
         saga = envelope.saga

@@ -69,7 +69,9 @@ class Clerk:
                 messages.append(self._order(LockOrder("acquire", command.lock, self._id, command.refuse)))
             elif isinstance(command, Refuse):
                 reason = f"{command.lock!r} is held by saga {command.holder}"
-                messages.append(self._fact(Settled(command.step, command.causes, "failed", False, "lock.taken", reason)))
+                under = command.begun_under
+                refused = Settled(command.step, command.causes, "failed", under is not None, "lock.taken", reason, under)
+                messages.append(self._fact(refused))
             elif isinstance(command, Park):
                 what = (
                     "%s failed after the point of no return, and has to be done"

@@ -44,12 +44,13 @@ class Acquire:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """A step's lock is another saga's, and it does not wait: it fails."""
+    """A step's lock is another saga's, and it does not wait: it fails. ``begun_under``: it may have begun, all the same."""
 
     step: str
     causes: tuple[str, ...]
     lock: str = field(compare=False)
     holder: str = field(compare=False)
+    begun_under: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,7 +175,8 @@ def _locked(history: History) -> Iterator[Command]:
             if all(cause in history.events for cause in request.causes):  # they travel with the grant
                 yield Grant(request.step, request.causes)
         elif request.refuse and request.lock in history.refused:
-            yield Refuse(request.step, request.causes, request.lock, history.refused[request.lock])
+            holder = history.refused[request.lock]
+            yield Refuse(request.step, request.causes, request.lock, holder, request.begun_under)
         else:
             yield Acquire(request.lock, request.refuse)
 

@@ -147,12 +147,16 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """A step has its inputs and may not begin before its saga holds that lock. ``refuse``: it fails where another does."""
+    """A step has its inputs and may not begin before its saga holds that lock. ``refuse``: it fails where another does.
+
+    ``begun_under``: the version of its agent under which it may have begun without, by a process that died.
+    """
 
     step: str
     causes: Causes
     lock: str
     refuse: bool = False
+    begun_under: str | None = None
 
     @property
     def identity(self) -> str:

@@ -1,6 +1,6 @@
 """Dances: small choreographies, each with one of the situations in which sagas go wrong, ready to be verified."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
@@ -836,6 +836,85 @@ def _take_both(agent: Agent, view: type[Asked], store: Store, takes: Takes) -> N
     lock = there_is_one if takes == "a join with a lock" else None
     made = agent.step(retry=TWICE, lock=lock, pivot=takes == "a pivot")(take)
     made.compensate(retry=PATIENT)(give_back)
+
+
+Waits = Literal["nothing", "a lock", "a lock after all", "a grant", "a grant, and takes less", "an input more"]
+
+
+def waits_now(waits: Waits, refuse: str = "other", *, twice: bool = False) -> Verification:
+    """A step that one version begins at once, and the next one only when something more is there; beside it, or after it, one
+    that refuses. ``twice``: two sagas that want the same lock."""
+    store = Store()
+    before, after, other, last = Agent("taker"), Agent("taker"), Agent("other"), Agent("last")
+
+    @other.step(effects=False, retry=TWICE)
+    async def turn(asked: Asked) -> Right:
+        if asked.refuse == "other":
+            raise Rejected("no")
+        return Right()
+
+    @last.step(effects=False, retry=TWICE)
+    async def finish(met: Met) -> Done:
+        if met.refuse == "last":
+            raise Rejected("no")
+        return Done()
+
+    _take_at_once(before, store, Waiting(lock=(lambda asked: None) if waits == "a lock after all" else None))
+    if waits == "an input more":
+        _take_with_right(after, store)
+    elif waits.startswith("a grant"):
+        _take_at_once(after, store, Waiting(pivot=True, view=Narrow if waits.endswith("less") else Asked))
+    elif waits.startswith("a lock"):
+        _take_at_once(after, store, Waiting(lock=lambda asked: "one", refuse=twice))
+    else:
+        _take_at_once(after, store, Waiting())
+
+        @after.step(effects=False)
+        async def look_on(asked: Asked) -> None: ...
+
+    asked = Asked(refuse=refuse)
+    return Verification(
+        agents=[before, other, last],
+        sagas=[DANCE],
+        starts={"no": (asked, asked) if twice else asked},
+        reset=store.clear,
+        next_versions=[after],
+    )
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What a step waits for beside its input. ``refuse``: for its lock it does not."""
+
+    lock: Callable[[Asked], str | None] | None = None
+    refuse: bool = False
+    pivot: bool = False
+    view: type[Asked] = Asked
+
+
+def _take_at_once(agent: Agent, store: Store, waiting: Waiting) -> None:
+    async def take(asked: Asked, ctx: Context) -> Met:
+        store.do(ctx, "take")
+        return Met(refuse=asked.refuse)
+
+    async def give_back(asked: Asked, done: Met | None, ctx: Context) -> None:
+        store.undo(ctx, "take")
+
+    take.__annotations__["asked"] = give_back.__annotations__["asked"] = waiting.view
+    policy: Literal["wait", "refuse"] = "refuse" if waiting.refuse else "wait"
+    made = agent.step(retry=TWICE, lock=waiting.lock, lock_taken=policy, pivot=waiting.pivot)(take)
+    made.compensate(retry=PATIENT)(give_back)
+
+
+def _take_with_right(agent: Agent, store: Store) -> None:
+    @agent.step(retry=TWICE)
+    async def take(asked: Asked, right: Right, ctx: Context) -> Met:
+        store.do(ctx, "take")
+        return Met(refuse=asked.refuse)
+
+    @take.compensate(retry=PATIENT)
+    async def give_back(asked: Asked, right: Right, done: Met | None, ctx: Context) -> None:
+        store.undo(ctx, "take")
 
 
 def has_no_effect_any_more(*, retriable: bool = False) -> Verification:

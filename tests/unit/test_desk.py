@@ -65,6 +65,7 @@ OUT = [
     SagaEnded.event_type,
     "pavane.coordinator.dead-letters",
     "pavane.spans",
+    LOCKS,
 ]
 MANIFEST = plan_of(agent).manifest
 
@@ -800,3 +801,20 @@ def test_what_a_late_declaration_makes_due_is_traced_back_to_where_the_saga_bega
         assert parse(office.record(undo)).trace == began
 
     at_the_desk(scenario)
+
+
+@pytest.mark.parametrize("begun_under", [None, "clerk@1"])
+def test_a_step_that_is_refused_its_lock_began_where_it_may_have_begun_without(begun_under: str | None) -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        wanted = Requested("clerk/answer", (f"a-{saga}",), "key", True, begun_under)
+        await office.take(asked(saga).to_message("k.asked", key=saga), fact_of(wanted, saga))
+        out = await office.take(fact_of(LockRefused("key", "another"), saga))
+        (refused,) = [fact for each in out if each.topic == FACTS and isinstance(fact := said(office, each), Settled)]
+        assert (refused.code, refused.began, refused.declaration) == ("lock.taken", begun_under is not None, begun_under)
+
+    at_the_desk(scenario)
+
+
+def said(office: Office, message: Message) -> Fact:
+    return read_fact(parse(office.record(message)))

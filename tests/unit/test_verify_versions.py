@@ -76,6 +76,52 @@ def test_what_the_last_version_may_have_done_waits_for_somebody_and_is_never_cal
     assert not wrong, wrong[:5]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dances.waits_now("nothing"),
+        lambda: dances.waits_now("a lock"),
+        lambda: dances.waits_now("a lock", twice=True),
+        lambda: dances.waits_now("a lock after all"),
+        lambda: dances.waits_now("a lock after all", twice=True),
+        lambda: dances.waits_now("a grant"),
+        lambda: dances.waits_now("a grant", "last"),
+    ],
+    ids=[
+        "nothing",
+        "a lock",
+        "a lock that is taken",
+        "a lock after all",
+        "a taken lock after all",
+        "a grant",
+        "a grant at last",
+    ],
+)
+def test_what_the_last_version_began_at_once_is_undone_where_the_next_one_waits_for_more(
+    make: Callable[[], Verification],
+) -> None:
+    wrong = [
+        (str(each.job), *map(str, each.violations))
+        for each in upgraded_and_crashed(make(), "taker")
+        if {found.code for found in each.violations} - {"verdict"}
+    ]
+    assert not wrong, wrong[:5]
+
+
+@pytest.mark.parametrize(
+    ("waits", "refuse"), [("an input more", "other"), ("an input more", "last"), ("a grant, and takes less", "other")]
+)
+def test_what_it_began_on_inputs_that_no_undo_takes_any_more_waits_for_somebody(waits: dances.Waits, refuse: str) -> None:
+    played = upgraded_and_crashed(dances.waits_now(waits, refuse), "taker")
+    assert "stuck" in {found.code for each in played for found in each.violations}
+    wrong = [
+        (str(each.job), *map(str, each.violations))
+        for each in played
+        if {found.code for found in each.violations} - {"stuck", "verdict"}
+    ]
+    assert not wrong, wrong[:5]
+
+
 @sources_only
 @pytest.mark.parametrize("change", sorted(CHANGES.keys() - {"a step is retriable now"}))  # that does again what it did
 def test_without_what_a_lane_remembers_of_other_versions_effects_are_left(
