@@ -49,6 +49,7 @@ DANCES: Mapping[str, Callable[[], Verification]] = {
     "long pauses, and an upgrade": dances.long_pauses,
     "asked whether it happened": dances.asked_whether,
     "a point of no return": dances.point_of_no_return,
+    "a step becomes the point of no return": dances.becomes_a_pivot,
     "asks a person": dances.asks_a_person,
     "asks a person, and is reported": lambda: dances.asks_a_person("report"),
     "asks a person, and another branch fails": dances.asks_a_person_beside,
