@@ -78,14 +78,20 @@ async def _run_lanes(office: Office, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             desks: list[CoordinatorLane] = []
 
+            async def hold(desk: CoordinatorLane) -> None:
+                desks.append(desk)
+                try:
+                    await desk.run(stop)
+                finally:
+                    desks.remove(desk)
+
             async def grant() -> None:
                 async for lane in lanes:
                     try:
                         desk = CoordinatorLane(office, lane)
                     except LaneLost:
                         continue  # between its grant and the first look at its state
-                    desks.append(desk)
-                    group.create_task(desk.run(stop))
+                    group.create_task(hold(desk))
 
             granting = group.create_task(grant())
             looking = group.create_task(_look_around(office, lanes, desks))

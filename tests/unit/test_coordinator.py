@@ -1,6 +1,7 @@
 """The coordinator at work: when it opens the intake, restarts, zombies, several processes, a bus that is away for a while."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 
@@ -15,6 +16,7 @@ from pavane_events.errors import BusUnavailable
 from pavane_events.record import Message
 from pavane_saga import coordinator
 from pavane_saga.coordinator import run_coordinator
+from pavane_saga.desk import Desk
 from pavane_saga.facts import Settled
 from pavane_saga.wire import ADMISSIONS, COORDINATOR
 from pavane_tracing.work import Tracing
@@ -171,6 +173,29 @@ def test_a_coordinator_that_has_lost_its_lanes_commits_nothing_more() -> None:
             stop.set()
             await zombies_heir
             await other.close()
+        await bus.close()
+
+    perform(scenario)
+
+
+def test_lanes_that_are_lost_are_forgotten() -> None:
+    async def scenario() -> None:
+        world, bus = World(), MemoryBus(partitions=1)
+        async with stage([world.first, world.second], [saga_of()], bus=bus) as running:
+            saga = await running.publish({"n": 1})
+
+            async def half_done() -> bool:
+                return len(await running.events("c.half")) == 1
+
+            await until(half_done)
+            for _ in range(20):
+                bus.take_away(COORDINATOR, 0, told=True)
+                await asyncio.sleep(0)
+            world.may_answer.set()
+            assert await running.ended(saga) == "completed"
+            gc.collect()
+            desks = sum(type(each) is Desk for each in gc.get_objects())
+            assert desks <= 2, "that of now, and the one that was looked at last"
         await bus.close()
 
     perform(scenario)
