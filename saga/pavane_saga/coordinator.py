@@ -61,7 +61,7 @@ async def run_coordinator(
     """Coordinate sagas until ``stop`` is set. Several processes may: their lanes are shared out between them.
 
     It reads every topic of its sagas from the earliest record, learns who owes what from the agents' declarations, and
-    opens the intake of a lane when every agent that leads to ``completes`` has declared it. ``look_s``: how often it looks
+    starts sagas in a lane when every agent that leads to ``completes`` has declared it. ``look_s``: how often it looks
     at the clock, and at who is there, while it hears nothing; None: every second or two.
     """
     office = Office({saga.name: saga for saga in sagas}, bus, tracing, clock, Directory({}, {}), look_s)
@@ -122,15 +122,15 @@ async def _prepare(office: Office) -> None:
 
 
 def _topics(office: Office) -> Collection[str]:
-    """What the lanes read now: facts, and every event topic known; intake comes when lanes are open for it."""
-    return [FACTS, LOCKS, *sorted(office.directory.topics())]
+    """What the lanes read now: facts, every event topic known, and what comes from outside."""
+    return [FACTS, LOCKS, *sorted(office.directory.topics()), ADMISSIONS, *sorted(office.intakes)]
 
 
 async def _look_around(office: Office, lanes: Lanes, desks: "list[CoordinatorLane]") -> None:
-    """Notice new agents, read their topics too, and open the intake when the lanes are ready for it."""
+    """Notice new agents, read their topics too, and say for whom the intake waits."""
     later_s = _LOOK_LATER_S if office.look_s is None else office.look_s
     subscribed = set(_topics(office))
-    intakes: set[str] = set()
+    has_opened = False
     remind = time.monotonic() + _REMIND_S
     while True:
         try:
@@ -146,16 +146,20 @@ async def _look_around(office: Office, lanes: Lanes, desks: "list[CoordinatorLan
         if new:
             await lanes.subscribe(new)
             subscribed |= new
-        held = [desk for desk in desks if not desk.lost]
-        if not intakes and held:
-            waiting = sorted({reason for desk in held for reason in desk.waiting_for()})
-            if not waiting:
-                intakes = {ADMISSIONS, *office.intakes}
-                await lanes.subscribe(intakes)
-            elif time.monotonic() > remind:
-                log.warning("the intake stays closed, it waits for %s", "; ".join(waiting))
-                remind = time.monotonic() + _REMIND_S
-        await _pause(office, later_s if intakes else _LOOK_S)
+        waiting = _waited_for(desks)
+        has_opened = has_opened or waiting == []
+        if not waiting:
+            remind = time.monotonic() + _REMIND_S
+        elif time.monotonic() > remind:
+            log.warning("the intake stays closed, it waits for %s", "; ".join(waiting))
+            remind = time.monotonic() + _REMIND_S
+        await _pause(office, later_s if has_opened else _LOOK_S)
+
+
+def _waited_for(desks: "Iterable[CoordinatorLane]") -> list[str] | None:
+    """For whom the intake of these lanes waits; None where there is none of them."""
+    held = [desk for desk in desks if not desk.lost]
+    return sorted({reason for desk in held for reason in desk.waiting_for()}) if held else None
 
 
 async def _pause(office: Office, seconds: float) -> None:

@@ -13,6 +13,7 @@ from pavane_events.forgetting import Forgetting
 from pavane_events.ids import uuid7
 from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
+from pavane_saga.backlog import Backlog
 from pavane_saga.clerk import Clerk
 from pavane_saga.commands import Command, Halt, Park
 from pavane_saga.deadlines import Deadlines
@@ -92,7 +93,9 @@ class Desk:
         self._sagas = sagas
         self._starts = {saga.starts.event_type: saga for saga in sagas.values()}
         self._answers = {kind.event_type for saga in sagas.values() for kind in saga.answers}
+        self._answered = {saga.name for saga in sagas.values() if saga.answers}
         self._intakes = {saga.intake: saga for saga in sagas.values()}
+        self._outside = {ADMISSIONS, *self._intakes}
         self._tracing = tracing
         self._clock = clock
         self._partitions = partitions
@@ -100,15 +103,15 @@ class Desk:
         self._dossiers = Dossiers(lane.state, cabinet or Cabinet(), self._plans.ends)
         self._forgetting = Forgetting(lane.state, {b"x/": ended_ms}, keeps_s, clock)
         self._batch = Batch()
-        self._held: list[Record] = []
+        self._backlog = Backlog(lane.state, self._outside)
         self._taken: dict[str, int] = {}
         self._locks = LockBook(self._lock_row, self._keep_lock_row)
-        self.deadlines = Deadlines(clock)
+        self.deadlines = Deadlines(clock, self._outside)
         self._let_in: set[str] = set()
         """Sagas whose answers from outside were taken in and not covered by the high watermarks that were asked for last."""
 
         for saga, head in self._dossiers.all_open():
-            self.deadlines.set(saga, self._due_ms(head))
+            self._set_timer(saga, head.name, self._due_ms(head))
             if head.name is not None:
                 self._dossiers.open.begin(head.name)
 
@@ -128,30 +131,36 @@ class Desk:
 
     def patience_s(self, most_s: float) -> float:
         """How long the lane may wait for records, and at most that long."""
-        if self._held:
-            return 0.05
+        if self._backlog:
+            return min(0.05, most_s)
         return self.deadlines.patience_s(most_s)
 
     # --- records -------------------------------------------------------------------------------------------------
 
     def take(self, records: Sequence[Record], *, is_open: bool) -> None:
-        """Sort a batch. While the lane is not open, what would start a saga is held back, and its offset with it."""
-        if is_open and self._held:
-            held, self._held = self._held, []
-            records = [*held, *records]
+        """Sort a batch. While the lane is not open, what would start a saga is held back, and its offset with it; where there
+        is much of that its topics are paused."""
+        backlog = self._backlog
+        if is_open and backlog:
+            for record in backlog.release():
+                self._take_admission(record, is_open=True)
+            self._lane.resume(self._outside)
         for record in records:
+            if record.topic in self._outside:
+                if backlog.is_new(record):
+                    self._take_admission(record, is_open=is_open)
+                continue
             if record.offset < self._taken.get(record.topic, 0):
                 continue  # delivered twice to this holder
-            if record.topic == ADMISSIONS or record.topic in self._intakes:
-                if not is_open:
-                    self._held.append(record)
-                    continue
-                self._take_admission(record)
-            elif record.topic == LOCKS:
+            if record.topic == LOCKS:
                 self._take_lock(record)
             else:
                 self._take_news(record)
             self._batch.done[record.topic] = self._taken[record.topic] = record.offset + 1
+        self._batch.done.update(backlog.offsets())
+        self._batch.state.update(backlog.rows())
+        if backlog.is_full:
+            self._lane.pause(self._outside)
 
     def _take_news(self, record: Record) -> None:
         try:
@@ -208,16 +217,30 @@ class Desk:
 
     # --- admissions ----------------------------------------------------------------------------------------------
 
-    def _take_admission(self, record: Record) -> None:
+    def _take_admission(self, record: Record, *, is_open: bool) -> None:
         try:
             if record.topic == ADMISSIONS:
                 admission = self._admission(parse(record))
             else:
                 saga = self._intakes[record.topic]
                 admission = admit(record, saga, self._partitions, self._clock())
+            if not is_open and self._waits_for_the_lane(admission):
+                self._backlog.hold(record, admission.event.saga or "")
+                return
             self._admit(record, admission)
         except (UndecodableRecord, ContractViolation) as error:
             self._dead(record, error)
+        self._backlog.done(record)
+
+    def _waits_for_the_lane(self, admission: Admission) -> bool:
+        """Whether it starts a saga, or answers one whose start may wait itself."""
+        saga_id = admission.event.saga or ""
+        if not admission.is_answer or self._backlog.holds(saga_id):
+            return True
+        return self._is_here(saga_id) and not self._dossiers.admitted(saga_id)
+
+    def _is_here(self, saga_id: str) -> bool:
+        return partition_of(saga_id.encode(), self._partitions) == self._lane.partition
 
     def _admission(self, event: Envelope) -> Admission:
         """What another lane took in, and this one owns."""
@@ -230,7 +253,7 @@ class Desk:
     def _admit(self, record: Record, admission: Admission) -> None:
         event = admission.event
         saga_id = event.saga or ""
-        is_here = partition_of(saga_id.encode(), self._partitions) == self._lane.partition
+        is_here = self._is_here(saga_id)
         before = is_here and admission.named and self._was_admitted(admission)
         name = self._starts[event.type].name if not admission.is_answer else ""
         work = self._process(admission.origin, record, saga_id, name)
@@ -367,12 +390,12 @@ class Desk:
                 continue
             self._still_awaited(dossier)
             if self._due_ms(dossier) > self._clock() * 1000:
-                self.deadlines.set(saga_id, self._due_ms(dossier))
+                self._set_timer(saga_id, dossier.name, self._due_ms(dossier))
                 continue
             if dossier.history.fired or dossier.history.overdue is not None:
                 continue
             if saga_id in self._batch.news or saga_id in self._let_in:
-                self.deadlines.set(saga_id, self._due_ms(dossier))  # first what was just heard, then the clock
+                self._set_timer(saga_id, dossier.name, self._due_ms(dossier))  # first what was just heard, then the clock
                 continue
             self._let_fire(dossier, self._fired(dossier))
 
@@ -423,7 +446,7 @@ class Desk:
             if step.external and step.within_s is not None and name not in found:
                 found[name] = last_ms + int(step.within_s * 1000)
         self._dossiers.wait(dossier, found)
-        self.deadlines.set(dossier.saga, self._due_ms(dossier))
+        self._set_timer(dossier.saga, dossier.name, self._due_ms(dossier))
 
     def _answers_to(self, dossier: Dossier) -> set[str]:
         """The types that its saga takes in from outside."""
@@ -547,7 +570,10 @@ class Desk:
     # --- time and trace ------------------------------------------------------------------------------------------
 
     def _time(self, saga: str, name: str | None, started_ms: int) -> None:
-        self.deadlines.set(saga, started_ms + self._allowed_ms(name))
+        self._set_timer(saga, name, started_ms + self._allowed_ms(name))
+
+    def _set_timer(self, saga: str, name: str | None, due_ms: int) -> None:
+        self.deadlines.set(saga, due_ms, answered=name in self._answered)
 
     def _due_ms(self, saga: Dossier | Head) -> int:
         return min([saga.started_ms + self._allowed_ms(saga.name), *saga.awaited.values()])

@@ -11,7 +11,7 @@ from pavane_saga.deadlines import Deadlines
 class World:
     def __init__(self) -> None:
         self.now_s = 100.0
-        self.deadlines = Deadlines(lambda: self.now_s)
+        self.deadlines = Deadlines(lambda: self.now_s, {"intake"})
 
     def fired(self, marks: Mapping[str, int], positions: Mapping[str, int]) -> list[str]:
         """What a turn of the coordinator would fire."""
@@ -46,6 +46,39 @@ def test_a_time_that_comes_meanwhile_waits_for_marks_of_its_own() -> None:
     assert world.fired({"t": 8}, {"t": 5}) == ["early"]
     assert world.fired({"t": 8}, {"t": 5}) == []
     assert world.fired({"t": 8}, {"t": 8}) == ["late"]
+
+
+def test_what_may_come_from_outside_is_read_first_where_it_answers() -> None:
+    world = World()
+    world.deadlines.set("answered", 90_000, answered=True)
+    world.deadlines.set("not", 90_000)
+    marks = {"t": 5, "intake": 7}
+    assert world.fired(marks, {"t": 4, "intake": 6}) == []
+    assert world.fired(marks, {"t": 5, "intake": 6}) == ["not"]
+    world.deadlines.set("not", 91_000)
+    assert world.fired(marks, {"t": 5, "intake": 6}) == ["not"], "however long others wait"
+    assert world.fired(marks, {"t": 5, "intake": 7}) == ["answered"]
+
+
+def test_who_turns_out_to_take_answers_from_outside_waits_for_them() -> None:
+    world = World()
+    world.deadlines.set("s", 90_000)
+    assert world.fired({"t": 5, "intake": 7}, {"t": 4, "intake": 6}) == []
+    world.deadlines.set("s", 90_000, answered=True)
+    assert world.fired({"t": 5, "intake": 7}, {"t": 5, "intake": 6}) == []
+    assert world.fired({}, {"t": 5, "intake": 7}) == ["s"]
+
+
+def test_a_time_that_comes_while_the_marks_are_on_their_way_waits_for_others() -> None:
+    world = World()
+    world.deadlines.set("answered", 90_000, answered=True)
+    world.deadlines.set("not", 100_500)
+    assert world.deadlines.must_ask()
+    world.now_s = 101
+    world.deadlines.asked({"t": 5})
+    assert world.deadlines.take({"t": 5}) == ["answered"]
+    assert world.fired({"t": 6}, {"t": 5}) == []
+    assert world.fired({}, {"t": 6}) == ["not"]
 
 
 def test_patience_ends_when_the_next_time_comes_and_is_short_while_marks_are_waited_for() -> None:

@@ -11,13 +11,14 @@ import pytest
 
 from pavane import Agent, Event, Saga, SagaEnded
 from pavane.plan import plan_of
-from pavane_events.bus import MAX_RECORD_BYTES, Lane, TopicSpec
+from pavane_events.bus import MAX_RECORD_BYTES, Lane, Lanes, TopicSpec
 from pavane_events.buses.memory import MemoryBus
 from pavane_events.dead_letter import reason_headers
 from pavane_events.envelope import Envelope, Trace, parse
 from pavane_events.ids import uuid7
 from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
+from pavane_saga import backlog
 from pavane_saga.desk import UNKNOWN_AFTER_S, Decision, Desk
 from pavane_saga.facts import Blocked, Decided, Fact, Fired, Locked, LockRefused, Requested, Settled, UndoFailed, Undone
 from pavane_saga.intake import saga_id_of
@@ -73,8 +74,9 @@ MANIFEST = plan_of(agent).manifest
 class Office:
     """A desk at the first lane of a bus, and its outputs so far."""
 
-    def __init__(self, bus: MemoryBus, lane: Lane) -> None:
+    def __init__(self, bus: MemoryBus, lanes: Lanes, lane: Lane) -> None:
         self.bus = bus
+        self.lanes = lanes
         self.lane = lane
         self.now = 1_700_000_000.0
         self.saga = SAGA
@@ -119,7 +121,8 @@ def at_the_desk(scenario: Callable[[Office], Awaitable[None]], partitions: int =
     async def main() -> None:
         bus = MemoryBus(partitions)
         await bus.create_topics([TopicSpec(name) for name in (*TOPICS, *OUT)])
-        office = Office(bus, await anext(await bus.lanes(COORDINATOR, TOPICS)))
+        lanes = await bus.lanes(COORDINATOR, TOPICS)
+        office = Office(bus, lanes, await anext(lanes))
         await office.take(fact_of(MANIFEST.declared(()), None))
         office.out.clear()
         await scenario(office)
@@ -225,6 +228,108 @@ def test_while_the_lane_is_not_open_admissions_wait_and_all_else_goes_on() -> No
         outputs = await office.take(asked(saga).to_message(), answered(saga).to_message(), is_open=False)
         assert SagaEnded.event_type in topics(outputs)
         assert topics(await office.take(intake, is_open=True)) == ["k.asked", "k.asked"]
+
+    at_the_desk(scenario)
+
+
+async def closed(office: Office) -> list[Message]:
+    """What the desk puts out for what it receives while its lane is closed, until nothing comes any more."""
+    found: list[Message] = []
+    while records := await office.lane.receive(500, 0):
+        office.desk.take(records, is_open=False)
+        decision = office.desk.decide()
+        if decision is not None:
+            await office.lane.commit(decision.done, decision.outputs, decision.state)
+            office.desk.committed()
+            office.out += decision.outputs
+            found += decision.outputs
+    return found
+
+
+def test_what_waits_for_the_lane_to_open_is_bounded_and_delays_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every record of the intake was kept in memory."""
+    monkeypatch.setattr(backlog, "MOST_HELD", 1000)
+
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        place = office.lane.partition
+        started = [Message("k.intake", b'{"n":1}', b"any", partition=place) for _ in range(4000)]
+        await office.bus.publish([*started, asked(saga).to_message()])
+        assert await closed(office) == []
+        assert office.lane.positions["k.intake"] <= 1500
+        await office.bus.publish([answered(saga).to_message()])
+        assert topics(await closed(office)) == [SagaEnded.event_type]
+        office.desk.take([], is_open=True)
+        assert len(await office.settle()) == office.lane.positions["k.intake"]
+        records = await office.lane.receive(500, 0)
+        assert {each.topic for each in records} == {"k.intake"}, "it goes on"
+
+    at_the_desk(scenario)
+
+
+class Opinion(Event, type="k.opinion"):
+    n: int = 0
+
+
+ASKING = Saga("k", starts=Asked, completes=Answered, fails=Refused, intake="k.intake", answers=Opinion)
+
+
+def opinion(saga: str) -> Envelope:
+    return Envelope(id=f"o-{saga}", source="/people/x", type="k.opinion", data=b"{}", saga=saga)
+
+
+@pytest.mark.parametrize("by", ["k.intake", ADMISSIONS])
+def test_while_the_lane_is_not_open_answers_from_outside_are_let_in_once(by: str) -> None:
+    async def scenario(office: Office) -> None:
+        office.saga, place = ASKING, office.lane.partition
+        office.desk = office.another()
+        await office.bus.create_topics([TopicSpec("k.opinion")])
+        saga = office.saga_here()
+        await office.take(asked(saga).to_message())
+        started = Message(by, b'{"n":1}', b"any", partition=place)
+        if by == ADMISSIONS:
+            started = asked(office.saga_here()).to_message(ADMISSIONS)
+        answer = opinion(saga).to_message(by, partition=place)
+        await office.bus.publish([started, replace(opinion("x"), saga=None).to_message("k.intake", partition=place), answer])
+        assert sorted(topics(await closed(office))) == ["k.opinion", "pavane.coordinator.dead-letters"]
+        heard = replace(
+            opinion(saga), id=next(parse(office.record(each)).id for each in office.out if each.topic == "k.opinion")
+        )
+        await office.take(heard.to_message(), answered(saga).to_message(), is_open=False)
+        assert SagaEnded.event_type in topics(office.out)
+        office.bus.take_away(COORDINATOR, place)
+        office.lane = await anext(office.lanes)
+        while office.lane.partition != place:
+            office.lane = await anext(office.lanes)
+        office.desk = office.another()
+        assert await closed(office) == [], "it counted, and is no dead letter now"
+        office.desk.take([], is_open=True)
+        assert topics(await office.settle()) == ["k.asked"]
+
+    at_the_desk(scenario)
+
+
+def test_an_answer_waits_behind_the_start_of_its_saga() -> None:
+    async def scenario(office: Office) -> None:
+        office.saga = ASKING
+        office.desk = office.another()
+        await office.bus.create_topics([TopicSpec("k.opinion")])
+        for elsewhere in (False, True):
+            name = next(
+                name
+                for name in (uuid7() for _ in range(1000))
+                if (partition_of(saga_id_of("/x", name).encode(), 2) != office.lane.partition) == elsewhere
+            )
+            started = Envelope(id=name, source="/x", type="k.asked", data=b'{"n":1}').to_message("k.intake", key="any")
+            said = opinion(saga_id_of("/x", name)).to_message("k.intake")
+            assert await office.take(started, said, is_open=False) == []
+            office.desk.take([], is_open=True)
+            found = topics(await office.settle())
+            assert found == ([ADMISSIONS, ADMISSIONS] if elsewhere else ["k.asked", "k.opinion"])
+        unknown = opinion(office.saga_here()).to_message("k.intake")
+        assert await office.take(unknown, is_open=False) == [], "its start may come by another topic"
+        office.desk.take([], is_open=True)
+        assert codes(await office.settle()) == ["answer.not-waited-for"]
 
     at_the_desk(scenario)
 

@@ -66,10 +66,6 @@ class MemoryBus:
         members = self._groups[group]
         members.take_away(members.rows[partition], told=told)
 
-    def reads(self, topics: Collection[str]) -> bool:
-        """Whether for each of these topics there is somebody who reads it."""
-        return {topic for lane in self.readers() for topic in lane.reads}.issuperset(topics)
-
     def place(self, topic: str, partition: int, offset: int, arrivals: int) -> int:
         """How many records of a partition lie before an offset, of those written since :attr:`arrivals` was that."""
         log = self._logs.log(topic, partition)

@@ -1,0 +1,102 @@
+"""Backlog: what would start sagas while their lane is closed, held back; and that the rest of those topics goes on. No I/O."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Final, cast
+
+from pavane_events.bus import LaneState
+from pavane_events.compact import read_json, write_json
+from pavane_events.record import Record, size_of
+
+MOST_HELD: Final = 1_000
+MOST_HELD_BYTES: Final = 16_000_000
+
+
+class Backlog:
+    """The records of some topics that a lane holds back, with their offsets. What lies behind them may be done all the same.
+
+    Below a topic's offset in :meth:`offsets` everything is done. Row ``b/<topic>`` is there where more is: the offsets that
+    are held back, and the one below which all others are done. So the lane's next holder does nothing twice.
+    """
+
+    def __init__(self, state: LaneState, topics: Collection[str]) -> None:
+        self._rows: dict[str, bytes] = {}
+        self._undone: dict[str, set[int]] = {}
+        """The offsets below ``_read`` that are not done: held back by this holder, or by one before it and not read yet."""
+        self._read: dict[str, int] = {}
+        self._told: dict[str, int] = {}
+        self._stale: set[str] = set()
+        """The topics of which more is done than offset and row say."""
+        self._held: dict[tuple[str, int], tuple[Record, str]] = {}
+        self._bytes = 0
+        self._sagas: Counter[str] = Counter()
+        for topic in topics:
+            row = state.get(_key(topic))
+            undone, read = cast("tuple[list[int], int]", read_json(row)) if row is not None else (list[int](), 0)
+            self._undone[topic], self._read[topic] = set(undone), read
+            if row is not None:
+                self._rows[topic], self._told[topic] = row, min(undone)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether its topics should be paused until the lane is open."""
+        return len(self._held) >= MOST_HELD or self._bytes >= MOST_HELD_BYTES
+
+    def is_new(self, record: Record) -> bool:
+        """Whether a record is neither done nor held back."""
+        topic, offset = record.topic, record.offset
+        return offset >= self._read[topic] or (offset in self._undone[topic] and (topic, offset) not in self._held)
+
+    def holds(self, saga: str) -> bool:
+        """Whether something of a saga is held back."""
+        return saga in self._sagas
+
+    def hold(self, record: Record, saga: str) -> None:
+        """Hold a record of a saga back."""
+        topic, offset = record.topic, record.offset
+        self._undone[topic].add(offset)
+        self._read[topic] = max(self._read[topic], offset + 1)
+        self._held[topic, offset] = record, saga
+        self._bytes += len(record.key or b"") + len(record.value or b"") + size_of(record.headers)
+        self._sagas[saga] += 1
+
+    def done(self, record: Record) -> None:
+        """A record is done, one that was :meth:`released <release>` as well."""
+        topic, offset = record.topic, record.offset
+        self._undone[topic].discard(offset)
+        self._read[topic] = max(self._read[topic], offset + 1)
+        self._stale.add(topic)
+
+    def release(self) -> list[Record]:
+        """All that is held back, in order, to be done now."""
+        held, self._held, self._bytes = self._held, {}, 0
+        self._sagas.clear()
+        return [record for record, _ in held.values()]
+
+    def offsets(self) -> Mapping[str, int]:
+        """By topic, below which offset everything is done; where that has changed since it was asked for last."""
+        found: dict[str, int] = {}
+        for topic, read in self._read.items():
+            offset = min(self._undone[topic], default=read)
+            if offset > self._told.get(topic, 0):
+                found[topic] = self._told[topic] = offset
+        return found
+
+    def rows(self) -> Mapping[bytes, bytes | None]:
+        """The rows that have changed since they were asked for last."""
+        changes: dict[bytes, bytes | None] = {}
+        for topic in self._stale:
+            undone = self._undone[topic]
+            if undone:
+                self._rows[topic] = changes[_key(topic)] = write_json([sorted(undone), self._read[topic]])
+            elif self._rows.pop(topic, None) is not None:
+                changes[_key(topic)] = None
+        self._stale.clear()
+        return changes
+
+
+def _key(topic: str) -> bytes:
+    return b"b/" + topic.encode()
