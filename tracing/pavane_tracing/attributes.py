@@ -1,11 +1,10 @@
 """The attributes of Pavane's spans, put together once per topic and group as far as they never change."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, cast
 
 from mypy_extensions import mypyc_attr
 from opentelemetry.util.types import AnyValue
-from opentelemetry.util.types import Attributes as Said
 
 from pavane_events.envelope import Envelope
 from pavane_events.errors import PavaneError
@@ -36,13 +35,13 @@ EXCEPTION: Final = "exception"
 """The event by which OpenTelemetry records one."""
 
 
-def exception_attributes(error: BaseException, more: Said, *, escaped: bool) -> dict[str, AnyValue]:
+def exception_attributes(error: object, more: object, *, escaped: object) -> dict[str, AnyValue]:
     """What the event of a recorded exception says on a span of ours: message and stack may hold data, so they stay out."""
     told: dict[str, AnyValue] = {"exception.type": class_name(error), "exception.escaped": str(escaped)}
-    return {**told, **(more or {})}
+    return {**told, **cast("Mapping[str, AnyValue]", more)} if isinstance(more, Mapping) else told
 
 
-def class_name(error: BaseException) -> str:
+def class_name(error: object) -> str:
     """Module and name of an error's class, as OpenTelemetry writes it."""
     return f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
 

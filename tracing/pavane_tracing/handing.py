@@ -22,6 +22,7 @@ from pavane_tracing.held import HeldSpans
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.span import FinishedSpan
 from pavane_tracing.spool import Spool
+from pavane_tracing.unfit import is_fit
 from pavane_tracing.unit import Strays, unit_in
 from pavane_tracing.work import SCOPE
 
@@ -44,8 +45,9 @@ class Handing(SpanProcessor):
         if context is None:
             return
         if context.trace_flags.sampled:
-            self._export.add(span)
-        elif self._held is not None and isinstance(saga, str):
+            if is_fit(span):
+                self._export.add(span)
+        elif self._held is not None and isinstance(saga, str) and is_fit(span):
             self._held.hold(saga, self._export.add, span)
 
 

@@ -4,10 +4,10 @@ They implement OpenTelemetry's API, so the user's spans, which are the SDK's, ne
 share is in their :class:`~pavane_tracing.layouts.Layout`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from time import time_ns
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from mypy_extensions import mypyc_attr
 from opentelemetry.attributes import BoundedAttributes
@@ -19,10 +19,13 @@ from pavane_tracing import otlp
 from pavane_tracing.attributes import EXCEPTION, Scalar, Told, exception_attributes
 from pavane_tracing.layouts import Layout, below
 from pavane_tracing.propagation import SAMPLED, UNSAMPLED, Origin, span_context, trace_state
-from pavane_tracing.span import KINDS, STATUSES, SpanEvent, SpanLink, SpanRow, plain_attributes
+from pavane_tracing.span import KINDS, STATUSES, SpanEvent, SpanLink, SpanRow, is_time, plain_attributes
+from pavane_tracing.unfit import passed_over
 
 _UNSET: Final = Status(StatusCode.UNSET)
 _hex: Final = bytes.fromhex
+_IDS: Final = 16 + 8
+"""Bytes of a trace's and a span's."""
 
 
 class LeanEvent(NamedTuple):
@@ -39,6 +42,8 @@ class LeanLink(NamedTuple):
     link: SpanLink
     remote: bool
     attributes: BoundedAttributes
+    says_something: bool
+    """Else it is left out: it leads nowhere, and has nothing beside."""
 
 
 @mypyc_attr(free_list_len=1)
@@ -127,70 +132,86 @@ class LeanSpan:
         """Until it has ended."""
         return self.end_ns is None
 
-    def end(self, end_time: int | None = None) -> None:
+    def end(self, end_time: object = None) -> None:
         """The first call counts. It never ends before it began, whatever the clock says."""
         if self.end_ns is None:
-            self.end_ns = end_time if end_time is not None else max(time_ns(), self.start_ns + 1)
+            if end_time is None:
+                self.end_ns = max(time_ns(), self.start_ns + 1)
+            else:
+                self.end_ns = _time("end", end_time)
 
-    def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
+    def set_attributes(self, attributes: object) -> None:
         """Add attributes, while it records."""
         if self.end_ns is None:
-            bounded = self._bound()
-            for key, value in attributes.items():
-                bounded[key] = value
+            try:
+                bounded = cast("MutableMapping[object, object]", self._bound())
+                for key, value in cast("Mapping[object, object]", attributes).items():
+                    bounded[str(key) if key and not isinstance(key, str) else key] = value
+            except Exception:  # no mapping, or values that cannot be looked at
+                passed_over("set_attributes", attributes)
 
-    def set_attribute(self, key: str, value: AnyValue) -> None:
+    def set_attribute(self, key: object, value: object) -> None:
         """Add one attribute, while it records."""
         if self.end_ns is None:
-            self._bound()[key] = value
+            try:
+                cast("MutableMapping[object, object]", self._bound())[key] = value
+            except Exception:  # a value that cannot be looked at
+                passed_over("set_attribute", value)
 
-    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+    def add_event(self, name: object, attributes: object = None, timestamp: object = None) -> None:
         """Add an event, while it records."""
         if self.end_ns is None:
+            if not isinstance(name, str):
+                passed_over("add_event", name)
+                return
             limits = self.layout.bounds
-            bounded = BoundedAttributes(
-                limits.max_event_attributes, attributes, max_value_len=limits.max_attribute_length, immutable=True
-            )
+            bounded = self._described("add_event", attributes, limits.max_event_attributes)
             events = self._events = self._events or []
-            events.append(LeanEvent(name, timestamp if timestamp is not None else time_ns(), bounded))
+            events.append(LeanEvent(name, time_ns() if timestamp is None else _time("add_event", timestamp), bounded))
             if below(limits.max_events, len(events)):
                 del events[0]
                 self._dropped_events += 1
 
-    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+    def add_link(self, context: object, attributes: object = None) -> None:
         """Add a link, while it records."""
-        if self.end_ns is None and (context.is_valid or attributes or context.trace_state):
-            limits = self.layout.bounds
-            bounded = BoundedAttributes(
-                limits.max_link_attributes, attributes, max_value_len=limits.max_attribute_length, immutable=True
-            )
-            links = self._more_links = self._more_links or []
-            target = SpanLink(f"{context.trace_id:032x}", f"{context.span_id:016x}")
-            links.append(LeanLink(target, context.is_remote, bounded))
-            if len(self.links) + len(links) > self.layout.most_links:
-                self._keep_last_links(self.layout.most_links - len(links))
+        if self.end_ns is None:
+            bounded = self._described("add_link", attributes, self.layout.bounds.max_link_attributes)
+            link = _link(context, bounded)
+            if link is None:
+                passed_over("add_link", context)
+            elif link.says_something:
+                links = self._more_links = self._more_links or []
+                links.append(link)
+                if len(self.links) + len(links) > self.layout.most_links:
+                    self._keep_last_links(self.layout.most_links - len(links))
 
-    def update_name(self, name: str) -> None:
+    def update_name(self, name: object) -> None:
         """Call it something else, while it records."""
         if self.end_ns is None:
-            self._name = name
+            if isinstance(name, str):
+                self._name = name
+            else:
+                passed_over("update_name", name)
 
-    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+    def set_status(self, status: object, description: object = None) -> None:
         """Set the status, while it records; the last one counts, but nothing overrides OK, and UNSET nothing."""
         if self.end_ns is None and self._status.status_code is not StatusCode.OK:
-            given = status if isinstance(status, Status) else Status(status, description)
-            if given.status_code is not StatusCode.UNSET:
+            given = status if isinstance(status, Status) else _status(status, description)
+            if given is None or not _is_code(given.status_code):
+                passed_over("set_status", status)
+            elif given.status_code is not StatusCode.UNSET:
                 self._status = given
 
     def record_exception(
-        self,
-        exception: BaseException,
-        attributes: Attributes = None,
-        timestamp: int | None = None,
-        escaped: bool = False,
+        self, exception: object, attributes: object = None, timestamp: object = None, escaped: object = False
     ) -> None:
         """An event that names the exception's type; its message may hold data, so it stays out."""
-        self.add_event(EXCEPTION, exception_attributes(exception, attributes, escaped=escaped), timestamp)
+        try:
+            said = exception_attributes(exception, attributes, escaped=escaped)
+        except Exception:  # whatever its own methods raise
+            passed_over("record_exception", exception)
+            return
+        self.add_event(EXCEPTION, said, timestamp)
 
     def __enter__(self) -> "LeanSpan":
         return self
@@ -258,7 +279,7 @@ class LeanSpan:
     @property
     def name(self) -> str:
         """As the SDK's spans have it."""
-        return self._name or self.layout.name
+        return self.layout.name if self._name is None else self._name
 
     @property
     def kind(self) -> SpanKind:
@@ -303,6 +324,15 @@ class LeanSpan:
             longest = limits.max_span_attribute_length
             self._bounded = BoundedAttributes(limits.max_span_attributes, merged, immutable=False, max_value_len=longest)
         return self._bounded
+
+    def _described(self, call: str, attributes: object, most: int | None) -> BoundedAttributes:
+        """What an event or a link says, within the limits; nothing where that is no mapping."""
+        longest = self.layout.bounds.max_attribute_length
+        try:
+            return BoundedAttributes(most, cast("Attributes", attributes), max_value_len=longest, immutable=True)
+        except Exception:  # no mapping, or values that cannot be looked at
+            passed_over(call, attributes)
+            return BoundedAttributes(most, None, max_value_len=longest, immutable=True)
 
     def _keep_last_links(self, count: int) -> None:
         kept = self.links[len(self.links) - count :] if count > 0 else ()
@@ -355,33 +385,29 @@ class PassingSpan:
         """Never."""
         return False
 
-    def end(self, end_time: int | None = None) -> None:
+    def end(self, end_time: object = None) -> None:
         """It is not ours to end."""
 
-    def set_attributes(self, attributes: Mapping[str, AnyValue]) -> None:
+    def set_attributes(self, attributes: object) -> None:
         """Nothing is kept."""
 
-    def set_attribute(self, key: str, value: AnyValue) -> None:
+    def set_attribute(self, key: object, value: object) -> None:
         """Nothing is kept."""
 
-    def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
+    def add_event(self, name: object, attributes: object = None, timestamp: object = None) -> None:
         """Nothing is kept."""
 
-    def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
+    def add_link(self, context: object, attributes: object = None) -> None:
         """Nothing is kept."""
 
-    def update_name(self, name: str) -> None:
+    def update_name(self, name: object) -> None:
         """Nothing is kept."""
 
-    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+    def set_status(self, status: object, description: object = None) -> None:
         """Nothing is kept."""
 
     def record_exception(
-        self,
-        exception: BaseException,
-        attributes: Attributes = None,
-        timestamp: int | None = None,
-        escaped: bool = False,
+        self, exception: object, attributes: object = None, timestamp: object = None, escaped: object = False
     ) -> None:
         """Nothing is kept."""
 
@@ -400,3 +426,38 @@ compiled take several times as long to make."""
 
 def _event(each: LeanEvent) -> SpanEvent:
     return SpanEvent(each.name, each.time_ns, plain_attributes(each.attributes))
+
+
+def _time(call: str, given: object) -> int:
+    """When a caller says that it was: now, where what he says is no time."""
+    if isinstance(given, int) and is_time(given):
+        return given
+    passed_over(call, given)
+    return time_ns()
+
+
+def _status(code: object, description: object) -> Status | None:
+    """None for what is no code. A description that is no text is left out."""
+    if not isinstance(code, StatusCode):
+        return None
+    if description is None or isinstance(description, str):
+        return Status(code, description)
+    passed_over("set_status", description)
+    return Status(code)
+
+
+def _is_code(given: object) -> bool:
+    return isinstance(given, StatusCode)
+
+
+def _link(context: object, bounded: BoundedAttributes) -> LeanLink | None:
+    """None for what is no span context, or one that no link can lead to: its ids are no numbers, or too large."""
+    if not isinstance(context, SpanContext):
+        return None
+    try:
+        target = SpanLink(f"{context.trace_id:032x}", f"{context.span_id:016x}")
+        raw = _hex(target.trace_id + target.span_id)
+        says = context.is_valid or bool(bounded) or bounded.dropped > 0 or bool(context.trace_state)
+        return LeanLink(target, context.is_remote, bounded, says) if len(raw) == _IDS else None
+    except (TypeError, ValueError):
+        return None

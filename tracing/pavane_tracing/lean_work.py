@@ -25,6 +25,7 @@ from pavane_tracing.off import MeasuredOffWork
 from pavane_tracing.propagation import SPAN_KEY, Origin, allowed_baggage, context_of, is_passed_by, origin_of
 from pavane_tracing.sampling import SagaSampler
 from pavane_tracing.span import SpanLink, SpanRow
+from pavane_tracing.unfit import lose
 from pavane_tracing.unit import UNIT_KEY, Service, Unit
 from pavane_tracing.work import Point, Tracing, Work, entered, state_after
 
@@ -151,7 +152,7 @@ class LeanWork(Work):
             span.end()
             unit.close()
             if self._take is not None:
-                self._take(span.encoded())
+                _hand_over(span, self._take)
             if self._processing is not None:
                 self._processing.end(self.context)
 
@@ -166,7 +167,7 @@ class LeanWork(Work):
         """The spans of this work that have ended; none where spans are not kept."""
         if self._take is not None:
             return []
-        rows = [span.to_row() for span in (self._lean, *(self._kept or ())) if span.end_ns is not None]
+        rows = _rows((self._lean, *(self._kept or ())))
         users = self._unit.rows()
         return sorted((*rows, *users), key=_started) if users else rows
 
@@ -206,7 +207,7 @@ class LeanWork(Work):
                 self._kept = []
             self._kept.append(span)
         else:
-            self._take(span.encoded())
+            _hand_over(span, self._take)
 
     def _trace(self, span_id: str, state: str | None) -> Trace:
         return Trace(f"00-{self._lean.trace_id}-{span_id}{self._tail}", state, self._baggage)
@@ -367,9 +368,9 @@ class LeanTracing(Tracing):
             span = LeanSpan(self.other_layout(name, kind), trace_id, span_id, origin, dict(attributes), _links_to(led))
             span.end_ns = span.start_ns + 1
             if take is not None:
-                take(span.encoded())
+                _hand_over(span, take)
             else:
-                rows.append(span.to_row())
+                rows = _rows((span,))
         flags = "01" if sampled else "00"
         return Point(Trace(f"00-{trace_id}-{span_id}-{flags}", state_after(origin), baggage), rows)
 
@@ -409,6 +410,28 @@ def _passing(
     elif baggage != incoming.baggage or origin.state != incoming.tracestate:
         incoming = Trace(incoming.traceparent, origin.state, baggage)
     return PassingWork(incoming, saga, processing)
+
+
+def _hand_over(span: LeanSpan, take: Take) -> None:
+    """A span that has ended is exported, or lost: whatever a step has put into it, its work goes on."""
+    try:
+        encoded = span.encoded()
+    except Exception as error:  # what nobody has foreseen
+        lose(error)
+    else:
+        take(encoded)
+
+
+def _rows(spans: Iterable[LeanSpan]) -> list[SpanRow]:
+    """Those that have ended, but for what cannot be told: as :func:`_hand_over`."""
+    rows: list[SpanRow] = []
+    for span in spans:
+        if span.end_ns is not None:
+            try:
+                rows.append(span.to_row())
+            except Exception as error:  # what nobody has foreseen
+                lose(error)
+    return rows
 
 
 def _started(row: SpanRow) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Literal, Protocol, cast
+from typing import Final, Literal, Protocol, TypeVar, cast
 
 from mypy_extensions import mypyc_attr
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
@@ -11,6 +11,7 @@ from opentelemetry.util.types import AnyValue, Attributes
 
 Kind = Literal["INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
 StatusName = Literal["UNSET", "OK", "ERROR"]
+Known = TypeVar("Known")
 Value = str | int | float | bool | list["Value"] | dict[str, "Value"] | None
 
 
@@ -91,27 +92,27 @@ class FinishedEvent(Protocol):
     """An event of a :class:`FinishedSpan`."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> object: ...
     @property
-    def timestamp(self) -> int: ...
+    def timestamp(self) -> object: ...
     @property
     def attributes(self) -> Attributes: ...
 
 
 class FinishedSpan(Protocol):
-    """What a row needs of the SDK's ``ReadableSpan``."""
+    """What a row needs of the SDK's ``ReadableSpan``, which holds whatever a caller put there: see :func:`check_fit`."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> object: ...
     def get_span_context(self) -> SpanContext | None: ...
     @property
     def parent(self) -> SpanContext | None: ...
     @property
     def kind(self) -> SpanKind: ...
     @property
-    def start_time(self) -> int | None: ...
+    def start_time(self) -> object: ...
     @property
-    def end_time(self) -> int | None: ...
+    def end_time(self) -> object: ...
     @property
     def attributes(self) -> Attributes: ...
     @property
@@ -122,24 +123,58 @@ class FinishedSpan(Protocol):
     def status(self) -> Status: ...
 
 
+class Unfit(ValueError):
+    """A span in which something is that OpenTelemetry's interface does not take: nobody could read it."""
+
+
+def check_fit(span: FinishedSpan) -> None:
+    """Raises :class:`Unfit` unless names are texts (None: an empty one), and kind, status and times what they are called."""
+    _check(span.name, span.start_time)
+    _check(None, span.end_time)
+    if not _is_among(KINDS, span.kind):
+        raise Unfit("its kind is none")
+    if not _is_among(STATUSES, span.status.status_code):
+        raise Unfit("its status is none")
+    for event in span.events:
+        _check(event.name, event.timestamp)
+
+
+def is_time(given: object) -> bool:
+    """Whether it is one that a span can have: nanoseconds since 1970 in 64 bits."""
+    return isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= _LATEST_NS
+
+
+_LATEST_NS: Final = 2**64 - 1
+
+
+def _check(name: object, time_ns: object) -> None:
+    if name is not None and not isinstance(name, str):
+        raise Unfit(f"it has {type(name).__name__} for a name")
+    if time_ns is not None and not is_time(time_ns):
+        raise Unfit(f"it has {type(time_ns).__name__} for a time, or one out of range")
+
+
+def _is_among(known: Mapping[Known, object], given: object) -> bool:
+    return any(given is each for each in known)
+
+
 def row_of(span: FinishedSpan, service: str) -> SpanRow:
-    """A finished span as a row. ``service`` names the agent whose unit of work it belongs to."""
+    """A finished span as a row. ``service`` names the agent whose unit of work it belongs to. Raises :class:`Unfit`."""
+    check_fit(span)
     context = span.get_span_context()
     parent, status, links, events = span.parent, span.status, span.links, span.events
     return SpanRow(
         trace_id=f"{context.trace_id:032x}" if context else "",
         span_id=f"{context.span_id:016x}" if context else "",
         parent_span_id=f"{parent.span_id:016x}" if parent else None,
-        name=span.name,
+        name=cast("str", span.name or ""),
         kind=KINDS[span.kind],
-        start_ns=span.start_time or 0,
-        end_ns=span.end_time or 0,
+        start_ns=cast("int", span.start_time or 0),
+        end_ns=cast("int", span.end_time or 0),
         service=service,
         attributes=plain_attributes(span.attributes),
         links=tuple([_link(link.context) for link in links]) if links else (),
-        events=tuple([SpanEvent(event.name, event.timestamp, plain_attributes(event.attributes)) for event in events])
-        if events
-        else (),
+        events=tuple([_event(event) for event in events]) if events else (),
         status=STATUSES[status.status_code],
         status_message=status.description,
     )
@@ -212,6 +247,10 @@ STATUSES: Final[Mapping[StatusCode, StatusName]] = {
     StatusCode.OK: "OK",
     StatusCode.ERROR: "ERROR",
 }
+
+
+def _event(event: FinishedEvent) -> SpanEvent:
+    return SpanEvent(cast("str", event.name or ""), cast("int", event.timestamp or 0), plain_attributes(event.attributes))
 
 
 def _link(context: SpanContext) -> SpanLink:

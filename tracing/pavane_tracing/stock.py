@@ -14,6 +14,7 @@ from pavane_tracing.ending import ENDING
 from pavane_tracing.forking import after_fork
 from pavane_tracing.losses import Losses
 from pavane_tracing.metrics import count_dropped, count_exported
+from pavane_tracing.unfit import is_fit
 from pavane_tracing.variables import TRACES_PROTOCOL, protocol_of
 
 log = logging.getLogger("pavane.tracing")
@@ -84,7 +85,7 @@ class _Batches(BatchSpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Called by the SDK."""
         context = span.get_span_context()
-        if context is not None and context.trace_flags.sampled and self._watched.expect(self._most):
+        if context is not None and context.trace_flags.sampled and is_fit(span) and self._watched.expect(self._most):
             super().on_end(span)
 
 

@@ -12,7 +12,8 @@ from opentelemetry.context import Context, create_key, get_value
 from opentelemetry.trace import TracerProvider
 
 from pavane_tracing.attributes import Scalar, common_attributes
-from pavane_tracing.span import FinishedSpan, SpanRow, row_of
+from pavane_tracing.span import FinishedSpan, SpanRow
+from pavane_tracing.unfit import rows_of
 
 MOST_SPANS: Final = 1_000
 """Of one unit of work, how many spans are kept before the user's further ones are only counted, in ``dropped``."""
@@ -105,7 +106,8 @@ class Unit:
 
     def rows(self) -> list[SpanRow]:
         """The spans that have ended; once the unit is closed, those that had ended by then."""
-        return [row_of(span, self.service.name) for span in tuple(self._spans.values()) if span.end_time is not None]
+        ended = [span for span in tuple(self._spans.values()) if span.end_time is not None]
+        return rows_of(ended, self.service.name) if ended else []
 
 
 def unit_in(context: Context | None) -> Unit | None:

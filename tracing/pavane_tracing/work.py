@@ -28,7 +28,8 @@ from pavane_tracing.edges import NEW_LINKED, Edge
 from pavane_tracing.genai import INVOKE_AGENT, Invocation
 from pavane_tracing.messaging_metrics import MessagingMetrics, Processing
 from pavane_tracing.propagation import Origin, allowed_baggage, context_of, origin_of, span_context, trace_of
-from pavane_tracing.span import SpanRow, row_of
+from pavane_tracing.span import SpanRow
+from pavane_tracing.unfit import rows_of
 from pavane_tracing.unit import Service, Unit
 
 FLUSH_S: Final = 2.0
@@ -337,7 +338,7 @@ class Tracing:
 
     def late(self) -> list[SpanRow]:
         """Spans that ended outside any unit of work, or after theirs: taken by this call. At most the last 1,000."""
-        return [row_of(span, self.service) for span in self._service.strays.take()]
+        return rows_of(self._service.strays.take(), self.service)
 
     def shutdown(self, timeout_s: float) -> bool:
         """The service ends. Idempotent.
