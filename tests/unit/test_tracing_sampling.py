@@ -135,6 +135,19 @@ def test_an_unsampled_saga_is_exported_when_it_fails_with_the_users_spans_in_the
     assert {span.parent_span_id for span in spans if span.name != "process a.b"} == processes
 
 
+@pytest.mark.parametrize("limit", ["OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"])
+def test_limits_leave_the_users_spans_with_their_saga(
+    collector: Collector, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(limit, "1")
+    tracing = make_tracing("service", keep=False, options=TracingOptions(unsampled="held"))
+    work(tracing, f"cut, {limit}")
+    work(tracing, f"cut, but not {limit}")
+    tracing.failed(f"cut, {limit}")
+    assert tracing.shutdown(10)
+    assert names(collector.spans()) == ["inner", "process a.b", "send c.d"]
+
+
 def test_who_is_not_told_that_a_saga_failed_learns_it_from_what_comes_sampled(collector: Collector) -> None:
     tracing = make_tracing("service", keep=False, options=TracingOptions(unsampled="held"))
     work(tracing, "worse")

@@ -2,6 +2,7 @@
 
 import atexit
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from os import environ
@@ -18,7 +19,7 @@ from pavane_tracing.attributes import EXCEPTION, exception_attributes
 from pavane_tracing.batching import batching_of
 from pavane_tracing.conventions import SAGA_ID
 from pavane_tracing.ending import ENDING
-from pavane_tracing.held import HeldSpans
+from pavane_tracing.held import MOST_SPANS, HeldSpans
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.span import FinishedSpan
 from pavane_tracing.spool import Spool
@@ -33,22 +34,39 @@ _STOP_TIMEOUT_S = 1.0
 
 
 class Handing(SpanProcessor):
-    """Hands the user's spans to the export of the platform's own."""
+    """Hands the user's spans to the export of the platform's own; those of unsampled sagas are held with them.
+
+    Which saga that is its unit says as a span begins: its attributes are whatever limits have left of them.
+    """
 
     def __init__(self, export: "SpanExport", held: HeldSpans | None) -> None:
         self._export = export
         self._held = held
+        self._sagas: OrderedDict[int, str] = OrderedDict()
+        """Of the spans that are open, by their ids."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Called by the SDK."""
+        context, unit = span.get_span_context(), unit_in(parent_context)
+        if self._held is not None and unit is not None and not context.trace_flags.sampled:
+            saga = unit.common.get(SAGA_ID)
+            if isinstance(saga, str):
+                self._sagas[context.span_id] = saga
+                if len(self._sagas) > MOST_SPANS:
+                    self._sagas.popitem(last=False)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Called by the SDK."""
-        context, saga = span.get_span_context(), (span.attributes or {}).get(SAGA_ID)
+        context = span.get_span_context()
         if context is None:
             return
         if context.trace_flags.sampled:
             if is_fit(span):
                 self._export.add(span)
-        elif self._held is not None and isinstance(saga, str) and is_fit(span):
-            self._held.hold(saga, self._export.add, span)
+        elif self._held is not None:
+            saga = self._sagas.pop(context.span_id, None)
+            if saga is not None and is_fit(span):
+                self._held.hold(saga, self._export.add, span)
 
 
 class UnitProcessor(SpanProcessor):
