@@ -37,9 +37,10 @@ def decisions(
     way, and would be done twice.
 
     ``step`` names the step whose undo failed, or that failed after the pivot, with its agent (``payment/charge``) or
-    without; None where there is only one. A step that failed for several inputs is meant with all of them. Raises
-    :class:`ConfigurationError` where there is nothing to decide, something else was decided and nothing has failed since, or
-    the question is not clear.
+    without; None where there is only one. A step that failed for several inputs is meant with all of them. Where anything was
+    decided about another step that it may mean, it is not guessed which: who says a thing twice, or has not seen that it was
+    undone meanwhile, would decide about a step that he never looked at. Raises :class:`ConfigurationError` where there is
+    nothing to decide, something else was decided and nothing has failed since, or the question is not clear.
     """
     history = saga.history
     if history.ended is not None:
@@ -61,9 +62,7 @@ def decisions(
         if verb == "done" and done and all((each.step, each.causes) in history.undone for each in said):
             return ()
         raise _said_otherwise(said, history) if said else _none_stuck(waiting, step)
-    if step is None and len({failed.step for failed in meant}) > 1:
-        problems = [Problem(each.step, "step.ambiguous", each.code or "it failed") for each in meant]
-        raise ConfigurationError("several have failed: name the step", problems)
+    _check_clear(said, meant, verb, why, corrected)
     _check_types(history, meant, corrected)
     return tuple(
         Decided(
@@ -170,6 +169,30 @@ def _is(name: str, wanted: str) -> bool:
     return wanted in (name, name.partition("/")[2])
 
 
+def _check_clear(
+    said: Collection[Decided], meant: Collection[UndoFailed | Settled], verb: Verb, why: str, corrected: Corrected
+) -> None:
+    """What is decided must be about one step, and no repetition of what was said of another, or of other inputs of it.
+
+    To be tried again as it was does no harm: that may be said again of other inputs in the same words.
+    """
+    steps = {failed.step for failed in meant}
+    if len(steps) > 1:
+        problems = [Problem(each.step, "step.ambiguous", each.code or "it failed") for each in meant]
+        raise ConfigurationError("several have failed: name the step", problems)
+    elsewhere = [each for each in said if each.step not in steps]
+    if elsewhere:
+        raise _said_of_others(elsewhere, meant, "name the step")
+    units = {(failed.step, failed.causes) for failed in meant}
+    again = [
+        each
+        for each in said
+        if (each.verb, each.why) == (verb, why) and _same(each.corrected, corrected) and (each.step, each.causes) not in units
+    ]
+    if again and (verb != "retry" or corrected):
+        raise _said_of_others(again, meant, "say --why in other words where this one is meant, too")
+
+
 def _check_types(history: History, meant: Collection[UndoFailed | Settled], corrected: Corrected) -> None:
     """A corrected event must be one that travels with the command."""
     for failed in meant:
@@ -192,9 +215,18 @@ def _said_otherwise(said: Collection[Decided], history: History) -> Configuratio
     for each in said:
         settled = each.verb == "abandon" or {(each.step, each.causes)} & (history.undone | history.skipped)
         then = "that stays so" if settled else "nothing has failed since: decide when it has failed again"
-        words = f"{in_words(each)}, by {each.who}, {timestamp(each.at_ms / 1000)} ({each.why})"
-        problems.append(Problem(each.step or "saga", "decided.otherwise", f"it was said before: {words}; {then}"))
+        problems.append(Problem(each.step or "saga", "decided.otherwise", f"it was said before: {_told(each)}; {then}"))
     return ConfigurationError("nothing was decided: something else was before", problems)
+
+
+def _said_of_others(said: Collection[Decided], meant: Collection[UndoFailed | Settled], fix: str) -> ConfigurationError:
+    problems = [Problem(each.step, "step.ambiguous", f"it was said before: {_told(each)}") for each in said]
+    problems += [Problem(each.step, "step.ambiguous", f"waits now: {each.code or 'it failed'}") for each in meant]
+    return ConfigurationError(f"nothing was decided: what waits now is another than was decided about; {fix}", problems)
+
+
+def _told(fact: Decided) -> str:
+    return f"{in_words(fact)}, by {fact.who}, {timestamp(fact.at_ms / 1000)} ({fact.why})"
 
 
 def _none_stuck(waiting: Collection[UndoFailed | Settled], step: str | None) -> ConfigurationError:

@@ -142,6 +142,42 @@ class TestOperator:
             self.ask(saga, "retry")
         assert self.ask(saga, "skip") == ()
 
+    @pytest.mark.parametrize("verb", ["retry", "done", "skip"])
+    @pytest.mark.parametrize("first", ["retry", "done", "skip"])
+    def test_what_was_said_of_one_step_is_not_taken_for_the_next_one_that_failed(self, first: Verb, verb: Verb) -> None:
+        said = self.ask(self.judged(STUCK), first)
+        over = () if first == "skip" else (undone(STUCK.step, " ".join(STUCK.causes)),)
+        saga = self.judged(STUCK, *said, *over, UndoFailed("trip/hotel", ("asked",), "bank-away"))
+        with pytest.raises(ConfigurationError, match="name the step") as refused:
+            self.ask(saga, verb)
+        before, now = refused.value.problems
+        assert (before.where, now.where, now.message) == ("trip/pay", "trip/hotel", "waits now: bank-away")
+        assert f"it was said before: {first} trip/pay, by ann, 1970-01-01" in before.message
+        assert [each.step for each in self.ask(saga, verb, "hotel")] == ["trip/hotel"]
+
+    def test_a_step_of_the_same_short_name_is_another(self) -> None:
+        other = UndoFailed("bank/pay", ("asked",), "bank-away")
+        with pytest.raises(ConfigurationError, match="several have failed: name the step"):
+            self.ask(self.judged(STUCK, other), "done", "pay")
+        saga = self.judged(STUCK, other, decided("done"))
+        with pytest.raises(ConfigurationError, match="name the step"):
+            self.ask(saga, "done", "pay")
+        assert [each.step for each in self.ask(saga, "done", "bank/pay")] == ["bank/pay"]
+
+    @pytest.mark.parametrize(("verb", "corrected"), [("done", ()), ("skip", ()), ("retry", (CORRECTED,))])
+    def test_of_other_inputs_of_that_step_the_same_words_are_a_repetition(self, verb: Verb, corrected: Corrected) -> None:
+        other = UndoFailed(STUCK.step, ("asked", "booked"), "bank-away")
+        saga = self.judged(STUCK, *self.ask(self.judged(STUCK), verb, corrected=corrected), other)
+        with pytest.raises(ConfigurationError, match="--why in other words"):
+            self.ask(saga, verb, "pay", corrected)
+        (fact,) = decisions(saga, verb, "pay", who="ann", why="this, too", at_ms=1, corrected=corrected)
+        assert fact.causes == other.causes
+
+    def test_to_be_tried_again_as_it_was_may_be_said_of_other_inputs_in_the_same_words(self) -> None:
+        other = UndoFailed(STUCK.step, ("asked", "booked"), "bank-away")
+        saga = self.judged(STUCK, *self.ask(self.judged(STUCK), "retry"), other)
+        assert [each.causes for each in self.ask(saga, "retry")] == [other.causes]
+
     def test_of_an_abandoned_saga_nothing_else_is_decided(self) -> None:
         saga = self.judged(STUCK, decided("abandon"))
         assert self.ask(saga, "abandon") == ()

@@ -29,7 +29,7 @@ StepArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[STEP]",
-        help="Whose undo failed, or which failed past the pivot, if there are several: payment/charge.",
+        help="Whose undo failed, or which failed past the pivot, if there are several, or were: payment/charge.",
         show_default=False,
     ),
 ]
