@@ -72,8 +72,9 @@ def contradictions(producer: Schema, consumer: Schema) -> Iterator[tuple[str, st
 
     A view that is merely narrower contradicts nothing. What is not understood is taken to fit.
     """
-    given, wanted = members_of(producer, "properties"), members_of(consumer, "properties")
-    for name in cast("list[str]", consumer.get("required", [])):
+    says, reads = arms_of(producer, producer)[0], arms_of(consumer, consumer)[0]
+    given, wanted = members_of(says, "properties"), members_of(reads, "properties")
+    for name in cast("list[str]", reads.get("required", [])):
         if name not in given:
             yield name, "is required and is never said"
     for name, schema in wanted.items():

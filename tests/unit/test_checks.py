@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from pavane_events.event import Event
 from pavane_saga.checks import Contract, check_choreography
@@ -363,6 +363,50 @@ def test_a_view_that_takes_less_than_may_come_is_a_warning_that_names_the_field(
 
 def test_a_view_that_takes_more_is_no_finding() -> None:
     assert between(Open, Measured) == []
+
+
+class Part(BaseModel):
+    price: int
+    parts: "list[Part]" = []
+    by_name: "dict[str, Part]" = {}
+
+
+class DearPart(BaseModel):
+    price: int = Field(ge=1)
+    parts: "list[DearPart]" = []
+
+
+class Built(Event, type="built", version=1):
+    root: Part
+
+
+class DearlyBuilt(Event, type="built", version=1):
+    root: DearPart
+
+
+class Nested(Event, type="nested", version=1):
+    depth: int
+    within: "Nested | None" = None
+
+
+class DeeplyNested(Event, type="nested", version=1):
+    depth: int = Field(ge=1)
+    within: "DeeplyNested | None" = None
+
+
+class Labelled(Event, type="nested", version=1):
+    label: str
+    within: "Labelled | None" = None
+
+
+def test_models_that_hold_others_of_their_kind_are_held_against_each_other() -> None:
+    assert between(Built, Built) == []
+    assert between(Nested, Nested) == []
+    for view, producer, field in ((DearlyBuilt, Built, "root.price"), (DeeplyNested, Nested, "depth")):
+        (finding,) = between(view, producer)
+        assert (finding.code, finding.where.split()[-1]) == ("contract.narrower", field)
+    (finding,) = between(Labelled, Nested)
+    assert (finding.code, finding.where.split()[-1]) == ("contract.contradiction", "label")
 
 
 def round_about(name: str, hears: str, says: str) -> StepPlan:
