@@ -8,6 +8,9 @@ from typing import Final
 _FOR_METRICS: Final = 0.25
 """The share of the time that spans leave to metrics, where there are any."""
 
+STOP_S: Final = 1.0
+"""How long a process waits for its spans that ends before its agents have, or that is a forked child."""
+
 
 class Ending:
     """Who may wait how long, out of the time that the end of a process may cost. Those who wait do so in turn."""

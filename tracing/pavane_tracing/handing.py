@@ -18,7 +18,8 @@ from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.attributes import EXCEPTION, exception_attributes
 from pavane_tracing.batching import batching_of
 from pavane_tracing.conventions import SAGA_ID
-from pavane_tracing.ending import ENDING
+from pavane_tracing.ending import ENDING, STOP_S
+from pavane_tracing.forking import before_child_ends
 from pavane_tracing.held import MOST_SPANS, HeldSpans
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.span import FinishedSpan
@@ -29,8 +30,6 @@ from pavane_tracing.work import SCOPE
 
 if TYPE_CHECKING:
     from pavane_tracing.export import SpanExport
-
-_STOP_TIMEOUT_S = 1.0
 
 
 class Handing(SpanProcessor):
@@ -67,6 +66,10 @@ class Handing(SpanProcessor):
             saga = self._sagas.pop(context.span_id, None)
             if saga is not None and is_fit(span):
                 self._held.hold(saga, self._export.add, span)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Called by the SDK: send what the export has, the platform's own spans among it."""
+        return self._export.flush(timeout_millis / 1000)
 
 
 class UnitProcessor(SpanProcessor):
@@ -148,7 +151,8 @@ class LeanExport:
             if self._running is None:
                 spool = _spool(options)
                 self._running = SpanExport(endpoint_of(environ), _encoded, batching=batching_of(environ), spool=spool)
-                atexit.register(self._running.shutdown, _STOP_TIMEOUT_S)
+                atexit.register(self._running.shutdown, STOP_S)
+                before_child_ends(self._running, _end)
             self._services += 1
             return self._running
 
@@ -177,6 +181,10 @@ class LeanExport:
 
 LEAN_EXPORT = LeanExport()
 """The process's."""
+
+
+def _end(export: "SpanExport") -> None:
+    export.shutdown(STOP_S)
 
 
 def _encoded(spans: Sequence[FinishedSpan]) -> bytes:

@@ -3,11 +3,22 @@
 Several agents live in one process, each a service of its own, but OpenTelemetry has one global provider.
 """
 
+import time
+from typing import Protocol, runtime_checkable
+
 from opentelemetry import trace
 from opentelemetry.trace import NoOpTracerProvider, ProxyTracer, ProxyTracerProvider, Tracer, TracerProvider
 from opentelemetry.util.types import Attributes
 
 from pavane_tracing.unit import unit_in
+from pavane_tracing.work import FLUSH_S
+
+
+@runtime_checkable
+class Flushing(Protocol):
+    """A provider that has something to send, as the SDK's has."""
+
+    def force_flush(self, timeout_millis: int = ...) -> bool: ...
 
 
 class RoutingTracerProvider(TracerProvider):
@@ -39,6 +50,22 @@ class RoutingTracerProvider(TracerProvider):
         """A service has gone. Unknown ones are ignored."""
         if service in self._services:
             self._services.remove(service)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """As the SDK's provider has it: send what was recorded so far; False where it was not taken in time. It blocks."""
+        give_up = time.monotonic() + timeout_millis / 1000
+        flushed = True
+        for service in tuple(self._services):
+            if isinstance(service, Flushing):
+                flushed &= service.force_flush(max(0, round((give_up - time.monotonic()) * 1000)))
+        return flushed
+
+    def shutdown(self) -> None:
+        """As the SDK's provider has it: send what was recorded so far, for two seconds at most.
+
+        Nothing is shut down: services end with their agents.
+        """
+        self.force_flush(round(FLUSH_S * 1000))
 
     def current(self) -> TracerProvider:
         """The provider that a span started now belongs to."""

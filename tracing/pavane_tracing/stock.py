@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from pavane_tracing.batching import Batching, batching_of
-from pavane_tracing.ending import ENDING
-from pavane_tracing.forking import after_fork
+from pavane_tracing.ending import ENDING, STOP_S
+from pavane_tracing.forking import after_fork, before_child_ends
 from pavane_tracing.losses import Losses
 from pavane_tracing.metrics import count_dropped, count_exported
 from pavane_tracing.unfit import is_fit
@@ -21,6 +21,8 @@ log = logging.getLogger("pavane.tracing")
 
 _FOR_SHUTDOWN = 0.25
 """The share of the time to leave that the SDK's own shutdown has, after a flush that took all of the rest."""
+_FLUSH_S = 30.0
+"""How long a flush may take unless it is told."""
 _USUAL = Batching(2_048, 512, 5.0)
 """The SDK's own."""
 
@@ -88,16 +90,20 @@ class _Batches(BatchSpanProcessor):
         if context is not None and context.trace_flags.sampled and is_fit(span) and self._watched.expect(self._most):
             super().on_end(span)
 
+    def force_flush(self, timeout_millis: int | None = None) -> bool:
+        """Send what waits. The SDK's own takes no notice of the time-out."""
+        return within(super().force_flush, _FLUSH_S if timeout_millis is None else timeout_millis / 1000)
+
 
 class StockExport:
     """One exporter, and its one thread, for all services of the process. The last one to leave shuts it down."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: tuple[SpanExporter, BatchSpanProcessor] | None = None
+        self._running: tuple[SpanExporter, _Batches] | None = None
         self._services = 0
 
-    def join(self, why: str) -> BatchSpanProcessor:
+    def join(self, why: str) -> _Batches:
         """A service has come, whose spans are the SDK's for this reason. Raises :class:`ConfigurationError`."""
         with self._lock:
             if self._running is None:
@@ -106,10 +112,11 @@ class StockExport:
                 exporter = _Watched(_exporter(environ), losses)
                 self._running = exporter, _Batches(exporter, batching)
                 atexit.register(self._running[1].shutdown)
+                before_child_ends(self._running[1], _end)
             self._services += 1
             return self._running[1]
 
-    def leave(self, processor: BatchSpanProcessor, timeout_s: float) -> bool:
+    def leave(self, processor: _Batches, timeout_s: float) -> bool:
         """A service has gone. The last one waits for the spans of all; whether they were handed over in time."""
         with self._lock:
             self._services -= 1
@@ -119,7 +126,7 @@ class StockExport:
             self._running = None
         atexit.unregister(processor.shutdown)
         with ENDING.of_spans(timeout_s) as within_s:
-            flushed = within(processor.force_flush, within_s * (1 - _FOR_SHUTDOWN))
+            flushed = processor.force_flush(round(within_s * (1 - _FOR_SHUTDOWN) * 1000))
             if not flushed:
                 running[0].shutdown()  # ends the wait for the next try
             within(processor.shutdown, within_s * _FOR_SHUTDOWN)
@@ -128,6 +135,10 @@ class StockExport:
 
 STOCK_EXPORT = StockExport()
 """The process's."""
+
+
+def _end(processor: _Batches) -> None:
+    processor.force_flush(round(STOP_S * 1000))
 
 
 def within(act: Callable[[], object], timeout_s: float) -> bool:
