@@ -44,14 +44,19 @@ class LaneAtWork:
         limits = kit.limits
         plan = kit.plan
         state = Overlay(lane.state)
-        self._progress = Progress(key for key, _ in lane.state.scan(PREFIX))
         with_effects = [topic for topic, steps in plan.listeners.items() if any(step.owes_undo for step in steps)]
         owing = [step for step in plan.by_wire_name.values() if step.owes_undo]
         if any(step.options.pivot or step.options.lock is not None for step in owing):
             with_effects.append(plan.commands)  # it begins on a grant
         begins = {name: begins_on(step) for name, step in plan.by_wire_name.items()}
         names = [step.wire_name for step in owing]
-        self._marks = Marks(lane, plan.manifest.version, with_effects, limits.mark_window, plan.retiring, names, begins)
+        answering = {
+            topic: [step.wire_name for step in steps if not step.options.observer] for topic, steps in plan.listeners.items()
+        }
+        self._marks = Marks(
+            lane, plan.manifest.version, with_effects, limits.mark_window, plan.retiring, names, begins, answering
+        )
+        self._progress = Progress(lane.state.scan(PREFIX), self._marks.number)
         self._index = Index(state)
         ended = {b"t/": tombstone_ms, b"a/": filled_ms}
         forgetting = Forgetting(state, ended, kit.keeps_s, kit.clock)

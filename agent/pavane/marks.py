@@ -28,9 +28,10 @@ class Marks:
         retiring: Mapping[str, Collection[str]] | None = None,
         owing: Collection[str] = (),
         begins_on: Mapping[str, str] | None = None,
+        answering: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """``topics``: of the steps that owe an undo, ``owing`` by name. ``begins_on``: on what each step of this version
-        does."""
+        does. ``answering``: the steps that owe an answer, by the topics of what they answer to."""
         row = lane.state.get(KEY)
         stored = cast("dict[str, object]", json.loads(row)) if row is not None else {}
         self.new_version = stored.get("version") != version
@@ -50,6 +51,16 @@ class Marks:
                 if text and text not in self._begun_on.setdefault(step, []):
                     self._begun_on[step].append(text)
         self._otherwise = {step: [each for each in texts if each != now.get(step)] for step, texts in self._begun_on.items()}
+        noted = int(cast("int", stored.get("number", 0)))
+        self.number = noted + 1 if self.new_version else noted
+        """The how manyth version of the lane this is, of those that were counted."""
+
+        self._since = cast("dict[str, dict[str, int]]", stored.get("since", {}))
+        first = self.number if noted or row is None else 0  # what the last version answered to was not noted
+        for topic, steps in (answering or {}).items():
+            since = self._since.setdefault(topic, {})
+            for step in steps:
+                since.setdefault(step, first)
         known = cast("dict[str, dict[str, int]]", stored.get("until", {}))
         self.until: Mapping[str, Mapping[str, int]] = {
             step: known.get(step) or {topic: self._found.get(topic, 0) for topic in taken}
@@ -66,6 +77,11 @@ class Marks:
     def may_have_begun_otherwise(self, record: Record) -> bool:
         """Whether another version of the agent may have called a step on that input: one that takes what this refuses."""
         return record.offset < self._others.get(record.topic, 0)
+
+    def answers_since(self, step: str, topic: str) -> int:
+        """The number of the version from which on a step answers to what comes on that topic; 0: from before they were
+        counted."""
+        return self._since.get(topic, {}).get(step, 0)
 
     def begun_on_otherwise(self, step: str) -> Sequence[str]:
         """On what else than now a step that owed an undo began under other versions: see :mod:`pavane.doubt`."""
@@ -106,6 +122,8 @@ class Marks:
             "owing": self._owing,
             "before": self._owed_before,
             "begun_on": self._begun_on,
+            "number": self.number,
+            "since": self._since,
         }
         said = {name: value for name, value in more.items() if value}
         row = json.dumps({"version": self._version, "mark": self._written, **said}, separators=(",", ":"))

@@ -11,17 +11,25 @@ class Progress:
     """Counts off units of work (input, step) and says how far a lane has come.
 
     A topic's offset moves past an input when every unit of it and of all inputs before it is finished. Units finished
-    beyond that are remembered by (topic, offset, step) in lane state, so that the next holder does not repeat them.
+    beyond that are remembered by (topic, offset, step) in lane state, so that the next holder does not repeat them, with
+    the number of the version that finished them.
     """
 
-    def __init__(self, remembered: Iterable[bytes] = ()) -> None:
+    def __init__(self, remembered: Iterable[tuple[bytes, bytes]] = (), number: int = 0) -> None:
         self._inputs: dict[str, deque[list[int]]] = {}
         self._outstanding: dict[tuple[str, int], list[int]] = {}
         self._next: dict[str, int] = {}
         self._highest: dict[str, int] = {}
         self._beyond: dict[tuple[str, int], set[str]] = {}
-        self._stored: set[bytes] = set(remembered)
+        rows = dict(remembered)
+        self._stored: set[bytes] = set(rows)
         self._skip = {_unit_of(row) for row in self._stored}
+        self._under: dict[tuple[str, int], int] = {}
+        for row, value in rows.items():
+            topic, offset, _ = _unit_of(row)
+            finished = int(value or 0)  # rows of before do not say
+            self._under[topic, offset] = min(finished, self._under.get((topic, offset), finished))
+        self._number = str(number).encode()
         self.unsettled_bytes = 0
         """What the inputs of :attr:`unsettled` hold."""
 
@@ -38,6 +46,10 @@ class Progress:
     def finished_before(self, topic: str, offset: int, step: str) -> bool:
         """Whether an earlier holder of the lane finished that unit."""
         return bool(self._skip) and (topic, offset, step) in self._skip
+
+    def finished_under(self, topic: str, offset: int) -> int | None:
+        """The number of the first version that finished a unit of that input; None where none did."""
+        return self._under.get((topic, offset))
 
     def is_new(self, topic: str, offset: int) -> bool:
         """Whether an input was not admitted before: a bus that delivers one twice to the same holder does no harm."""
@@ -70,7 +82,7 @@ class Progress:
         done, self._next = self._next, {}
         rows = {_row(topic, offset, step) for (topic, offset), steps in self._beyond.items() for step in steps}
         kept = {row for row in self._stored if _unit_of(row) in self._skip}
-        changes: dict[bytes, bytes | None] = dict.fromkeys(rows - self._stored, b"")
+        changes: dict[bytes, bytes | None] = dict.fromkeys(rows - self._stored, self._number)
         changes.update(dict.fromkeys(self._stored - rows - kept))
         self._stored = rows | kept
         return done, changes

@@ -118,15 +118,48 @@ class Reception:
         steps = self.kit.plan.listeners[record.topic]
         if self.marks.until:
             steps = tuple(step for step in steps if self.marks.takes(step.wire_name, record))
+        newer: Sequence[AnyStep] = ()
         if self.progress.remembers:
             finished = self.progress.finished_before
             steps = tuple(step for step in steps if not finished(record.topic, record.offset, step.wire_name))
-        self.progress.admit(record.topic, record.offset, len(steps), len(record.value or b""))
-        if not steps:
+            newer = self._newer(record, envelope, steps)
+            steps = tuple(step for step in steps if step not in newer)
+        self.progress.admit(record.topic, record.offset, len(steps) + len(newer), len(record.value or b""))
+        if not steps and not newer:
             self.commits.nudge()
+        for step in newer:
+            self.commits.settle(record, step.wire_name, self._passed_over(record, envelope, step))
         maybe = self.marks.may_have_begun(record)
         for step in steps:
             self.workers.submit(self._unit(record, envelope, step, may_have_begun=maybe))
+
+    def _newer(self, record: Record, envelope: Envelope, steps: Sequence[AnyStep]) -> Sequence[AnyStep]:
+        """The steps that are of a later version than one that has finished the input: that one owed the answers to it, and
+        the saga may have ended with them."""
+        under = self.progress.finished_under(record.topic, record.offset) if envelope.saga is not None else None
+        if under is None:
+            return ()
+        return [
+            step
+            for step in steps
+            if not step.options.observer and self.marks.answers_since(step.wire_name, record.topic) > under
+        ]
+
+    def _passed_over(self, record: Record, envelope: Envelope, step: AnyStep) -> Done:
+        """It is skipped, for by the lane's declaration it owes an answer."""
+        work = self._begin(record, envelope)
+        message = self.answers.settled(
+            step.wire_name,
+            envelope.saga or "",
+            [envelope.id],
+            work,
+            how="skipped",
+            began=False,
+            code="step.newer",
+            reason="an earlier version had finished its input, which knew no such step",
+        )
+        work.end()
+        return self.answers.with_spans(Done([message]), work, envelope.saga, record.partition)
 
     def _unit(
         self,

@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field
 
 from pavane import Agent, Context, Event, Rejected, Retry, Saga, SagaEnded
-from pavane.runner import Surroundings
+from pavane.runner import Surroundings, run
 from pavane_events.bus import TopicSpec
 from pavane_events.buses.memory import MemoryBus
 from pavane_events.buses.memory_lanes import MemoryGroup
@@ -585,6 +585,81 @@ def test_a_lane_declares_its_version_once() -> None:
         declared = [read_fact(each) for each in await Stage(bus, []).events(FACTS)]
         names = sorted(fact.agent for fact in declared if isinstance(fact, Declared))
         assert names == ["payer", "payer", "sender", "sender"]
+        await bus.close()
+
+    perform(scenario)
+
+
+def of_some_version(called: list[tuple[str, int]], hold: asyncio.Event, *, more: bool) -> Agent:
+    """An agent with one step; the next version has another beside it, and an observer."""
+    agent = Agent("payer")
+
+    @agent.step(effects=False)
+    async def pay(order: Ordered) -> Paid:
+        if order.n == 13 and not more:
+            await hold.wait()
+        return Paid(n=order.n)
+
+    if more:
+
+        @agent.step
+        async def also(order: Ordered) -> None:
+            called.append(("also", order.n))
+
+        @also.compensate
+        async def not_also(order: Ordered, done: None) -> None: ...
+
+        @agent.observe
+        async def look(order: Ordered) -> None:
+            called.append(("look", order.n))
+
+    return agent
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_step_more_is_not_called_with_what_the_last_version_had_finished(has_ended: bool) -> None:
+    async def scenario() -> None:
+        bus = MemoryBus(partitions=1)
+        called: list[tuple[str, int]] = []
+        hold, stop, quiet = asyncio.Event(), asyncio.Event(), Surroundings(trace=False)
+        may_end = asyncio.Event()
+        waiter = Agent("waiter")
+
+        @waiter.step(effects=False)
+        async def wait(order: Ordered) -> None:
+            if order.n != 13:
+                await may_end.wait()
+
+        peer = bus.peer()
+        old = asyncio.create_task(run([of_some_version(called, hold, more=False)], [], peer, stop, quiet))
+        async with stage([waiter], [saga_of(Paid)], bus=bus, surroundings=quiet) as running:
+            slow = await running.publish({"n": 13})
+            good = await running.publish({"n": 7})
+
+            async def paid() -> bool:
+                return len(await running.events("t.paid", good)) == 1
+
+            await until(paid)
+            if has_ended:
+                may_end.set()
+                assert await running.ended(good) == "completed"
+            old.cancel()
+            await asyncio.gather(old, return_exceptions=True)
+            await peer.close()
+            new = asyncio.create_task(run([of_some_version(called, hold, more=True)], [], bus.peer(), stop, quiet))
+            assert await running.ended(slow) == "completed"
+
+            async def looked() -> bool:
+                return ("look", 7) in called
+
+            await until(looked)
+            may_end.set()
+            assert await running.ended(good) == "completed"
+            stop.set()
+            await new
+            assert sorted(called) == [("also", 13), ("look", 7), ("look", 13)]
+            (passed,) = [each for each in await running.facts(good) if isinstance(each, Settled) and each.code == "step.newer"]
+            assert (passed.step, passed.how, passed.began) == ("payer/also", "skipped", False)
         await bus.close()
 
     perform(scenario)

@@ -85,7 +85,7 @@ def test_a_commit_that_is_due_anyhow_carries_the_mark_on_where_half_of_the_windo
         marks.cover([record(5)])
         assert marks.refresh() == {}
         marks.cover([record(6)])
-        assert marks.refresh() == {KEY: b'{"version":"v1","mark":{"t":16}}'}
+        assert marks.refresh() == {KEY: b'{"version":"v1","mark":{"t":16},"number":1}'}
         marks.committed()
         assert marks.refresh() == {}
         await bus.close()
@@ -145,6 +145,25 @@ def test_what_a_version_may_have_begun_is_not_forgotten_where_the_next_one_has_n
     write(rows, marks_of("v2", ["u"]).advance())
     write(rows, marks_of("v3", ["t"]).advance())
     assert marks_of("v4", ["t"]).may_have_begun_otherwise(record(14))
+
+
+def test_a_lane_counts_its_versions_and_knows_since_which_a_step_answers_to_a_topic() -> None:
+    rows: dict[bytes, bytes] = {}
+
+    def marks_of(version: str, answering: Mapping[str, Collection[str]]) -> Marks:
+        lane = cast("Lane", Stored(rows, {"t": 0}))
+        found = Marks(lane, version, ["t"], 10, answering=answering)
+        write(rows, found.advance())
+        return found
+
+    assert marks_of("v1", {"t": ["a/one"]}).number == 1
+    second = marks_of("v2", {"t": ["a/one", "a/two"], "u": ["a/one"]})
+    assert (second.number, marks_of("v2", {"t": ["a/one", "a/two"], "u": ["a/one"]}).number) == (2, 2)
+    assert [second.answers_since(*each) for each in (("a/one", "t"), ("a/two", "t"), ("a/one", "u"))] == [1, 2, 2]
+    assert marks_of("v3", {"u": ["a/two"]}).answers_since("a/two", "t") == 2, "also where it answers no more"
+    write(rows, {KEY: b'{"version":"v0","mark":{"t":5}}'})
+    after = marks_of("v1", {"t": ["a/one"]})
+    assert (after.number, after.answers_since("a/one", "t")) == (1, 0), "a row of before does not say"
 
 
 class Stored:

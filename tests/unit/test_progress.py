@@ -26,7 +26,7 @@ def test_nothing_committed_is_done_again_and_nothing_is_passed_over(seed: int, r
     offsets = {topic: sorted(chance.sample(range(100), 12)) for topic in TOPICS}
     model = Model()
     for last in [False] * restarts + [True]:
-        progress = Progress(model.rows)
+        progress = Progress(model.rows.items())
         waiting: list[tuple[str, int, str]] = []
         for topic in TOPICS:
             for offset in offsets[topic]:
@@ -78,8 +78,19 @@ def test_a_unit_beyond_the_lowest_unfinished_input_is_remembered_until_the_offse
     progress.admit("a", 1, 1)
     progress.admit("a", 2, 2)
     progress.finish("a", 2, "x/one")
-    assert progress.take() == ({}, {b"f/a/2/x/one": b""})
+    assert progress.take() == ({}, {b"f/a/2/x/one": b"0"})
     progress.finish("a", 1, "x/one")
     assert progress.take() == ({"a": 2}, {})
     progress.finish("a", 2, "x/two")
     assert progress.take() == ({"a": 3}, {b"f/a/2/x/one": None})
+
+
+def test_an_input_that_was_finished_in_part_says_under_which_version_first() -> None:
+    earlier = [(b"f/a/7/x/one", b"2"), (b"f/a/7/x/two", b"1"), (b"f/a/8/x/one", b"")]
+    progress = Progress(earlier, 3)
+    assert [progress.finished_under("a", offset) for offset in (6, 7, 8)] == [None, 1, 0]
+    progress.admit("a", 6, 1)
+    progress.admit("a", 9, 1)
+    progress.finish("a", 9, "x/one")
+    _, changes = progress.take()
+    assert changes == {b"f/a/9/x/one": b"3"}
