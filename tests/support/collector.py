@@ -35,7 +35,9 @@ class ReceivedSpan:
 
 
 class Collector(ThreadingHTTPServer):
-    """``status`` is what it answers; ``retry_after`` goes with it; ``pause_s`` is how long it thinks."""
+    """``status`` is what it answers, or ``status_of`` a body, without a word where that is 0; ``retry_after`` goes with it;
+    ``pause_s`` is how long it thinks.
+    """
 
     daemon_threads = True
 
@@ -43,6 +45,7 @@ class Collector(ThreadingHTTPServer):
         self.requests: list[ExportTraceServiceRequest] = []
         self.headers: list[dict[str, str]] = []
         self.status = 200
+        self.status_of: Callable[[bytes], int] | None = None
         self.retry_after: str | None = None
         self.rejected = 0
         self.pause_s = 0.0
@@ -93,11 +96,15 @@ class _Collect(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         collector.asked += 1
         time.sleep(collector.pause_s)
-        self.send_response(collector.status)
+        status = collector.status_of(body) if collector.status_of is not None else collector.status
+        if status == 0:
+            self.close_connection = True
+            return
+        self.send_response(status)
         if collector.retry_after is not None:
             self.send_header("Retry-After", collector.retry_after)
         answer = b""
-        if collector.status == 200:
+        if status == 200:
             collector.headers.append({name.lower(): value for name, value in self.headers.items()})
             unpacked = _UNPACK[self.headers.get("content-encoding", "")](body)
             collector.requests.append(ExportTraceServiceRequest.FromString(unpacked))

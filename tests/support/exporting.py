@@ -19,11 +19,19 @@ SOON = Batching(most_waiting=10_000, per_request=10, delay_s=0.02)
 
 
 def export_to(
-    url: str, *, batching: Batching = SOON, spool: Spool | None = None, timeout_s: float = 5.0, compression: str | None = None
+    url: str,
+    *,
+    batching: Batching = SOON,
+    spool: Spool | None = None,
+    timeout_s: float = 5.0,
+    compression: str | None = None,
+    first_pause_s: float = 0.02,
 ) -> SpanExport:
     """An export with a spool or none, which is quick to try and to look again."""
     endpoint = Endpoint(f"{url}/v1/traces", timeout_s=timeout_s, compression=compression)
-    return SpanExport(endpoint, lambda spans: b"", batching=batching, spool=spool, first_pause_s=0.02, look_again_s=0.1)
+    return SpanExport(
+        endpoint, lambda spans: b"", batching=batching, spool=spool, first_pause_s=first_pause_s, look_again_s=0.1
+    )
 
 
 def span(number: int) -> bytes:
@@ -36,6 +44,12 @@ def span(number: int) -> bytes:
 def add(export: SpanExport, number: int) -> None:
     """A span of the service ends."""
     export.taker("service", {"service.name": "service"})(span(number))
+
+
+def poison(number: int, status: int) -> Callable[[bytes], int]:
+    """How a collector answers to a request with this span, while it takes all others."""
+    span_id = b"\x12\x08" + (number + 1).to_bytes(8, "big")
+    return lambda body: status if span_id in body else 200
 
 
 def numbers(collector: Collector) -> list[int]:

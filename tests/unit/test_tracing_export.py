@@ -1,5 +1,6 @@
 """The export of spans: to a real receiver, and what becomes of them when it is slow, refuses, or is away."""
 
+import itertools
 import logging
 import os
 import threading
@@ -19,7 +20,7 @@ from pavane_tracing.export import SpanExport
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.setup import make_tracing
 from support.collector import Collector, collecting
-from support.exporting import SOON, add, export_to, numbers, until
+from support.exporting import SOON, add, export_to, numbers, poison, until
 
 
 @pytest.fixture
@@ -79,6 +80,61 @@ def test_what_comes_while_the_collector_is_away_arrives_when_it_is_back(caplog: 
         assert numbers(back) == list(range(300))
         assert export.shutdown(5)
     assert "dropped" not in caplog.text
+
+
+@pytest.mark.parametrize("status", [502, 0])
+def test_one_request_that_is_never_taken_holds_up_no_other_and_is_lost_in_the_end(
+    status: int, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.status_of = poison(5, status)
+    export = export_to(collector.url, batching=Batching(per_request=1, delay_s=0.02), first_pause_s=0.002)
+    with caplog.at_level(logging.WARNING):
+        for number in range(20):
+            add(export, number)
+        until(lambda: len(numbers(collector)) == 19)
+        others = itertools.count(20)
+
+        def is_given_up() -> bool:
+            add(export, next(others))
+            return "again and again while others were taken" in caplog.text
+
+        until(is_given_up)
+        assert export.flush(5)
+    assert numbers(collector) == [number for number in range(next(others)) if number != 5]
+    assert export.shutdown(5)
+
+
+def asked(collector: Collector, times: int) -> None:
+    until(lambda: collector.asked == times)
+
+
+def test_one_request_that_is_not_taken_holds_up_none_that_comes_later(collector: Collector) -> None:
+    collector.status_of = poison(0, 502)
+    export = export_to(collector.url, first_pause_s=60)
+    for number in range(5):
+        add(export, number)
+        asked(collector, number + 1)
+    until(lambda: numbers(collector) == [1, 2, 3, 4])
+    assert not export.shutdown(0.1)
+
+
+def test_what_is_never_taken_does_not_keep_the_last_spans_of_a_process_back(collector: Collector) -> None:
+    collector.status_of = poison(0, 502)
+    export = export_to(collector.url, batching=Batching(per_request=1, delay_s=60), first_pause_s=60)
+    for number in range(10):
+        add(export, number)
+    assert not export.shutdown(1)
+    assert numbers(collector) == list(range(1, 10))
+
+
+def test_an_outage_is_no_fault_of_any_request_however_long_it_is(collector: Collector) -> None:
+    collector.status = 502
+    export = export_to(collector.url, first_pause_s=0.00001)
+    add(export, 0)
+    until(lambda: collector.asked > 20)
+    collector.status = 200
+    until(lambda: numbers(collector) == [0])
+    assert export.shutdown(5)
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])

@@ -1,5 +1,6 @@
 """The spool: spans that no collector takes wait on disk, for this process or another one, and are sent when one does."""
 
+import itertools
 import logging
 import os
 import shutil
@@ -16,7 +17,7 @@ from pavane_tracing.setup import make_tracing
 from pavane_tracing.spool import Emptying, Spool
 from pavane_tracing.work import SCOPE
 from support.collector import Collector, collecting
-from support.exporting import SOON, add, export_to, numbers, span, until
+from support.exporting import SOON, add, export_to, numbers, poison, span, until
 
 NOWHERE = "http://127.0.0.1:9"
 UNWRITABLE = Path("/proc")
@@ -221,6 +222,27 @@ def test_a_flush_fails_while_the_collector_does_not_take_what_is_in_the_spool(tm
         collector.status = 200
         assert export.flush(10)
         assert numbers(collector) == [0, 1, 2]
+        assert export.shutdown(5)
+
+
+def test_a_request_there_that_is_never_taken_holds_up_no_other_and_is_lost_in_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    leave_behind(tmp_path, range(30))
+    with collecting() as collector:
+        collector.status_of = poison(0, 502)
+        export = export_to(collector.url, spool=spool_in(tmp_path), first_pause_s=0.002)
+        until(lambda: numbers(collector) == list(range(1, 30)))
+        assert len(files(tmp_path)) == 1
+        others = itertools.count(30)
+
+        def is_given_up() -> bool:
+            add(export, next(others))
+            return not files(tmp_path)
+
+        with caplog.at_level(logging.WARNING):
+            until(is_given_up)
+        assert "again and again while others were taken" in caplog.text
         assert export.shutdown(5)
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import requests
 from opentelemetry.util.re import parse_env_headers
+from urllib3.exceptions import ProtocolError
 
 from pavane_events.errors import ConfigurationError, Problem
 
@@ -32,12 +33,16 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a request: ``taken``; else ``again_s`` seconds later or never (None), and why."""
+    """What became of a request: ``taken``; else ``again_s`` seconds later or never (None), and why.
+
+    ``reached``: the endpoint heard of it, so that it may be this one request that it does not take.
+    """
 
     taken: bool
     why: str = ""
     again: bool = False
     again_s: float | None = None
+    reached: bool = True
     rejected: int = 0
     """Spans that the endpoint left out, though it took the request."""
 
@@ -96,7 +101,7 @@ class Connection:
             response = adapter.send(request, timeout=endpoint.timeout_s, **self._settings)
             answer = response.content
         except Exception as error:  # libraries' own, and Python's: of a name, a header, a proxy's address
-            return Answer(False, _detail(error), again=True)
+            return Answer(False, _detail(error), again=True, reached=_reached(error))
         if response.ok:
             return Answer(True, rejected=_rejected(answer))
         why = f"{endpoint.url} answered {response.status_code} {response.reason}"
@@ -213,6 +218,11 @@ def _rejected(body: bytes) -> int:
         return int(ExportTraceServiceResponse.FromString(body).partial_success.rejected_spans)
     except Exception:  # protobuf's DecodeError, which has no types: it is some proxy's page
         return 0
+
+
+def _reached(error: Exception) -> bool:
+    """Whether a connection was there, and the endpoint let it go or did not answer."""
+    return isinstance(error, requests.ReadTimeout) or any(isinstance(each, ProtocolError) for each in error.args)
 
 
 def _detail(error: Exception) -> str:

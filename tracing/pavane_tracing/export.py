@@ -22,9 +22,10 @@ from pavane_tracing.lean_work import Take
 from pavane_tracing.losses import Losses
 from pavane_tracing.metrics import count_dropped, count_exported
 from pavane_tracing.outbox import Outbox, Request
+from pavane_tracing.patience import Patience
 from pavane_tracing.span import FinishedSpan
 from pavane_tracing.span_queue import Gathered, SpanQueue
-from pavane_tracing.spool import Emptying, Spool
+from pavane_tracing.spool import Emptying, Spool, Spooled
 from pavane_tracing.work import SCOPE
 
 _OUTBOX_BYTES = 16 * 1024 * 1024
@@ -120,6 +121,10 @@ class SpanExport:
         self._asked = self._heard = self._answered = 0
         """Flushes that were asked for, those whose spans are requests by now, and those that are over."""
         self._failures = 0
+        """In a row."""
+        self._alone: Patience | None = None
+        """Of the one request of which all of them were."""
+        self._requests_taken = 0
         self._next_try = 0.0
         self._all_due = time.monotonic() + self._batching.delay_s
         """When what does not fill a request is sent, too."""
@@ -132,8 +137,8 @@ class SpanExport:
         courier = Courier(self._endpoint, self._take_in)
         while not self._stopping:
             hurried = self._gather()
-            if hurried or time.monotonic() >= self._next_try:
-                self._send_one(courier.send)
+            if hurried or time.monotonic() >= self._sends_at():
+                self._send_one(courier.send, math.inf if hurried else time.monotonic())
             self._bound_outbox()
             self._tell_losses()
             self._answer_flushes()
@@ -151,8 +156,7 @@ class SpanExport:
 
     def _pause_s(self) -> float:
         """None while there is something to send: after each request, what has come meanwhile is gathered."""
-        sending = max(self._next_try, 0.0 if self._outbox else self._next_look)
-        return max(0.01 if self._failures else 0.0, min(sending, self._all_due) - time.monotonic())
+        return max(0.01 if self._failures else 0.0, min(self._sends_at(), self._all_due) - time.monotonic())
 
     def _gather(self) -> bool:
         """Make requests of what waits; whether a flush hurries them."""
@@ -193,16 +197,20 @@ class SpanExport:
                 others = 0
         return Request(b"".join(body), gathered.count + others)
 
-    def _send_one(self, send: Callable[[bytes], Answer]) -> None:
+    def _send_one(self, send: Callable[[bytes], Answer], now: float) -> None:
         """A request of the outbox and one of the spool in turn; before any of the spool what a flush waits for."""
-        from_spool = not self._outbox or (self._spools_turn and not self._outbox.awaited)
+        request = self._outbox.first(now)
+        from_spool = request is None or (self._spools_turn and not self._outbox.awaited)
         self._spools_turn = False
-        if from_spool and self._send_spooled(send):
+        if (from_spool and self._send_spooled(send)) or request is None:
             return
-        request = self._outbox.first()
-        if request is not None and self._settled(send(request.body), request.spans):
+        answer = send(request.body)
+        if self._settled(answer, request):
             self._outbox.settle(request)
             self._spools_turn = True
+        elif answer.reached:
+            self._outbox.put_off(request)
+        self._wait_after(answer, request)
 
     def _send_spooled(self, send: Callable[[bytes], Answer]) -> bool:
         """Whether there was one to send. If not, or where another process empties it, the spool is looked at again later."""
@@ -217,8 +225,11 @@ class SpanExport:
         body = each.body()
         if body is None:
             self._lose(each.spans, f"{each.path} cannot be read")
-        elif not self._settled(send(body), each.spans):
+        elif not self._settled(answer := send(body), each):
+            if answer.reached:
+                emptying.put_off(each)
             self._leave_spool()  # to others, whose collector may answer
+            self._wait_after(answer, each)
             return True
         emptying.remove(each)
         return True
@@ -228,23 +239,43 @@ class SpanExport:
         if emptying is not None:
             emptying.end()
 
-    def _settled(self, answer: Answer, spans: int) -> bool:
-        """Whether a request is over: taken, or refused for good. If not, when to try again."""
-        if not answer.again:
-            taken = spans - answer.rejected if answer.taken else 0
-            self._arrived(taken)
-            if taken < spans:
-                self._losses.hear(answer.why or "the endpoint rejected some spans")
-                self._lose(spans - taken)
+    def _settled(self, answer: Answer, request: Request | Spooled) -> bool:
+        """Whether a request is over: taken, refused for good, or put off too often while others were taken."""
+        if answer.again:
+            self._losses.hear(answer.why)
+            if not answer.reached or request.patience.put_off(self._requests_taken, self._first_pause_s):
+                return False
+            self._lose(request.spans, "a request was put off again and again while others were taken")
             return True
-        self._losses.hear(answer.why)
+        taken = request.spans - answer.rejected if answer.taken else 0
+        self._requests_taken += answer.taken
+        self._arrived(taken)
+        if taken < request.spans:
+            self._losses.hear(answer.why or "the endpoint rejected some spans")
+            self._lose(request.spans - taken)
+        return True
+
+    def _wait_after(self, answer: Answer, request: Request | Spooled) -> None:
+        """When to try again, where a request was not taken."""
+        if not answer.again:
+            return
+        alone = answer.reached and answer.again_s is None and (not self._failures or self._alone is request.patience)
+        self._alone = request.patience if alone else None
         pause_s = min(_LONGEST_PAUSE_S, self._first_pause_s * 2**self._failures) * random.uniform(0.8, 1.2)
         self._failures = min(self._failures + 1, 16)
         self._next_try = time.monotonic() + (pause_s if answer.again_s is None else answer.again_s)
-        return False
+
+    def _sends_at(self) -> float:
+        """When the next request may be sent. One that alone is not taken holds up no other; when two are not, none is."""
+        if self._alone is not None:
+            other = self._outbox.first(time.monotonic())
+            if other is not None and other.patience is not self._alone:
+                return 0.0
+        return max(self._next_try, min(self._outbox.due, self._next_look))
 
     def _arrived(self, spans: int) -> None:
         self._failures = 0
+        self._alone = None
         self._next_try = 0.0
         if spans:
             count_exported(spans)

@@ -10,6 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from pavane_tracing.patience import Patience
+
 _SUFFIX = ".otlp"
 _UNFINISHED = ".part"
 _STALE_S = 3600.0
@@ -20,6 +22,7 @@ class Spooled(NamedTuple):
 
     path: Path
     spans: int
+    patience: Patience
 
     def body(self) -> bytes | None:
         """The request; None where it cannot be read."""
@@ -42,6 +45,8 @@ class Spool:
         self._numbers = count()
         self._over: set[Path] = set()
         """What is over, but cannot be removed."""
+        self._put_off: dict[Path, Patience] = {}
+        """What was not taken, for others to be tried before it."""
 
     def open(self) -> None:
         """Make the directory, where there is none, and clear away what a killed process had begun.
@@ -84,7 +89,7 @@ class Spool:
             except OSError:
                 os.close(lock)
             else:
-                return Emptying(self._directory, lock, self._over)
+                return Emptying(self._directory, lock, self._over, self._put_off)
         return None
 
     def _name(self, spans: int) -> str:
@@ -100,26 +105,45 @@ class Spool:
 
 
 class Emptying:
-    """A turn to empty a spool: until :meth:`end`, or the process's. Of one thread. ``over``: what is not to be had again."""
+    """A turn to empty a spool: until :meth:`end`, or the process's. Of one thread. ``over``: what is not to be had again;
+    ``put_off``: what this process has tried, in this turn or an earlier one."""
 
-    def __init__(self, directory: Path, lock: int, over: set[Path]) -> None:
+    def __init__(self, directory: Path, lock: int, over: set[Path], put_off: dict[Path, Patience]) -> None:
         self._directory = directory
         self._lock = lock
         self._over = over
+        self._put_off = put_off
         self._listed: deque[Path] = deque()
 
     def next(self) -> Spooled | None:
-        """The oldest that was not had in this turn, also of what has come since it began; None where nothing waits."""
+        """The oldest that was not had in this turn and may be sent now, also of what has come since it began; what was put off
+        is as young as that. None where nothing waits."""
         if not self._listed:
             with suppress(OSError):
-                self._listed.extend(sorted({*self._directory.glob(f"*{_SUFFIX}")} - self._over))
+                self._list()
         if not self._listed:
             return None
         path = self._listed.popleft()
-        return Spooled(path, _spans(path))
+        return Spooled(path, _spans(path), self._put_off.get(path) or Patience())
+
+    def put_off(self, spooled: Spooled) -> None:
+        """It was not taken: the others are had before it, in the turns to come."""
+        self._put_off[spooled.path] = spooled.patience
+
+    def _list(self) -> None:
+        found = {*self._directory.glob(f"*{_SUFFIX}")} - self._over
+        for gone in self._put_off.keys() - found:
+            del self._put_off[gone]
+        now = time.monotonic()
+        waiting = [path for path in found if path not in self._put_off or self._put_off[path].due <= now]
+        self._listed.extend(sorted(waiting, key=self._age))
+
+    def _age(self, path: Path) -> str:
+        return f"{self._put_off[path].since_ns:020d}" if path in self._put_off else path.name
 
     def remove(self, spooled: Spooled) -> None:
         """It was taken, or never will be: this process does not have it again, even where it cannot be removed."""
+        self._put_off.pop(spooled.path, None)
         try:
             spooled.path.unlink(missing_ok=True)
         except OSError:
