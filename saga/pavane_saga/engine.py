@@ -107,9 +107,18 @@ def awaited_outside(plan: Plan, history: History, answers: Collection[str]) -> M
 
 
 def standing(plan: Plan, history: History) -> tuple[Unit, ...]:
-    """The units whose effect may stand: done, or failed after they may have begun, and not undone."""
+    """The units whose effect may stand: done, or failed after they may have begun, and not undone; those of steps that
+    nothing undoes, too. Past the pivot what was done by hand stands."""
     view = View(plan, history)
-    return tuple(unit for unit in view.units if unit in view.owing and unit not in history.undone)
+    found = {unit for unit in view.units if view.may_stand(unit)} - history.undone
+    if point_of(plan, history) == "taken":
+        found |= {unit for unit in history.undone if plan.has_effects(unit[0]) or unit[0] in plan.lasting}
+    return tuple(sorted(found))
+
+
+def undo_owed(plan: Plan, history: History) -> tuple[Unit, ...]:
+    """The units whose undo is owed if the saga turns back, and has not come."""
+    return tuple(sorted(View(plan, history).owing - history.undone))
 
 
 def failure(plan: Plan, history: History) -> Failure | None:

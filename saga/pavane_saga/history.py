@@ -72,6 +72,9 @@ class Plan:
     changed: frozenset[str] = field(init=False, repr=False, compare=False)
     """The steps that owe an undo under one version and none under another."""
 
+    lasting: frozenset[str] = field(init=False, repr=False, compare=False)
+    """The steps that change something which nothing undoes, also those of earlier declarations."""
+
     _pivots: frozenset[str] = field(init=False, repr=False, compare=False)
     _free: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
     _owed: Mapping[str, tuple[Owing, ...]] = field(init=False, repr=False, compare=False)
@@ -81,6 +84,7 @@ class Plan:
         steps: dict[str, StepPlan] = {}
         free = {version: names for version, names in self.former.items() if names is not None}
         bound: set[str] = set()
+        lasting: set[str] = set()
         pivots: list[StepPlan] = []
         for agent, last in self.declared.items():
             sequence = (*self.earlier.get(agent, ()), last)
@@ -88,12 +92,14 @@ class Plan:
                 steps.update((step.name, step) for step in declared.steps)
                 free[declared.version] = declared.free
                 bound.update(step.name for step in declared.steps if step.effects)
+                lasting.update(step.name for step in declared.steps if step.retriable)
                 pivots.extend(step for step in declared.steps if step.pivot)
                 for event_type, found in _owed_by(declared, sequence[place + 1 :]):
                     owed.setdefault(event_type, []).append(found)
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "versions", frozenset({*self.former, *(each.version for each in self.declared.values())}))
         object.__setattr__(self, "changed", frozenset(bound.intersection(set[str]().union(*free.values()))))
+        object.__setattr__(self, "lasting", frozenset(lasting))
         object.__setattr__(self, "_free", free)
         object.__setattr__(self, "_pivots", frozenset(step.name for step in pivots))
         object.__setattr__(self, "asking", frozenset(kind for step in pivots for kinds in step.consumes for kind in kinds))

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pavane_events.bus import Bus
 from pavane_events.errors import ConfigurationError, Problem
+from pavane_saga.engine import undo_owed
 from pavane_saga.facts import StepPlan
 from pavane_saga.manifest import read_directory
 from pavane_saga.story import Story, declarations, open_stories
@@ -72,7 +73,7 @@ def _owed_in(story: Story) -> Iterator[Owed]:
     summary = story.summary
     for debt in story.owed:
         yield Owed(summary.saga, summary.subject, debt.step, "answer", debt.type)
-    for step, causes in story.standing:
+    for step, causes in undo_owed(story.plan, story.history):
         for cause in causes:
             event = story.history.events.get(cause)
             yield Owed(summary.saga, summary.subject, step, "undo", event.type if event is not None else cause)

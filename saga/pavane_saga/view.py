@@ -84,6 +84,18 @@ class View:
             return unit in self.history.granted
         return settled.how == "done" or settled.began
 
+    def may_stand(self, unit: Unit) -> bool:
+        """Whether an effect of it may be there to be told of: it owes an undo, or nothing undoes it. Of a step that nothing
+        undoes no mark says that it began: that it was skipped proves nothing, unless an arm was missing."""
+        if unit in self.owing:
+            return True
+        if unit[0] not in self.plan.lasting:
+            return False
+        settled = self.history.settled.get(unit)
+        if settled is None or unit in self.history.outputs or settled.how == "done":
+            return True
+        return settled.began if settled.how == "failed" else len(unit[1]) == len(self.plan.steps[unit[0]].consumes)
+
     def _has_effects(self, unit: Unit) -> bool:
         """As the version that answered has declared it: what it did stays done, whatever a later one has its step do. One that
         was let begin under a version that nobody knows, and says that it was skipped, may have had any of them."""

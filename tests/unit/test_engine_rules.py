@@ -8,7 +8,7 @@ import pytest
 
 from pavane_events.envelope import Envelope
 from pavane_saga.commands import Command, End, Grant, Halt, Park, Undo
-from pavane_saga.engine import decide, due, failure, open_debts, standing, status, unseen
+from pavane_saga.engine import decide, due, failure, open_debts, standing, status, undo_owed, unseen
 from pavane_saga.facts import (
     Decided,
     Declared,
@@ -438,6 +438,44 @@ class TestWhatOwesAnUndo:
     def test_a_step_that_is_done_without_an_event_is_undone_as_done(self) -> None:
         saga = Saga(plan_of(FLIGHT), ASKED, settled("trip/flight", "asked", "done"))
         assert undos(saga.tell(Fired("deadline", 9))) == [("trip/flight", "done")]
+
+    @pytest.mark.parametrize(
+        ("answer", "stands"),
+        [
+            (event("confirmed", "trip/send", "asked booked"), True),
+            (settled("trip/send", "asked booked", "done"), True),
+            (settled("trip/send", "asked booked", "failed"), True),
+            (settled("trip/send", "asked booked", "failed", began=False), False),
+            (settled("trip/send", "asked booked", "skipped"), True),  # no mark says that it never began
+            (settled("trip/send", "booked", "skipped"), False),  # an arm was missing
+        ],
+    )
+    def test_what_nothing_undoes_is_among_what_stands_and_owes_no_undo(self, answer: Fact, stands: bool) -> None:
+        send = replace(step("trip/send", "asked", "booked", produces="confirmed", effects=False), retriable=True)
+        plain, lasting = plan_of(FLIGHT, replace(send, retriable=False)), plan_of(FLIGHT, send)
+        flight = ("trip/flight", ("asked",))
+        history = History().with_facts([ASKED, BOOKED, answer])
+        assert standing(plain, history) == undo_owed(plain, history) == undo_owed(lasting, history) == (flight,)
+        assert standing(lasting, history) == ((flight, ("trip/send", ("asked", "booked"))) if stands else (flight,))
+        now = Declared("trip", "trip@2", (FLIGHT, replace(send, retriable=False)), ())
+        before = Declared("trip", VERSION, (FLIGHT, send), ())
+        later = Plan("trip", "asked", "confirmed", frozenset({"refused"}), {"trip": now}, earlier={"trip": (before,)})
+        assert standing(later, history) == standing(lasting, history)
+        saga = Saga(lasting, ASKED, BOOKED, answer, Fired("deadline", 9))
+        assert COMPENSATED in saga.tell(undone("trip/flight", "asked"), settled("trip/send", "asked booked", "done"))
+
+    def test_what_was_done_by_hand_past_the_pivot_stands(self) -> None:
+        pay = replace(step("trip/pay", "asked", produces="paid"), pivot=True)
+        send, note = (
+            replace(step("trip/send", "paid", produces="confirmed", effects=False), retriable=True),
+            step("trip/note", "paid", effects=False),
+        )
+        plan = plan_of(pay, send, note)
+        paid, granted = event("paid", "trip/pay", "asked", depth=1), Granted("trip/pay", ("asked",))
+        facts: list[Fact] = [ASKED, granted, paid]
+        for name in ("trip/send", "trip/note"):
+            facts += [settled(name, "paid", "failed", began=False), Decided("done", name, ("paid",), 1, "ann", "so", 7)]
+        assert standing(plan, History().with_facts(facts)) == (("trip/pay", ("asked",)), ("trip/send", ("paid",)))
 
     def test_standing_names_what_is_not_undone_yet(self) -> None:
         saga = Saga(TRIP, ASKED, BOOKED, NO_ROOM, settled("trip/pay", "booked", "skipped"), undone("trip/hotel", "asked"))

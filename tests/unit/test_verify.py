@@ -36,6 +36,7 @@ from pavane_events.partition import partition_of
 from pavane_events.record import Record
 from pavane_saga.history import History, Plan, Unit
 from pavane_saga.saga import SagaEnded
+from pavane_saga.view import View
 from pavane_saga.wire import ADMISSIONS
 from support import dances
 
@@ -337,6 +338,20 @@ def test_what_is_abandoned_is_judged_by_what_is_said_to_stand(monkeypatch: pytes
     finally:
         player.close()
     assert [each.code for each in outcome.violations] == ["effect.unlisted"]
+
+
+def test_what_nothing_undoes_is_among_what_is_said_to_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of("to the end;do:join/finish#1=fail,parked:join/finish#1=abandon")
+    assert replay(dances.point_of_no_return(), job)[0].violations == ()
+
+    def owed_only(view: View, unit: Unit) -> bool:
+        return unit in view.owing
+
+    monkeypatch.setattr(View, "may_stand", owed_only)
+    outcome, _ = replay(dances.point_of_no_return(), job)
+    assert [str(each) for each in outcome.violations] == [
+        "effect.unlisted: the saga is abandoned, join/thank stands, and nobody is told of it"
+    ]
 
 
 @pytest.mark.parametrize("times", [1, 3])

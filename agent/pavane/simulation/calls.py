@@ -27,10 +27,11 @@ class InjectedFailure(Exception):
 class Call:
     """One call of a step or of its undo. ``began`` and ``ended`` are places in the history; the times are virtual.
 
-    ``owes_undo``: the step has an undo. ``outcome``: what an undo was told; ``blind``: nothing of what the step had answered.
-    ``worked``: the function returned, whatever became of its process then. ``fate``: what was done to it, where that shows
-    only later, if at all: in how it ends, or in what becomes of the next. ``holder``: the lane it was made in and its token,
-    also where its holder does not know that he lost it; None: somebody did it by hand.
+    ``owes_undo``: the step has an undo; ``lasts``: it is retriable, and nothing undoes what it does. ``outcome``: what an
+    undo was told; ``blind``: nothing of what the step had answered. ``worked``: the function returned, whatever became of
+    its process then. ``fate``: what was done to it, where that shows only later, if at all: in how it ends, or in what
+    becomes of the next. ``holder``: the lane it was made in and its token, also where its holder does not know that he lost
+    it; None: somebody did it by hand.
     """
 
     kind: Kind
@@ -50,6 +51,7 @@ class Call:
     error: str = ""
     fate: str = ""
     holder: tuple[int, int] | None = None
+    lasts: bool = False
 
 
 @dataclass
@@ -143,6 +145,7 @@ class Calls:
         saga, key = context.saga or "", context.idempotency_key
         now_s = asyncio.get_running_loop().time()
         made = Call(kind, saga, step.wire_name, key, context.attempt, step.owes_undo, self.places, now_s)
+        made.lasts = step.options.retriable
         lane = HELD.get()
         made.holder = (lane.partition, lane.token) if lane is not None else None
         self.made.append(made)

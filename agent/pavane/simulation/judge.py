@@ -147,8 +147,11 @@ def _effects(verdict: str, calls: Sequence[Call], listed: Set[str] | None) -> It
             yield Violation("effect.undone", f"the saga is completed, and {call.step} was undone")
         elif verdict == "compensated" and key not in undone:
             yield Violation("effect.stands", f"the saga is called compensated, and {call.step} was never undone")
-        elif verdict == "abandoned" and listed is not None and call.worked and key not in undone and key not in listed:
-            yield Violation("effect.unlisted", f"the saga is abandoned, {call.step} stands, and nobody is told of it")
+    if verdict == "abandoned" and listed is not None:
+        worked = [call for call in calls if call.kind == "do" and call.worked and (call.owes_undo or call.lasts)]
+        for key, call in {call.key: call for call in worked}.items():
+            if key not in undone and key not in listed:
+                yield Violation("effect.unlisted", f"the saga is abandoned, {call.step} stands, and nobody is told of it")
 
 
 def _order(told: _Told, calls: Sequence[Call]) -> Iterator[Violation]:
