@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from operator import methodcaller
 from typing import get_args
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
@@ -293,6 +294,14 @@ def both_say_the_same(stories: Sequence[Story], bounds: SpanLimits) -> None:
     assert we_told == they_told
     for mine, its in zip(ours, theirs, strict=True):
         assert mine == its
+
+
+@pytest.mark.parametrize("state", ["a=1,, ,b=2,", " a=1 ,\tb=2 ", "pavane=9,, a=1", "a=1,a=2", "A=1", "a=", ","])
+def test_what_other_vendors_say_is_told_and_handed_on_as_the_sdk_does_it(state: str) -> None:
+    envelope = Envelope(id="e", source="/x", type="a.b", data=b"", trace=sent_by(1, 1, state, "01"))
+    acts = [(False, methodcaller("send", "c.d", "out", "c.d"))]
+    story = Story(envelope, "a.b", 0, 0, None, None, (), False, False, acts, ("point", {}), None, {}, ended=False)
+    both_say_the_same([story], SpanLimits())
 
 
 long = st.sampled_from([0, 1, 36, 36, 126, 127, 128, 253, 254, 255, 256]).map("u".__mul__) | st.just("\N{EURO SIGN}" * 30)

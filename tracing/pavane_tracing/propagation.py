@@ -52,8 +52,8 @@ SPAN_KEY: Final = next(iter(set_span_in_context(NonRecordingSpan(INVALID_SPAN_CO
 class Origin:
     """The remote span that a record names as its own, in the words of its header: ids in hex. Treat as immutable.
 
-    ``state`` is what other vendors say, where it is valid; ``left`` our own budget, where there is one: 0 where the sender
-    has stamped that a new trace begins here.
+    ``state`` is what other vendors say, where it is valid, with nothing but commas between; ``left`` our own budget, where
+    there is one: 0 where the sender has stamped that a new trace begins here.
     """
 
     trace_id: str
@@ -102,8 +102,9 @@ def origin_of(trace: Trace) -> Origin | None:
         kept = SAMPLED if sampled else UNSAMPLED
     if not trace.tracestate:
         return Origin(trace_id, span_id, kept, None, sampled)
-    state, left = split_state(trace.tracestate)
-    return Origin(trace_id, span_id, kept, state if state and trace_state(state) else None, sampled, left)
+    others, left = split_state(trace.tracestate)
+    state = trace_state(others) if others else None
+    return Origin(trace_id, span_id, kept, state.to_header() if state else None, sampled, left)
 
 
 def is_passed_by(trace: Trace) -> bool:
