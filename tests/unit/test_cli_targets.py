@@ -55,6 +55,11 @@ def test_a_module_that_fails_says_where(here: Path) -> None:
     assert "failing.py:2)" in problem_of("failing:agent")
 
 
+def test_a_module_that_ends_the_process_is_named(here: Path) -> None:
+    (here / "leaving.py").write_text("import sys\nsys.exit(0)\n")
+    assert problem_of("leaving:agent").startswith("its import ends the process: sys.exit(0); keep that under if __name__ ==")
+
+
 def test_a_declaration_that_cannot_work_keeps_its_own_problems(here: Path) -> None:
     (here / "declaring.py").write_text("from pavane import Agent\nagent = Agent('Not So')\n")
     with pytest.raises(DeclarationError, match="lower-case words"):

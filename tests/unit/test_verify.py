@@ -10,17 +10,18 @@ import re
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 
 from pavane import Agent, Context, EffectUndone, Event, Saga
 from pavane.cli.targets import load_verification
-from pavane.simulation import crew, player, world
+from pavane.simulation import crew, player, virtual_time, world
 from pavane.simulation.crew import Alone
 from pavane.simulation.explore import Bounds, Branch, Explorer, Survey
 from pavane.simulation.player import Job, Outcome, Player
@@ -29,7 +30,7 @@ from pavane.simulation.report import job_of
 from pavane.simulation.script import nothing
 from pavane.simulation.verify import replay
 from pavane.simulation.world import UnfitVerification
-from pavane.testing import HistoryPlayed, Verification, VerificationFailed, verify
+from pavane.testing import Answer, HistoryPlayed, Verification, VerificationFailed, verify
 from pavane_credit.verification import credit
 from pavane_events.errors import ConfigurationError, DeclarationError
 from pavane_events.partition import partition_of
@@ -812,3 +813,186 @@ def test_worlds_that_are_over_are_let_go(monkeypatch: pytest.MonkeyPatch) -> Non
         alive = sum(each() is not None for each in made)
     assert len(made) > 12
     assert alive <= 2
+
+
+def one_step(act: Callable[[], None], undo: Callable[[], None] = lambda: None) -> Verification:
+    """A saga of one step, which does that, and its undo that."""
+    agent = Agent("one")
+
+    @agent.step
+    async def step(begun: Begun) -> Over:
+        act()
+        return Over()
+
+    @step.compensate(within=timedelta(seconds=30))
+    async def take_back(begun: Begun, done: Over | None) -> None:
+        undo()
+
+    return Verification(
+        agents=[agent], sagas=[Saga("v", starts=Begun, completes=Over, intake="v.intake")], starts={"only": Begun()}
+    )
+
+
+def leaves() -> None:
+    sys.exit(0)
+
+
+def leaves_with(history: HistoryPlayed) -> None:
+    leaves()
+
+
+def left_running() -> None:
+    async def leave() -> None:
+        leaves()
+
+    asyncio.get_running_loop().create_task(leave())
+
+
+def nothing_at_all() -> None: ...
+
+
+def skips(history: HistoryPlayed) -> None:
+    pytest.skip("not today")
+
+
+LEAVING: Mapping[str, tuple[Callable[[], Verification], str]] = {
+    "a step": (lambda: one_step(leaves), r"stuck: one died: ProcessEnded: one/step called sys\.exit\(0\)"),
+    "an undo": (lambda: one_step(nothing_at_all, leaves), r"one/step called sys\.exit\(0\)"),
+    "what a step left running": (lambda: one_step(left_running), "a step had left running ended: SystemExit: 0"),
+    "an invariant": (
+        lambda: replace(one_step(nothing_at_all), invariant=leaves_with),
+        "invariant: it raised SystemExit: 0",
+    ),
+    "an invariant that skips": (
+        lambda: replace(one_step(nothing_at_all), invariant=skips),
+        "invariant: it raised Skipped: not today",
+    ),
+}
+
+
+@pytest.mark.parametrize("who", LEAVING)
+def test_who_would_end_the_process_has_not_passed(who: str) -> None:
+    """It ended `pavane verify` with the code of its own, 0 too, and nothing was played."""
+    made, words = LEAVING[who]
+    with pytest.raises(VerificationFailed, match=words):
+        verify(made(), histories=100)
+
+
+@contextmanager
+def closed() -> Generator[None]:
+    sys.exit(0)
+    yield
+
+
+@contextmanager
+def never_left() -> Generator[None]:
+    yield
+    sys.exit(0)
+
+
+def no_event(asked: Event) -> Event:
+    return cast("Event", None)
+
+
+@pytest.mark.parametrize(
+    ("brought", "words"),
+    [
+        ({"reset": leaves}, "reset raised SystemExit: 0"),
+        ({"around": closed}, "around raised SystemExit: 0"),
+        ({"around": never_left}, "around raised SystemExit: 0"),
+        ({"answers": [Answer(Over, lambda asked: sys.exit(0))]}, r"the answer to v\.over raised SystemExit: 0"),
+        ({"answers": [Answer(Over, no_event)]}, r"the answer to v\.over raised TypeError: it gave NoneType, no event"),
+    ],
+)
+def test_what_a_verification_brings_along_and_ends_the_process_is_at_fault(brought: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnfitVerification, match=words):
+        verify(replace(one_step(nothing_at_all), **brought), histories=1)
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def interrupted_with(history: HistoryPlayed) -> None:
+    interrupted()
+
+
+def test_a_ctrl_c_ends_it_wherever_it_strikes() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        verify(one_step(interrupted), histories=1)
+    with pytest.raises(KeyboardInterrupt):
+        verify(replace(one_step(nothing_at_all), invariant=interrupted_with), histories=1)
+    with pytest.raises(KeyboardInterrupt):
+        verify(replace(one_step(nothing_at_all), reset=interrupted), histories=1)
+    verify(one_step(nothing_at_all), histories=1)
+
+
+def deaf() -> Verification:
+    """A step that no cancellation ends."""
+    agent = Agent("deaf")
+
+    @agent.step(within=timedelta(seconds=5))
+    async def act(begun: Begun) -> Over:
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(1_000)
+
+    @act.compensate
+    async def take_back(begun: Begun, done: Over | None) -> None: ...
+
+    return replace(one_step(nothing_at_all), agents=[agent])
+
+
+def restless() -> Verification:
+    """A step that goes round without a pause, whoever cancels it."""
+    agent = Agent("restless")
+
+    @agent.step(effects=False, within=timedelta(seconds=5))
+    async def act(begun: Begun) -> Over:
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+    return replace(one_step(nothing_at_all), agents=[agent])
+
+
+def test_a_step_that_never_ends_is_named() -> None:
+    """Whoever took its world down waited for it for ever."""
+    with pytest.raises(VerificationFailed, match="stuck: it did not come to its end; deaf/act had not ended"):
+        verify(deaf(), histories=5)
+
+
+def test_a_step_that_never_pauses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(virtual_time, "MOST_TURNS", 2_000)
+    with pytest.raises(VerificationFailed, match=r"stuck: something goes on without a pause.*; restless/act had not ended"):
+        verify(restless(), histories=5)
+
+
+def test_an_agent_that_does_not_end_is_at_fault() -> None:
+    verification = one_step(nothing_at_all)
+    (agent,) = verification.agents
+
+    @agent.lifespan
+    async def never_over() -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(UnfitVerification, match="one did not end when cancelled"):
+        verify(verification, histories=1)
+
+
+def test_an_agent_that_does_not_start_is_at_fault() -> None:
+    verification = one_step(nothing_at_all)
+    (agent,) = verification.agents
+
+    @agent.lifespan
+    async def never_there() -> AsyncGenerator[None]:
+        await asyncio.get_running_loop().create_future()
+        yield
+
+    with pytest.raises(
+        UnfitVerification, match=r"nothing can be played: v\.intake never opens, an agent of its saga is missing"
+    ):
+        verify(verification, histories=1)

@@ -111,6 +111,9 @@ def _import(name: str, *, colon: bool) -> ModuleType:
         if name == missing or name.startswith(missing + "."):
             raise _Wrong("target.module", f"there is no module {missing!r} here or on the Python path") from None
         raise _Wrong("target.import", f"its import fails: it needs the module {missing!r}, which is not installed") from None
+    except SystemExit as error:
+        message = f"its import ends the process: sys.exit({error.code!r}); keep that under if __name__ == '__main__':"
+        raise _Wrong("target.import", message) from error
     except Exception as error:  # whatever a module raises is the user's to see, in one line
         where = traceback.extract_tb(error.__traceback__)[-1]
         message = f"its import fails: {type(error).__name__}: {error} ({where.filename}:{where.lineno})"

@@ -8,6 +8,7 @@ from typing import Literal
 from pavane.context import Context, Outcome
 from pavane.retry import Rejected
 from pavane.simulation.script import Script
+from pavane.simulation.virtual_time import ProcessEnded
 from pavane.step import AnyStep, Found, Outputs
 from pavane_events.buses.memory_lanes import HELD
 from pavane_events.event import Event
@@ -90,7 +91,7 @@ class Calls:
             await self._hang(made)
         await self._play(made, action, call)
         if action == "twice":
-            await step.perform_undo(inputs, done, context)
+            await self._called(made, call)
 
     def can_do(self, kind: Kind, key: str) -> bool:
         """Whether somebody can do by hand what has failed: it was called."""
@@ -168,7 +169,7 @@ class Calls:
             self._raised(made, "InjectedFailure")
             raise InjectedFailure(made.step)
         try:
-            returned = await call()
+            returned = await self._called(made, call)
         except BaseException as error:
             self._raised(made, type(error).__name__)
             raise
@@ -180,6 +181,12 @@ class Calls:
         if action == "crash-after":
             await self._die(made)
         return returned or ()
+
+    async def _called(self, made: Call, call: Play) -> Outputs | None:
+        try:
+            return await call()
+        except SystemExit as error:  # an event loop would let it through: it would end whoever plays
+            raise ProcessEnded(made.step, error.code) from error
 
     async def _thawed(self, made: Call, cancelled: asyncio.CancelledError | None, call: Play) -> Outputs:
         """The old holder does it after all, and only then hears what it was told while it stood still."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pavane.simulation.calls import Call
 from pavane.simulation.points import NEUTRAL
 from pavane.simulation.verification import HistoryPlayed, SagaPlayed, Verification
-from pavane.simulation.world import DEPLOYMENT, Played, Stuck
+from pavane.simulation.world import DEPLOYMENT, Played, Stuck, worded
 from pavane_events.envelope import Envelope, parse
 from pavane_events.ids import idempotency_key
 from pavane_saga.facts import Settled
@@ -224,6 +224,8 @@ def _invariant(verification: Verification, history: HistoryPlayed) -> Iterator[V
     try:
         verification.invariant(history)
     except AssertionError as error:
-        yield Violation("invariant", str(error) or "it does not hold")
-    except Exception as error:
-        yield Violation("invariant", f"it raised {type(error).__name__}: {error}")
+        yield Violation("invariant", worded(error) or "it does not hold")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also what is to end a test or a process: it was asked what holds
+        yield Violation("invariant", f"it raised {type(error).__name__}: {worded(error)}")

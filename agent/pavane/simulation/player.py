@@ -16,6 +16,7 @@ from pavane.simulation.points import Fault, Faults, Point, Possible, write_fault
 from pavane.simulation.script import Choice, as_written, nothing
 from pavane.simulation.story import Teller
 from pavane.simulation.verification import Verification
+from pavane.simulation.virtual_time import Restless
 from pavane.simulation.world import Played, World
 from pavane_events.event import Event
 
@@ -113,7 +114,7 @@ class Player:
             played = self._play(world, job, choice, look)
             violations = judge(self.verification, played, expected, trace=world.traced)
             if violations:
-                world.worn_out = True
+                world.worn_out = world.wrong = True
             verdicts = tuple(each for found in played.verdicts.values() for each in found)
             return Outcome(job, tuple(violations), verdicts, tuple(played.struck), tuple(ahead))
 
@@ -125,7 +126,7 @@ class Player:
             teller = Teller(world, faults)
             self._play(world, job, self._choice(job), teller)
             teller.catch_up()
-            world.worn_out = True
+            world.worn_out = world.wrong = True
             return teller.lines
 
     def close(self) -> None:
@@ -133,15 +134,29 @@ class Player:
         world, self._world = self._world, None
         if world is not None:
             with alone():
-                world.loop.run_until_complete(self._stack.aclose())
-                world.loop.run_until_complete(world.loop.shutdown_asyncgens())
-                world.loop.close()
+                try:
+                    world.loop.complete(self._stack.aclose())
+                    world.loop.complete(world.loop.shutdown_asyncgens())
+                except Exception:
+                    if not world.wrong:
+                        raise
+                finally:
+                    world.loop.abandon()
 
     def _play(self, world: World, job: Job, choice: Choice = nothing, look: Look = None, name: str = "") -> Played:
         """``name``: where it is another than the job's."""
         self._played += 1
         starts = self._starts(job.scenario)
-        return world.loop.run_until_complete(world.play(name or str(job), starts, choice, look, first=job.first))
+        try:
+            played = world.loop.complete(world.play(name or str(job), starts, choice, look, first=job.first))
+        except Restless as error:
+            played = world.cut_off(error)
+        except BaseException:
+            world.wrong = True
+            raise
+        if played.stuck is not None:
+            world.wrong = True
+        return played
 
     def _fresh(self, lanes: int, *, look: bool = False) -> World:
         """A world in which one may play; a traced one where one is to look around."""
@@ -159,7 +174,7 @@ class Player:
             self._played = 0
             self._stack = AsyncExitStack()
             self._world = World(self.verification, trace=trace, lanes=lanes)
-            self._world.loop.run_until_complete(self._stack.enter_async_context(self._world.alive()))
+            self._world.loop.complete(self._stack.enter_async_context(self._world.alive()))
         return self._world
 
     def _is_over(self, world: World, *, must_trace: bool) -> bool:

@@ -3,8 +3,8 @@
 import asyncio
 import math
 import traceback
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -16,7 +16,7 @@ from pavane.simulation.calls import Call, Calls, Kind
 from pavane.simulation.points import Fault, Point
 from pavane.simulation.script import Choice, Script
 from pavane.simulation.verification import Verification
-from pavane.simulation.virtual_time import VirtualLoop
+from pavane.simulation.virtual_time import Restless, VirtualLoop
 from pavane.simulation.watched import watched
 from pavane_events.bus import TopicSpec
 from pavane_events.buses.memory import MemoryBus
@@ -46,10 +46,14 @@ MOST_PARKED = 50
 LOOK_S = 0.5
 """When nothing happens for so long, everybody who waits looks once whether there is something: there a lane may be lost."""
 
+STARTS_S = ENDS_S = 3600.0
+"""How long everybody together may take to start, and to end when they are cancelled, in virtual seconds."""
+
 Stuck = UndoFailed | Settled
 
 _SOURCE = "/simulation"
 _LIMITS = Limits(mark_window=8)
+_WHOSE: Mapping[Kind, str] = {"do": "", "undo": "the undo of ", "ask": "the reconciliation of "}
 
 
 class UnfitVerification(PavaneError):
@@ -57,9 +61,22 @@ class UnfitVerification(PavaneError):
 
     code = "verification.unfit"
 
-    def __init__(self, what: str, error: Exception) -> None:
+    @classmethod
+    def raised(cls, what: str, error: BaseException) -> "UnfitVerification":
+        """What raised, what it raised, and where."""
         last = traceback.extract_tb(error.__traceback__)[-1]
-        super().__init__(f"{what} raised {type(error).__name__}: {error} ({last.filename}:{last.lineno})")
+        return cls(f"{what} raised {type(error).__name__}: {worded(error)} ({last.filename}:{last.lineno})")
+
+
+@contextmanager
+def _asked(what: str) -> Generator[None]:
+    """The user's own part is called. What it raises is its own fault, whatever it is; a Ctrl-C goes on as one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise UnfitVerification.raised(what, error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +113,9 @@ class World:
         self.worn_out = False
         """Whether no further history should be played in it: something of the last is left."""
 
+        self.wrong = False
+        """Whether something went wrong in it, and is told: that it does not end need not be told, too."""
+
         self._surroundings = Surroundings(
             deployment=DEPLOYMENT, limits=_LIMITS, trace=trace, clock=clock, chance=lambda: 0.5, look_s=math.inf
         )
@@ -125,13 +145,19 @@ class World:
             specs += plan_of(agent).topic_specs()
         await self.bus.create_topics(specs)
         async with AsyncExitStack() as stack:
-            stack.enter_context(verification.around())
+            around = ExitStack()
+            with _asked("around"):
+                around.enter_context(verification.around())
+            stack.callback(_leave, around)
             stack.push_async_callback(self._end)
             for agent in self._agents.values():
                 self._start(agent)
             self._coordinate(verification.sagas)
             while (await self.loop.quiet() or math.inf) <= LOOK_S:  # the coordinator looks who is there still
                 self._raise_failures()
+                if self.loop.time() > STARTS_S:
+                    intakes = ", ".join(sorted({saga.intake for saga in verification.sagas}))
+                    raise UnfitVerification(f"nothing can be played: {intakes} never opens, an agent of its saga is missing")
                 await self.loop.advance()
             yield self
 
@@ -149,10 +175,8 @@ class World:
         self.began_s = self.loop.time()
         self._first = first
         if self.verification.reset is not None:
-            try:
+            with _asked("reset"):
                 self.verification.reset()
-            except Exception as error:
-                raise UnfitVerification("reset", error) from error
         self._began = self.bus.arrivals
         self.calls.begin()
         self.script.begin(choice, look)
@@ -283,7 +307,8 @@ class World:
                 if saga not in sagas:
                     continue
                 asked = True
-                said = answer.give(kind.from_json(record.value or b""))
+                with _asked(f"the answer to {kind.event_type}"):
+                    said = _event(answer.give(kind.from_json(record.value or b"")))
                 action = self.script.at("answer", kind.event_type)
                 belongs = self.verification.saga_of(sagas[saga])
                 if action == "never" and belongs.overdue == "report":
@@ -306,12 +331,23 @@ class World:
                         await self.bus.publish([message])
         return asked
 
+    def cut_off(self, error: Restless) -> Played:
+        """What came of a history that would have gone on for ever."""
+        self.worn_out = True
+        why = f"{error}{self._under_way()}"
+        return Played({}, list(self.script.struck), self.calls.made, self.written(), {}, [], why, {})
+
+    def _under_way(self) -> str:
+        """Who was called and has not ended."""
+        found = sorted({f"{_WHOSE[call.kind]}{call.step}" for call in self.calls.made if call.how == "under way"})
+        return f"; {', '.join(found)} had not ended" if found else ""
+
     def _why(self, *, ended: bool) -> str:
         if not ended:
-            return "it did not come to its end"
+            return f"it did not come to its end{self._under_way()}"
         for group, topic in self.bus.unsettled():
             return f"its sagas ended, and {group} has not settled all of {topic}"
-        return "its sagas ended, and a call did not"
+        return f"its sagas ended, and a call did not{self._under_way()}"
 
     def _ended(self, sagas: dict[str, Event]) -> bool:
         ended = {(record.key or b"").decode() for record in self.bus.written_since(self._began, SagaEnded.event_type)}
@@ -397,12 +433,17 @@ class World:
             if task.done():
                 error = task.exception() if not task.cancelled() else None
                 return f"{name} died: {_said(error)}"
+        if self.loop.exited is not None:
+            return f"something that a step had left running ended: {_said(self.loop.exited)}"
         return None
 
     def _raise_failures(self) -> None:
-        for task in self._tasks.values():
-            if task.done():
-                task.result()
+        for name, task in self._tasks.items():
+            error = task.exception() if task.done() else None
+            if isinstance(error, SystemExit):
+                raise UnfitVerification.raised(f"the start of {name}", error)
+            if error is not None:
+                raise error
 
     async def _end(self) -> None:
         tasks = [*self._tasks.values(), *self._upgrading]
@@ -410,8 +451,15 @@ class World:
             task.cancel()
         await self.loop.quiet()
         self.calls.wake_zombies()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            done, _ = await asyncio.wait(tasks, timeout=ENDS_S)
+            for task in done:
+                if not task.cancelled():
+                    task.exception()
         await self.bus.close()
+        left = sorted(name for name, task in self._tasks.items() if not task.done())
+        if left:
+            raise UnfitVerification(f"{', '.join(left)} did not end when cancelled{self._under_way()}")
 
 
 def _verdicts(sagas: dict[str, Event], records: Sequence[Record]) -> dict[str, list[str]]:
@@ -426,4 +474,23 @@ def _verdicts(sagas: dict[str, Event], records: Sequence[Record]) -> dict[str, l
 def _said(error: BaseException | None) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {worded(error) if error is not None else ''}"
+
+
+def worded(error: BaseException) -> str:
+    """What an error says, also where it cannot."""
+    try:
+        return str(error)
+    except Exception as another:
+        return f"(its words raise {type(another).__name__})"
+
+
+def _event(given: object) -> Event:
+    if not isinstance(given, Event):
+        raise TypeError(f"it gave {type(given).__name__}, no event")
+    return given
+
+
+def _leave(around: ExitStack) -> None:
+    with _asked("around"):
+        around.close()
