@@ -993,6 +993,6 @@ def test_an_agent_that_does_not_start_is_at_fault() -> None:
         yield
 
     with pytest.raises(
-        UnfitVerification, match=r"nothing can be played: v\.intake never opens, an agent of its saga is missing"
+        UnfitVerification, match=r"nothing can be played: v\.intake never opens, no agent of its saga may be missing"
     ):
         verify(verification, histories=1)
