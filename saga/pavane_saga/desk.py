@@ -22,6 +22,7 @@ from pavane_saga.engine import awaited_outside, decide, failure, nothing_to_deci
 from pavane_saga.facts import Answered, Blocked, Declared, Ended, Fact, Fired, Happened, Locked
 from pavane_saga.history import History, Plan
 from pavane_saga.intake import Admission, admit
+from pavane_saga.kinds import Kinds
 from pavane_saga.locks import LockBook, LockOrder, order_message, read_order, told
 from pavane_saga.pivot import point_of
 from pavane_saga.plans import Plans
@@ -91,9 +92,7 @@ class Desk:
         """``keeps_s``: how long topics keep records; None: for ever."""
         self._lane = lane
         self._sagas = sagas
-        self._starts = {saga.starts.event_type: saga for saga in sagas.values()}
-        self._answers = {kind.event_type for saga in sagas.values() for kind in saga.answers}
-        self._answered = {saga.name for saga in sagas.values() if saga.answers}
+        self._kinds = Kinds(sagas)
         self._intakes = {saga.intake: saga for saga in sagas.values()}
         self._outside = {ADMISSIONS, *self._intakes}
         self._tracing = tracing
@@ -111,7 +110,9 @@ class Desk:
         """Sagas whose answers from outside were taken in and not covered by the high watermarks that were asked for last."""
 
         for saga, head in self._dossiers.all_open():
-            self._set_timer(saga, head.name, self._due_ms(head))
+            if head.name is None or head.name in sagas:
+                looked_at = head.name is None or head.kept  # an earlier coordinator may not have known what began
+                self._set_timer(saga, head.name, 0 if looked_at else self._due_ms(head))
             if head.name is not None:
                 self._dossiers.open.begin(head.name)
 
@@ -194,13 +195,15 @@ class Desk:
             found |= self._dossiers.with_events(now_waited_for)
         for saga_id in found:
             dossier = self._dossiers.find(saga_id)
-            if dossier is not None and dossier.name is not None:
+            if dossier is not None and (dossier.kept or self._kinds.is_unknown(dossier)):
+                self._dossiers.decide_anew(dossier)
+            elif dossier is not None and dossier.name is not None:
                 plan = self._plans[dossier.name]
                 issued_under = self._plans.with_ends(before[plan.saga], dossier.ends) or before[plan.saga]
                 _, commands = decide(plan, dossier.history, (), issued_under)
                 self._decided(dossier, plan)
-                if now_waited_for and not plan.externals.isdisjoint(dossier.history.types):
-                    self._await(dossier, plan, int(self._clock() * 1000))
+                if now_waited_for:
+                    self._await(dossier, plan, dossier.history.types, int(self._clock() * 1000))
                 if commands:
                     declared = replace(news, envelope=news.envelope.with_trace(_began_under(dossier.history)))
                     self._issue(dossier, commands, declared, root="declaration" in self._tracing.new_linked)
@@ -244,8 +247,8 @@ class Desk:
 
     def _admission(self, event: Envelope) -> Admission:
         """What another lane took in, and this one owns."""
-        is_answer = event.type in self._answers
-        if event.saga is None or not (is_answer or event.type in self._starts):
+        is_answer = event.type in self._kinds.answers
+        if event.saga is None or not (is_answer or event.type in self._kinds.starts):
             unknown = Problem("ce_type", "admission.unknown", f"no saga of this coordinator takes in {event.type}")
             raise UndecodableRecord("no admission", [unknown])
         return Admission(event, event, named=True, is_answer=is_answer)
@@ -255,7 +258,7 @@ class Desk:
         saga_id = event.saga or ""
         is_here = self._is_here(saga_id)
         before = is_here and admission.named and self._was_admitted(admission)
-        name = self._starts[event.type].name if not admission.is_answer else ""
+        name = self._kinds.starts[event.type] if not admission.is_answer else ""
         work = self._process(admission.origin, record, saga_id, name)
         if not is_here:
             trace = work.send(ADMISSIONS, event.id, event.type, size=len(event.data), edge="admission")
@@ -264,7 +267,7 @@ class Desk:
             work.event("admitted before")
         else:
             if not admission.is_answer:
-                if admission.named or self._answers:
+                if admission.named or self._kinds.answers:
                     self._dossiers.admit(saga_id)
                 work.point(f"saga {name} start")
             trace = work.send(event.type, event.id, event.type, size=len(event.data))
@@ -282,12 +285,13 @@ class Desk:
         if known == event.id:
             return True
         name = dossier.name if dossier is not None else None
-        turned_back = dossier is not None and name is not None and failure(self._plans[name], dossier.history) is not None
+        plan = self._plans.get(name)
+        turned_back = dossier is not None and plan is not None and failure(plan, dossier.history) is not None
         if turned_back or self._dossiers.ended(saga_id) or not self._dossiers.admitted(saga_id):
             why = "turns back" if turned_back else "is over" if self._dossiers.ended(saga_id) else "is not known"
             late = f"the saga {why}: {event.type} is too late, or was never asked for"
             raise UndecodableRecord("nobody waits for it", [Problem("ce_sagaid", "answer.not-waited-for", late)])
-        if name is not None and event.type not in {each.event_type for each in self._sagas[name].answers}:
+        if name is not None and (plan is None or event.type not in self._kinds.answers_to(name)):
             wrong = f"{name} does not wait for {event.type}"
             raise UndecodableRecord("nobody waits for it", [Problem("ce_type", "answer.unknown", wrong)])
         if known is not None:
@@ -368,7 +372,8 @@ class Desk:
     def _awaited_locks(self, saga: str) -> list[str]:
         """The locks that a saga waits for; none where it is turned back."""
         dossier = self._dossiers.find(saga)
-        if dossier is None or dossier.name is None or failure(self._plans[dossier.name], dossier.history) is not None:
+        plan = self._plans.get(dossier.name) if dossier is not None else None
+        if dossier is None or plan is None or failure(plan, dossier.history) is not None:
             return []
         return dossier.history.awaited_locks()
 
@@ -386,7 +391,7 @@ class Desk:
         """The time of these sagas has come, and everything that was there before was read."""
         for saga_id in sagas:
             dossier = self._dossiers.find(saga_id)
-            if dossier is None or self._ends_otherwise(dossier):
+            if dossier is None or self._catches_up(dossier) or self._kinds.is_unknown(dossier):
                 continue
             self._still_awaited(dossier)
             if self._due_ms(dossier) > self._clock() * 1000:
@@ -399,18 +404,38 @@ class Desk:
                 continue
             self._let_fire(dossier, self._fired(dossier))
 
-    def _ends_otherwise(self, dossier: Dossier) -> bool:
-        """Where its saga has other ends than when it was decided last, what follows from them comes before the clock.
-        Whether it is over with that."""
+    def _catches_up(self, dossier: Dossier) -> bool:
+        """Where its saga has other ends than when it was decided last, or a coordinator kept its facts that did not know it,
+        what follows from that comes before the clock. Whether it is over with that."""
+        base = dossier.acted_upon if not self._learns_name(dossier, ()) else History()
         plan = self._plans.get(dossier.name)
         issued_under = self._plans.with_ends(plan, dossier.ends) if plan is not None else None
-        if plan is None or issued_under is None:
+        if plan is None or (issued_under is None and base is dossier.history):
             return False
-        _, commands = decide(plan, dossier.history, (), issued_under)
+        kept = [fact for fact in dossier.history.facts if not base.knows(fact.identity)]
+        now_ms = int(self._clock() * 1000)
+        told = self._told(dossier, Fired("overdue", now_ms, ""))
+        dossier.history, commands = decide(plan, base, kept, issued_under or plan)
         self._decided(dossier, plan)
+        self._await(dossier, plan, [fact.type for fact in kept if isinstance(fact, Happened)], now_ms)
         if commands:
-            self._issue(dossier, commands, self._told(dossier, Fired("overdue", int(self._clock() * 1000), "")))
+            self._issue(dossier, commands, told)
+        if kept and self._awaited_locks(dossier.saga):
+            self._order(told, dossier.saga, [LockOrder("check", each, dossier.saga) for each in sorted(dossier.history.locks)])
         return self._dossiers.find(dossier.saga) is None
+
+    def _learns_name(self, dossier: Dossier, news: Sequence[News]) -> bool:
+        """Whether it becomes known now with which event it began."""
+        if dossier.name is not None:
+            return False
+        began = self._kinds.start_among([*(each.fact for each in news), *dossier.history.facts])
+        if began is None:
+            return False
+        times = [each.record.timestamp_ms for each in news if each.fact is began]
+        name = self._kinds.starts[began.type]
+        self._dossiers.name(dossier, name, times[0] if times else dossier.started_ms)
+        self._time(dossier.saga, name, dossier.started_ms)
+        return True
 
     def _told(self, dossier: Dossier, fact: Fired) -> News:
         """What the clock says, under the trace in which its saga began."""
@@ -422,7 +447,7 @@ class Desk:
         news = self._told(dossier, fact)
         base = dossier.history
         if dossier.name is None:
-            self._dossiers.name(dossier, next(iter(self._sagas)), dossier.started_ms)
+            self._dossiers.name(dossier, self._kinds.likely(dossier.history), dossier.started_ms)
             base = History()
         self._decide(dossier, [news], base, timer=True)
 
@@ -438,19 +463,18 @@ class Desk:
         if not nothing_to_decide(plan, dossier.history):
             self._dossiers.turn(dossier)
 
-    def _await(self, dossier: Dossier, plan: Plan, last_ms: int) -> None:
-        """Of steps that wait since then for nothing any more but an event from outside: by when it is to be there."""
+    def _await(self, dossier: Dossier, plan: Plan, heard: Iterable[str], last_ms: int) -> None:
+        """Of steps that wait since then for nothing any more but an event from outside: by when it is to be there. ``heard``:
+        the types of what has come, the last of it at ``last_ms``."""
+        if plan.externals.isdisjoint(heard):
+            return
         found = dict(dossier.awaited)
-        for name in awaited_outside(plan, dossier.history, self._answers_to(dossier)):
+        for name in awaited_outside(plan, dossier.history, self._kinds.answers_to(plan.saga)):
             step = plan.steps[name]
             if step.external and step.within_s is not None and name not in found:
                 found[name] = last_ms + int(step.within_s * 1000)
         self._dossiers.wait(dossier, found)
         self._set_timer(dossier.saga, dossier.name, self._due_ms(dossier))
-
-    def _answers_to(self, dossier: Dossier) -> set[str]:
-        """The types that its saga takes in from outside."""
-        return {kind.event_type for kind in self._sagas[dossier.name or ""].answers}
 
     def _fired(self, dossier: Dossier) -> Fired:
         now_ms = int(self._clock() * 1000)
@@ -468,7 +492,7 @@ class Desk:
         plan = self._plans[dossier.name]
         owed = [debt for debt in open_debts(plan, dossier.history) if not debt.waiting]
         missing = sorted(f"{' or '.join(plan.steps[each.step].produces) or 'done'} of {each.step}" for each in owed)
-        for name, kinds in awaited_outside(plan, dossier.history, self._answers_to(dossier)).items():
+        for name, kinds in awaited_outside(plan, dossier.history, self._kinds.answers_to(plan.saga)).items():
             if step in (None, name):
                 missing.append(f"{' or '.join(kinds)} from outside, for {name}")
         detail = f"{passed}, it runs on; missing: {', '.join(missing) or 'nothing'}"
@@ -505,22 +529,15 @@ class Desk:
                 return
             dossier = self._dossiers.begin(saga_id, None, int(self._clock() * 1000))
             self._time(saga_id, None, dossier.started_ms)
-        base = dossier.history
+        is_new = self._learns_name(dossier, news)
+        facts = [each.fact for each in news]
         if dossier.name is None:
-            started = next((each for each in news if self._begins(each)), None)
-            if started is None:
-                facts = [each.fact for each in news]
-                self._dossiers.add(dossier, facts)
-                dossier.history = base.with_facts(facts)
-                return
-            name = self._starts[started.envelope.type].name
-            self._dossiers.name(dossier, name, started.record.timestamp_ms)
-            self._time(saga_id, name, dossier.started_ms)
-            base = History()
-        self._decide(dossier, news, base)
-
-    def _begins(self, news: News) -> bool:
-        return isinstance(news.fact, Happened) and news.fact.step is None and news.fact.type in self._starts
+            self._dossiers.add(dossier, facts)
+            dossier.history = dossier.history.with_facts(facts)
+        elif self._kinds.is_unknown(dossier):
+            self._dossiers.keep(dossier, facts)
+        elif not (dossier.kept and self._catches_up(dossier)):
+            self._decide(dossier, news, History() if is_new else dossier.history)
 
     def _decide(self, dossier: Dossier, news: Sequence[News], base: History, *, timer: bool = False) -> None:
         """Decide with new facts. ``base`` is the history whose commands were issued: empty where none could be yet."""
@@ -531,8 +548,9 @@ class Desk:
         known = dossier.history.facts if base is not dossier.history else ()
         dossier.history, commands = decide(plan, base, [*known, *facts], self._plans.with_ends(plan, dossier.ends))
         self._decided(dossier, plan)
-        if not plan.externals.isdisjoint([each.envelope.type for each in news]):
-            self._await(dossier, plan, max(each.record.timestamp_ms for each in news))
+        if plan.externals:
+            heard = [fact.type for fact in (*known, *facts) if isinstance(fact, Happened)]
+            self._await(dossier, plan, heard, max([each.record.timestamp_ms for each in news]))
         unheard = [each for each in news if isinstance(each.fact, Happened) and not plan.steps_for(each.fact.type)]
         if not commands and not unheard and not timer:
             return
@@ -573,7 +591,7 @@ class Desk:
         self._set_timer(saga, name, started_ms + self._allowed_ms(name))
 
     def _set_timer(self, saga: str, name: str | None, due_ms: int) -> None:
-        self.deadlines.set(saga, due_ms, answered=name in self._answered)
+        self.deadlines.set(saga, due_ms, answered=bool(self._kinds.answers_to(name)))
 
     def _due_ms(self, saga: Dossier | Head) -> int:
         return min([saga.started_ms + self._allowed_ms(saga.name), *saga.awaited.values()])

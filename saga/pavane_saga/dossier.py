@@ -1,7 +1,7 @@
 """Dossier: what a coordinator's lane keeps of its sagas, as rows of lane state and, while they run, in memory."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, cast
 
@@ -54,6 +54,16 @@ class Dossier:
     ends: int = 0
     """By which of the ends that its saga ever had it was decided last."""
 
+    kept: Collection[str] = ()
+    """The identities of the facts by which nothing was decided yet, for want of a coordinator that knows its saga."""
+
+    @property
+    def acted_upon(self) -> History:
+        """Its history without those facts; itself where there are none."""
+        if not self.kept:
+            return self.history
+        return History().with_facts([fact for fact in self.history.facts if fact.identity not in self.kept])
+
 
 class Head(NamedTuple):
     """The row of an open saga."""
@@ -62,6 +72,7 @@ class Head(NamedTuple):
     started_ms: int
     awaited: dict[str, int]
     ends: int
+    kept: Collection[str]
 
 
 class Dossiers:
@@ -131,10 +142,28 @@ class Dossiers:
             self._write_head(dossier)
 
     def decided(self, dossier: Dossier) -> None:
-        """It was decided by the ends that its saga has now."""
+        """It was decided by all that was heard, and by the ends that its saga has now."""
         ends = self._ends.get(dossier.name or "", 0)
-        if dossier.ends != ends:
-            dossier.ends = ends
+        if dossier.ends != ends or dossier.kept:
+            dossier.ends, dossier.kept = ends, ()
+            self._write_head(dossier)
+
+    def keep(self, dossier: Dossier, facts: Iterable[Fact]) -> None:
+        """Keep facts by which nothing is decided: whoever knows its saga will."""
+        known = dossier.history
+        facts = [fact for fact in facts if not known.knows(fact.identity)]
+        self.add(dossier, facts)
+        dossier.history = known.with_facts(facts)
+        self._not_acted_upon(dossier, facts)
+
+    def decide_anew(self, dossier: Dossier) -> None:
+        """By none of its facts was decided all that they call for now."""
+        self._not_acted_upon(dossier, dossier.history.facts)
+
+    def _not_acted_upon(self, dossier: Dossier, facts: Iterable[Fact]) -> None:
+        kept = {*dossier.kept, *[fact.identity for fact in facts]}
+        if len(kept) > len(dossier.kept):
+            dossier.kept = kept
             self._write_head(dossier)
 
     def add(self, dossier: Dossier, facts: Iterable[Fact]) -> None:
@@ -232,12 +261,16 @@ class Dossiers:
         stored = self._state.scan(f"s/{saga}/".encode())
         history = History().with_facts([fact_from_json(value) for _, value in stored])
         is_turning = self._get(b"t/" + saga.encode()) is not None
-        dossier = Dossier(saga, head.name, head.started_ms, history, is_turning, head.awaited, self._commits, head.ends)
+        dossier = Dossier(
+            saga, head.name, head.started_ms, history, is_turning, head.awaited, self._commits, head.ends, head.kept
+        )
         self._open[saga] = dossier
         return dossier
 
     def _write_head(self, dossier: Dossier) -> None:
-        more = [dossier.awaited, dossier.ends] if dossier.ends else [dossier.awaited] if dossier.awaited else []
+        more: list[object] = [dossier.awaited, dossier.ends, sorted(dossier.kept)]
+        while more and not more[-1]:
+            more.pop()
         head = write_json([dossier.name, dossier.started_ms, *more])
         self.changes[b"o/" + dossier.saga.encode()] = head
 
@@ -254,4 +287,6 @@ def ended_ms(row: bytes) -> int:
 def _head(row: bytes) -> Head:
     name, started_ms, *more = cast("list[object]", read_json(row))
     awaited = cast("dict[str, int]", more[0]) if more else dict[str, int]()
-    return Head(cast("str | None", name), cast("int", started_ms), awaited, cast("int", more[1]) if len(more) > 1 else 0)
+    ends = cast("int", more[1]) if len(more) > 1 else 0
+    kept = cast("list[str]", more[2]) if len(more) > 2 else ()
+    return Head(cast("str | None", name), cast("int", started_ms), awaited, ends, kept)

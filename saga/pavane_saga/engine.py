@@ -34,7 +34,7 @@ def decide(
     Facts that are known already, in any order and number, change nothing. Where the *plan* changes, by a declaration,
     what that makes due is :func:`due` under the new plan without :func:`due` under the old one. ``issued_under``: the plan
     by which the history was decided so far, where that is another: by one before that the same may have been issued, so what
-    is undone is not undone again.
+    is undone is not undone again, and what was granted not granted again.
     """
     grown = history.with_facts(facts)
     if (grown is history and issued_under is None) or nothing_to_decide(plan, grown):
@@ -43,7 +43,14 @@ def decide(
     commands = tuple(command for command in due(plan, grown) if command not in before)
     if issued_under is None:
         return grown, commands
-    return grown, tuple(each for each in commands if not (isinstance(each, Undo) and (each.step, each.causes) in grown.undone))
+    return grown, tuple(each for each in commands if not _is_behind(grown, each))
+
+
+def _is_behind(history: History, command: Command) -> bool:
+    """Whether facts say that a command was issued, or that nobody needs it any more."""
+    if isinstance(command, Undo):
+        return (command.step, command.causes) in history.undone
+    return isinstance(command, Grant) and history.granted.get((command.step, command.causes), -1) >= command.retry
 
 
 def due(plan: Plan, history: History) -> tuple[Command, ...]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
@@ -85,9 +85,9 @@ class Office:
         self._offsets: dict[str, int] = {}
         self.desk = self.another()
 
-    def another(self) -> Desk:
+    def another(self, sagas: Mapping[str, Saga] | None = None) -> Desk:
         """A desk that begins with what is in the lane's state."""
-        return Desk(self.lane, {"k": self.saga}, self.tracing, lambda: self.now, self.bus.partitions)
+        return Desk(self.lane, sagas or {"k": self.saga}, self.tracing, lambda: self.now, self.bus.partitions)
 
     def record(self, message: Message, partition: int | None = None) -> Record:
         """The message as it lies in the log."""
@@ -644,6 +644,141 @@ def test_a_saga_whose_start_event_never_comes_has_failed_after_a_while() -> None
         outputs = await fire(office)
         assert topics(outputs)[:2] == [FACTS, "pavane.ends"]
         assert SagaEnded.event_type in topics(outputs)
+
+    at_the_desk(scenario)
+
+
+# --- sagas of another coordinator ------------------------------------------------------------------------------------
+
+
+OTHER = Saga("other", starts=Half, completes=Refused, intake="other.intake")
+"""It shares a topic with the saga that its coordinator does not know."""
+
+OTHERS = {"other": OTHER}
+BOTH = {"other": OTHER, "k": SAGA}
+
+
+def verdicts(messages: Collection[Message]) -> list[str]:
+    return [json.loads(each.value or b"")["verdict"] for each in messages if each.topic == SagaEnded.event_type]
+
+
+async def later(office: Office, seconds: float = 86_400) -> list[Message]:
+    office.now += seconds
+    return await fire(office)
+
+
+def test_a_coordinator_that_does_not_know_a_saga_keeps_what_it_hears_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    """It died of it, and whoever held the lane next."""
+
+    async def scenario(office: Office) -> None:
+        sagas = [office.saga_here(), office.saga_here()]
+        await office.take(*(asked(saga).to_message() for saga in sagas))
+        office.desk = office.another(OTHERS)
+        for saga in sagas:
+            assert await office.take(answered(saga).to_message(), fact_of(Locked("l"), saga)) == []
+            assert await office.take(fact_of(Blocked(((saga, "l"),)), saga), fact_of(Blocked((("x", "l"),)), saga)) == []
+        assert await later(office) == []
+        office.desk = office.another(OTHERS)
+        assert await later(office) == []
+        assert [line for line in caplog.messages if "is called k," in line] == caplog.messages
+        assert len(caplog.messages) <= 1
+        office.desk = office.another(BOTH)
+        assert verdicts(await fire(office)) == ["completed", "completed"], "that was said before its deadline passed"
+        assert [key for key, _ in office.lane.state.scan(b"") if key[:1] in b"os"] == []
+
+    at_the_desk(scenario)
+
+
+@pytest.mark.parametrize("hears", [False, True])
+def test_what_a_failure_makes_due_that_was_kept_is_issued_by_who_knows_the_saga(hears: bool) -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        await office.take(asked(saga).to_message())
+        office.desk = office.another(OTHERS)
+        assert await office.take(answered(saga, "k.refused").to_message()) == []
+        office.desk = office.another(BOTH)
+        again = [answered(saga, "k.refused").to_message()] if hears else []
+        out = await office.take(*again) or await fire(office)
+        assert topics(out) == ["pavane.ends", "clerk.commands"]
+        office.desk = office.another(BOTH)
+        assert await fire(office) == []
+        assert verdicts(await office.take(fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga))) == ["compensated"]
+
+    at_the_desk(scenario)
+
+
+def test_what_was_issued_before_the_saga_was_unknown_is_not_issued_again() -> None:
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        refused = answered(saga, "k.refused").to_message()
+        assert topics(await office.take(asked(saga).to_message(), refused)) == ["pavane.ends", "clerk.commands"]
+        office.desk = office.another(OTHERS)
+        again = replace(refused)  # a duplicate that lies at another offset
+        assert await office.take(again, fact_of(Settled("x/y", ("z",), "skipped", began=False), saga)) == []
+        office.desk = office.another(BOTH)
+        assert await fire(office) == []
+        office.desk = office.another(OTHERS)
+        assert await office.take(fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga)) == []
+        office.desk = office.another({"k": SAGA})
+        await fire(office)
+        assert topics(office.out).count("clerk.commands") == 1
+
+    at_the_desk(scenario)
+
+
+def test_what_a_declaration_makes_due_of_a_saga_that_is_unknown_is_issued_by_who_knows_it() -> None:
+    async def scenario(office: Office) -> None:
+        saga, late = office.saga_here(), Agent("late")
+
+        @late.step
+        def listen(asked: Asked) -> Answered:
+            return Answered()
+
+        @listen.compensate
+        def unheard(asked: Asked, done: Answered | None) -> None: ...
+
+        manifest = plan_of(late).manifest
+        said = replace(answered(saga), id="late", source="/agents/late", step="late/listen", declaration=manifest.version)
+        await office.take(asked(saga).to_message(), said.to_message(), answered(saga, "k.refused").to_message())
+        await office.take(fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga))
+        office.desk = office.another(OTHERS)
+        assert await office.take(fact_of(manifest.declared(()), None)) == []
+        office.desk = office.another(BOTH)
+        assert "late.commands" in topics(await fire(office))
+        assert topics(office.out).count("clerk.commands") == 1, "nor is what was undone undone again"
+        assert verdicts(await office.take(fact_of(Undone("late/listen", (f"a-{saga}",)), saga))) == ["compensated"]
+
+    at_the_desk(scenario)
+
+
+@pytest.mark.parametrize("knows_in_time", [False, True])
+def test_a_start_event_that_nobody_knew_is_kept_for_who_knows_it(knows_in_time: bool) -> None:
+    """After half a minute it was said that it had never come, of a saga of another name."""
+
+    async def scenario(office: Office) -> None:
+        saga = office.saga_here()
+        office.desk = office.another(OTHERS)
+        assert await office.take(asked(saga).to_message()) == []
+        assert await later(office, 29 if knows_in_time else 86_400) == []
+        office.desk = office.another(BOTH)
+        assert ("pavane.ends" in topics(await fire(office))) != knows_in_time, "its deadline is that of its saga"
+        out = await office.take(answered(saga).to_message(), fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga))
+        assert topics(out) == ([SagaEnded.event_type] if knows_in_time else ["clerk.commands", SagaEnded.event_type])
+
+    at_the_desk(scenario)
+
+
+def test_of_several_sagas_one_whose_start_event_never_came_is_called_by_what_is_known_of_it() -> None:
+    async def scenario(office: Office) -> None:
+        office.tracing = make_tracing("coordinator", keep=True)
+        office.desk = office.another(
+            {"other": Saga("other", starts=Half, completes=Opinion, intake="other.intake"), "k": SAGA}
+        )
+        await office.take(answered(office.saga_here(), "k.refused").to_message())
+        await later(office, UNKNOWN_AFTER_S + 1)
+        rows = [row for message in office.out if message.topic == SPANS_TOPIC for row in decode(office.record(message))]
+        assert {str(row.attributes["saga.name"]) for row in rows if "saga.name" in row.attributes} == {"k"}
+        assert office.tracing.shutdown(5)
 
     at_the_desk(scenario)
 

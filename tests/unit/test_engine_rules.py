@@ -802,6 +802,13 @@ class TestPivot:
         assert saga.tell(Granted("trip/thank", ("paid",), 1)) == ()
         assert saga.tell(THANKED) == (COMPLETED,)
 
+    def test_what_was_granted_is_not_granted_again_where_nobody_knows_by_which_plan(self) -> None:
+        facts: list[Fact] = [ASKED, BOOKED, ROOMED, GRANTED, PAID, CONFIRMED, NO_THANKS, again("retry")]
+        _, commands = decide(WITH_PIVOT, History(), facts, WITH_PIVOT)
+        assert Grant("trip/thank", ("paid",), 1) in commands
+        _, commands = decide(WITH_PIVOT, History(), [*facts, Granted("trip/thank", ("paid",), 1)], WITH_PIVOT)
+        assert [each for each in commands if isinstance(each, Grant)] == []
+
     def test_a_retry_that_fails_parks_it_again(self) -> None:
         saga = Saga(WITH_PIVOT, ASKED, BOOKED, ROOMED, GRANTED, PAID, CONFIRMED, NO_THANKS, again("retry"))
         (park,) = saga.tell(replace(NO_THANKS, retry=1))

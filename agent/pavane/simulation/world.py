@@ -157,7 +157,9 @@ class World:
                 self._raise_failures()
                 if self.loop.time() > STARTS_S:
                     intakes = ", ".join(sorted({saga.intake for saga in verification.sagas}))
-                    raise UnfitVerification(f"nothing can be played: {intakes} never opens, no agent of its saga may be missing")
+                    raise UnfitVerification(
+                        f"nothing can be played: {intakes} never opens, no agent of its saga may be missing"
+                    )
                 await self.loop.advance()
             yield self
 
