@@ -34,16 +34,16 @@ def export_to(
     )
 
 
-def span(number: int) -> bytes:
+def span(number: int, text: str = "") -> bytes:
     """One that has ended, encoded."""
-    made = LeanSpan(LAYOUT, f"{number + 1:032x}", f"{number + 1:016x}", None, {"number": number})
+    made = LeanSpan(LAYOUT, f"{number + 1:032x}", f"{number + 1:016x}", None, {"number": number, "text": text})
     made.end()
     return made.encoded()
 
 
-def add(export: SpanExport, number: int) -> None:
+def add(export: SpanExport, number: int, text: str = "") -> None:
     """A span of the service ends."""
-    export.taker("service", {"service.name": "service"})(span(number))
+    export.taker("service", {"service.name": "service"})(span(number, text))
 
 
 def poison(number: int, status: int) -> Callable[[bytes], int]:

@@ -2,6 +2,8 @@
 
 import os
 import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from hypothesis import given
@@ -17,9 +19,19 @@ def span(number: int) -> bytes:
     return bytes(ScopeSpans(spans=[Span(name="x" * (number % 300) + f"-{number}")]).SerializeToString())
 
 
-def others(number: int) -> FinishedSpan:
-    """Stands for one of the SDK's: nobody looks into it."""
-    return cast("FinishedSpan", number)
+@dataclass(frozen=True)
+class Other:
+    """Stands for one of the SDK's: nobody looks into it but for texts."""
+
+    number: int
+    attributes: Mapping[str, object] | None = None
+    events: Sequence[object] = ()
+
+
+def others(number: int, text: str = "") -> FinishedSpan:
+    """With its text in an attribute, and again in an event."""
+    event = Other(number, {"texts": [text]})
+    return cast("FinishedSpan", Other(number, {"text": text, "number": number}, [event]) if text else Other(number))
 
 
 def found(requests: list[Gathered]) -> list[tuple[str, int]]:
@@ -53,7 +65,7 @@ def test_what_goes_in_comes_out_once_by_requests_of_bounded_size(what: list[str]
             assert sum(sizes) == (waiting - waiting % per_request if each == "gather full" else waiting)
             assert all(0 < size <= per_request for size in sizes[-1:])
             came_out += found(requests)
-            came_out += [("sdk", cast("int", other)) for request in requests for other in request.others]
+            came_out += [("sdk", cast("Other", other).number) for request in requests for other in request.others]
             waiting -= sum(sizes)
             queue.wake.clear()
         elif waiting == queue.most:
@@ -70,6 +82,51 @@ def test_what_goes_in_comes_out_once_by_requests_of_bounded_size(what: list[str]
         assert [each for each in came_out if each[0] == service] == [each for each in given_in if each[0] == service]
     assert queue.take_overflow() == dropped
     assert queue.take_overflow() == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "sdk"]), st.integers(0, 299)), max_size=60), st.integers(1, 5_000))
+def test_requests_are_bounded_in_bytes_and_full_ones_come_as_soon_as_there_is_one(
+    what: list[tuple[str, int]], request_bytes: int
+) -> None:
+    queue = SpanQueue(1_000, 20, request_bytes=request_bytes)
+    requests: list[Gathered] = []
+    for service, number in what:
+        (queue.add(others(number, "x" * number)) if service == "sdk" else queue.lot(service).take(span(number)))
+        if queue.wake.is_set():
+            queue.wake.clear()
+            requests += (some := queue.gather(full=True))
+            assert some
+            assert queue.waiting < 20
+            assert queue.size < request_bytes
+    requests += queue.gather()
+    assert (queue.waiting, queue.size) == (0, 0)
+    assert all(request.size <= request_bytes or request.spans == 1 for request in requests)
+    assert all(0 < request.spans <= 20 for request in requests)
+    came_out = found(requests) + [("sdk", cast("Other", other).number) for request in requests for other in request.others]
+    assert sorted(came_out) == sorted(what)
+
+
+def test_more_bytes_than_may_wait_are_dropped_and_counted_whoever_made_them() -> None:
+    queue = SpanQueue(1_000, 20, most_bytes=10_000)
+    for number in range(0, 6_000, 300):
+        queue.lot("a").take(span(number + 299))
+        queue.add(others(number, "x" * 1_000))
+    assert 5 <= queue.waiting <= 15
+    assert queue.size <= 10_000
+    assert queue.take_overflow() == 40 - queue.waiting
+    queue.gather()
+    queue.lot("a").take(span(299))
+    assert queue.waiting == 1
+
+
+def test_no_more_is_gathered_than_there_is_room_for() -> None:
+    queue = SpanQueue(1_000, 2)
+    encoded = [span(number) for number in range(290, 300)]
+    for each in encoded:
+        queue.lot("a").take(each)
+    requests = queue.gather(most_bytes=len(encoded[0]) * 3)
+    assert found(requests) == [("a", number) for number in range(290, 294)]
+    assert found(queue.gather()) == [("a", number) for number in range(294, 300)]
 
 
 def test_threads_lose_nothing_and_double_nothing() -> None:

@@ -19,6 +19,7 @@ from pavane_tracing.endpoint import Endpoint, endpoint_of
 from pavane_tracing.export import SpanExport
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.setup import make_tracing
+from pavane_tracing.spool import Spool
 from support.collector import Collector, collecting
 from support.exporting import SOON, add, export_to, numbers, poison, until
 
@@ -101,6 +102,66 @@ def test_one_request_that_is_never_taken_holds_up_no_other_and_is_lost_in_the_en
         until(is_given_up)
         assert export.flush(5)
     assert numbers(collector) == [number for number in range(next(others)) if number != 5]
+    assert export.shutdown(5)
+
+
+def test_requests_are_bounded_in_bytes_and_a_burst_of_large_spans_is_not_lost(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More than there is room for in requests waits where it is while the collector takes them."""
+    collector.status_of = lambda body: 413 if len(body) > 5_000_000 else 200
+    collector.pause_s = 0.05
+    export = export_to(collector.url, batching=Batching(delay_s=0.02))
+    for number in range(500):
+        add(export, number, "x" * 80_000)
+    until(lambda: len(collector.spans()) == 500)
+    assert numbers(collector) == list(range(500))
+    assert collector.asked == len(collector.requests), "none was too large"
+    assert "dropped" not in caplog.text
+    assert export.shutdown(5)
+
+
+@pytest.mark.parametrize("spooled", [True, False])
+def test_a_request_that_is_too_large_is_sent_in_parts(collector: Collector, tmp_path: Path, spooled: bool) -> None:
+    collector.status_of = lambda body: 413 if len(body) > 1_000 else 200
+    spool = Spool(tmp_path, 1_000_000)
+    batching = Batching(per_request=100, delay_s=60)
+    away = export_to("http://127.0.0.1:9" if spooled else collector.url, batching=batching, spool=spool)
+    for number in range(100):
+        add(away, number)
+    assert away.shutdown(0.5)
+    if spooled:
+        assert list(tmp_path.glob("*.otlp"))
+        back = export_to(collector.url, spool=spool)
+        until(lambda: len(collector.spans()) == 100)
+        assert back.shutdown(5)
+    assert numbers(collector) == list(range(100))
+
+
+def test_of_a_request_with_one_span_that_is_refused_that_one_is_lost(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.status_of = poison(5, 400)
+    export = export_to(collector.url, batching=Batching(per_request=1_000, delay_s=60))
+    for number in range(1_000):
+        add(export, number)
+    assert export.flush(10)
+    assert numbers(collector) == [number for number in range(1_000) if number != 5]
+    with caplog.at_level(logging.WARNING):
+        assert export.shutdown(5)
+
+
+def test_a_collector_that_refuses_everything_is_not_asked_of_every_span(collector: Collector) -> None:
+    collector.status = 400
+    export = export_to(collector.url, batching=Batching(per_request=1_000, delay_s=60))
+    for number in range(3_000):
+        add(export, number)
+    assert export.flush(10)
+    assert collector.asked < 50
+    collector.status = 200
+    add(export, 3_000)
+    assert export.flush(10)
+    assert numbers(collector) == [3_000]
     assert export.shutdown(5)
 
 

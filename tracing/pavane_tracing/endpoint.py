@@ -21,6 +21,8 @@ from pavane_events.errors import ConfigurationError, Problem
 
 _PASSING = frozenset({429, 502, 503, 504})
 """Answers after which a request may be made again, by OTLP's rules."""
+_AS_IT_IS = frozenset({400, 413})
+"""Refusals that may be of one span, or of the size."""
 _PATH = "v1/traces"
 _DEFAULT_ENDPOINT = "http://localhost:4318"
 _DEFAULT_TIMEOUT_S = 10.0
@@ -43,6 +45,8 @@ class Answer:
     again: bool = False
     again_s: float | None = None
     reached: bool = True
+    parts: bool = False
+    """Whether the endpoint may take parts of what it refuses as a whole."""
     rejected: int = 0
     """Spans that the endpoint left out, though it took the request."""
 
@@ -106,7 +110,7 @@ class Connection:
             return Answer(True, rejected=_rejected(answer))
         why = f"{endpoint.url} answered {response.status_code} {response.reason}"
         if response.status_code not in _PASSING:
-            return Answer(False, why)
+            return Answer(False, why, parts=response.status_code in _AS_IT_IS)
         return Answer(False, why, again=True, again_s=_retry_after(response.headers.get("Retry-After")))
 
     def close(self) -> None:

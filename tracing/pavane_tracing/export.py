@@ -18,6 +18,7 @@ from pavane_tracing.batching import Batching
 from pavane_tracing.courier import Courier
 from pavane_tracing.endpoint import Answer, Endpoint
 from pavane_tracing.forking import after_fork
+from pavane_tracing.halves import halves
 from pavane_tracing.lean_work import Take
 from pavane_tracing.losses import Losses
 from pavane_tracing.metrics import count_dropped, count_exported
@@ -25,12 +26,14 @@ from pavane_tracing.outbox import Outbox, Request
 from pavane_tracing.patience import Patience
 from pavane_tracing.span import FinishedSpan
 from pavane_tracing.span_queue import Gathered, SpanQueue
-from pavane_tracing.spool import Emptying, Spool, Spooled
+from pavane_tracing.spool import Emptying, Spool
 from pavane_tracing.work import SCOPE
 
 _OUTBOX_BYTES = 16 * 1024 * 1024
 _SPOOL_FROM_BYTES = 1024 * 1024
 """Where there is a spool, this much waits in memory before the rest goes to disk."""
+_MOST_HALVINGS = 16
+"""In a row, with nothing taken between: enough to find one span in 65,536, and who refuses all is not asked of each."""
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 _LOOK_AGAIN_S = 10.0
@@ -125,6 +128,8 @@ class SpanExport:
         self._alone: Patience | None = None
         """Of the one request of which all of them were."""
         self._requests_taken = 0
+        self._halvings = 0
+        """In a row."""
         self._next_try = 0.0
         self._all_due = time.monotonic() + self._batching.delay_s
         """When what does not fill a request is sent, too."""
@@ -165,12 +170,18 @@ class SpanExport:
         all_due = hurried or time.monotonic() >= self._all_due
         if all_due:
             self._all_due = time.monotonic() + self._batching.delay_s
-        for request in self._encode(full=not all_due):
-            self._outbox.add(request)
+        room = None if hurried or self._spool is not None or self._is_away() else _OUTBOX_BYTES - self._outbox.bytes
+        if room is None or room > 0:  # else it goes on waiting in the queue, which is bounded, too
+            for request in self._encode(full=not all_due, most_bytes=room):
+                self._outbox.add(request)
         if hurried:
             self._heard = asked
             self._outbox.await_all()
         return hurried
+
+    def _is_away(self) -> bool:
+        """Whether the collector takes nothing now, as far as is known."""
+        return self._failures > 0 and self._alone is None
 
     def _answer_flushes(self) -> None:
         """They are over when what they wait for is, and nothing is known to be in the spool."""
@@ -179,9 +190,9 @@ class SpanExport:
                 self._answered = self._heard
                 self._state.notify_all()
 
-    def _encode(self, *, full: bool = False) -> list[Request]:
+    def _encode(self, *, full: bool = False, most_bytes: int | None = None) -> list[Request]:
         """Everything that waits, as requests, or full ones only; the thread and whoever ends it may both ask."""
-        return [self._request(each) for each in self._queue.gather(full=full)]
+        return [self._request(each) for each in self._queue.gather(full=full, most_bytes=most_bytes)]
 
     def _request(self, gathered: Gathered) -> Request:
         body: list[bytes] = []
@@ -217,7 +228,8 @@ class SpanExport:
         if self._spool is None or time.monotonic() < self._next_look:
             return False
         emptying = self._emptying = self._emptying or self._spool.emptying()
-        each = emptying.next() if emptying is not None else None
+        now = math.inf if self._heard > self._answered else time.monotonic()  # a flush waits for what was put off, too
+        each = emptying.next(now) if emptying is not None else None
         if emptying is None or each is None:
             self._leave_spool()
             self._next_look = time.monotonic() + self._look_again_s
@@ -225,12 +237,15 @@ class SpanExport:
         body = each.body()
         if body is None:
             self._lose(each.spans, f"{each.path} cannot be read")
-        elif not self._settled(answer := send(body), each):
-            if answer.reached:
-                emptying.put_off(each)
-            self._leave_spool()  # to others, whose collector may answer
-            self._wait_after(answer, each)
-            return True
+        else:
+            request = Request(body, each.spans, each.patience)
+            answer = send(body)
+            if not self._settled(answer, request):
+                if answer.reached:
+                    emptying.put_off(each)
+                self._leave_spool()  # to others, whose collector may answer
+                self._wait_after(answer, request)
+                return True
         emptying.remove(each)
         return True
 
@@ -239,23 +254,36 @@ class SpanExport:
         if emptying is not None:
             emptying.end()
 
-    def _settled(self, answer: Answer, request: Request | Spooled) -> bool:
-        """Whether a request is over: taken, refused for good, or put off too often while others were taken."""
+    def _settled(self, answer: Answer, request: Request) -> bool:
+        """Whether a request is over: taken, refused for good, in halves, or put off too often while others were taken."""
         if answer.again:
             self._losses.hear(answer.why)
             if not answer.reached or request.patience.put_off(self._requests_taken, self._first_pause_s):
                 return False
             self._lose(request.spans, "a request was put off again and again while others were taken")
             return True
+        if answer.parts and self._halve(request):
+            self._losses.hear(answer.why)
+            return True
         taken = request.spans - answer.rejected if answer.taken else 0
-        self._requests_taken += answer.taken
+        if answer.taken:
+            self._requests_taken += 1
+            self._halvings = 0
         self._arrived(taken)
         if taken < request.spans:
             self._losses.hear(answer.why or "the endpoint rejected some spans")
             self._lose(request.spans - taken)
         return True
 
-    def _wait_after(self, answer: Answer, request: Request | Spooled) -> None:
+    def _halve(self, request: Request) -> bool:
+        """Whether its halves have their turn now: the endpoint may take one of them."""
+        parts = halves(request.body) if self._halvings < _MOST_HALVINGS else []
+        if parts:
+            self._halvings += 1
+            self._outbox.divide(request, parts)
+        return bool(parts)
+
+    def _wait_after(self, answer: Answer, request: Request) -> None:
         """When to try again, where a request was not taken."""
         if not answer.again:
             return
@@ -283,7 +311,9 @@ class SpanExport:
 
     def _bound_outbox(self) -> None:
         """What is too much to wait in memory goes to the spool, the latest first, or is lost. Where the collector takes what a
-        flush waits for, that stays."""
+        flush waits for, that stays, and without a spool all does: no more is gathered than there is room for."""
+        if self._spool is None and not self._is_away():
+            return
         flushing = self._outbox.awaited and not self._failures
         for request in self._outbox.beyond(_OUTBOX_BYTES if self._spool is None or flushing else _SPOOL_FROM_BYTES):
             self._put_aside(request)

@@ -30,6 +30,11 @@ class Outbox:
         return len(self._requests)
 
     @property
+    def bytes(self) -> int:
+        """How much is in it."""
+        return self._bytes
+
+    @property
     def awaited(self) -> int:
         """How many of them a flush waits for."""
         return len(self._awaited)
@@ -63,6 +68,15 @@ class Outbox:
         if request in self._requests:
             self._requests.remove(request)
             self._forget(request)
+
+    def divide(self, request: Request, parts: list[Request]) -> None:
+        """It is over; its parts have their turn in its place."""
+        awaited = request in self._awaited
+        self.settle(request)
+        self._requests.extendleft(reversed(parts))
+        self._bytes += sum(len(part.body) for part in parts)
+        if awaited:
+            self._awaited.update(parts)
 
     def beyond(self, most_bytes: int) -> Generator[Request]:
         """Take out the latest, until no more than so many bytes are left, or one request."""

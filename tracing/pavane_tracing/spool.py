@@ -1,6 +1,7 @@
 """A bounded spool on disk: spans that no collector takes now wait in files, also for the next process."""
 
 import fcntl
+import math
 import os
 import time
 import zlib
@@ -115,12 +116,12 @@ class Emptying:
         self._put_off = put_off
         self._listed: deque[Path] = deque()
 
-    def next(self) -> Spooled | None:
+    def next(self, now: float = math.inf) -> Spooled | None:
         """The oldest that was not had in this turn and may be sent now, also of what has come since it began; what was put off
         is as young as that. None where nothing waits."""
         if not self._listed:
             with suppress(OSError):
-                self._list()
+                self._list(now)
         if not self._listed:
             return None
         path = self._listed.popleft()
@@ -130,11 +131,10 @@ class Emptying:
         """It was not taken: the others are had before it, in the turns to come."""
         self._put_off[spooled.path] = spooled.patience
 
-    def _list(self) -> None:
+    def _list(self, now: float) -> None:
         found = {*self._directory.glob(f"*{_SUFFIX}")} - self._over
         for gone in self._put_off.keys() - found:
             del self._put_off[gone]
-        now = time.monotonic()
         waiting = [path for path in found if path not in self._put_off or self._put_off[path].due <= now]
         self._listed.extend(sorted(waiting, key=self._age))
 
