@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from pavane_events.bus import Lane
@@ -12,8 +12,9 @@ from pavane_events.errors import ContractViolation, Problem, ProblemsError, Unde
 from pavane_events.forgetting import Forgetting
 from pavane_events.ids import uuid7
 from pavane_events.partition import partition_of
-from pavane_events.record import Message, Record
+from pavane_events.record import Record
 from pavane_saga.backlog import Backlog
+from pavane_saga.batch import Batch, Decision, News
 from pavane_saga.clerk import Clerk
 from pavane_saga.commands import Command, Halt, Park
 from pavane_saga.deadlines import Deadlines
@@ -46,34 +47,8 @@ log: Final = logging.getLogger("pavane.coordinator")
 UNKNOWN_AFTER_S: Final = 30.0
 """How long events of a saga may come before its start event: topics have no order between them."""
 
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One commit of the coordinator."""
-
-    done: Mapping[str, int]
-    outputs: Sequence[Message]
-    state: Mapping[bytes, bytes | None]
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """A fact, with the event that brought it."""
-
-    fact: Fact
-    envelope: Envelope
-    record: Record
-
-
-@dataclass(slots=True)
-class Batch:
-    """What gathers until the next commit."""
-
-    done: dict[str, int] = field(default_factory=dict[str, int])
-    outputs: list[Message] = field(default_factory=list[Message])
-    state: dict[bytes, bytes | None] = field(default_factory=dict[bytes, bytes | None])
-    news: dict[str, list[News]] = field(default_factory=dict[str, list[News]])
-    blocked: list[News] = field(default_factory=list[News])
+ADMITTED_WITHIN_S: Final = 600.0
+"""How old what another lane took in may be, where only another coordinator knows what it is: an upgrade may take so long."""
 
 
 class Desk:
@@ -134,6 +109,8 @@ class Desk:
         """How long the lane may wait for records, and at most that long."""
         if self._backlog:
             return min(0.05, most_s)
+        if self._backlog.waits:
+            most_s = min(1.0, most_s)
         return self.deadlines.patience_s(most_s)
 
     # --- records -------------------------------------------------------------------------------------------------
@@ -142,6 +119,9 @@ class Desk:
         """Sort a batch. While the lane is not open, what would start a saga is held back, and its offset with it; where there
         is much of that its topics are paused."""
         backlog = self._backlog
+        if backlog.waits:
+            for record in backlog.given_up(int((self._clock() - ADMITTED_WITHIN_S) * 1000)):
+                self._take_admission(record, is_open=is_open)
         if is_open and backlog:
             for record in backlog.release():
                 self._take_admission(record, is_open=True)
@@ -223,7 +203,10 @@ class Desk:
     def _take_admission(self, record: Record, *, is_open: bool) -> None:
         try:
             if record.topic == ADMISSIONS:
-                admission = self._admission(parse(record))
+                event = parse(record)
+                if not self._is_known(event) and self._waits_for_another(record, event):
+                    return
+                admission = self._admission(event)
             else:
                 saga = self._intakes[record.topic]
                 admission = admit(record, saga, self._partitions, self._clock())
@@ -245,10 +228,21 @@ class Desk:
     def _is_here(self, saga_id: str) -> bool:
         return partition_of(saga_id.encode(), self._partitions) == self._lane.partition
 
+    def _is_known(self, event: Envelope) -> bool:
+        """Whether what another lane took in is of a saga that this coordinator knows."""
+        dossier = self._dossiers.find(event.saga or "")
+        takes_in = event.type in self._kinds.answers or event.type in self._kinds.starts
+        return takes_in and not (dossier is not None and self._kinds.is_unknown(dossier))
+
+    def _waits_for_another(self, record: Record, event: Envelope) -> bool:
+        """Hold it back, while it is not old: its offset stays, and who holds the lane next may know it."""
+        is_old = record.timestamp_ms <= (self._clock() - ADMITTED_WITHIN_S) * 1000
+        return event.saga is not None and not is_old and self._backlog.wait(record, event.saga)
+
     def _admission(self, event: Envelope) -> Admission:
         """What another lane took in, and this one owns."""
         is_answer = event.type in self._kinds.answers
-        if event.saga is None or not (is_answer or event.type in self._kinds.starts):
+        if event.saga is None or not self._is_known(event):
             unknown = Problem("ce_type", "admission.unknown", f"no saga of this coordinator takes in {event.type}")
             raise UndecodableRecord("no admission", [unknown])
         return Admission(event, event, named=True, is_answer=is_answer)
@@ -398,6 +392,9 @@ class Desk:
                 self._set_timer(saga_id, dossier.name, self._due_ms(dossier))
                 continue
             if dossier.history.fired or dossier.history.overdue is not None:
+                continue
+            if self._backlog.waits_for(saga_id):  # an answer, perhaps
+                self._set_timer(saga_id, dossier.name, int(self._clock() * 1000) + 1000)
                 continue
             if saga_id in self._batch.news or saga_id in self._let_in:
                 self._set_timer(saga_id, dossier.name, self._due_ms(dossier))  # first what was just heard, then the clock

@@ -7,7 +7,7 @@ from pavane_events.envelope import Envelope, Trace, carried_trace, headers_of, p
 from pavane_events.errors import ConfigurationError, Problem, UndecodableRecord
 from pavane_events.record import Message, Record
 from pavane_saga.manifest import Directory
-from pavane_saga.wire import COORDINATOR, FACTS, GRANT, GrantCommand, commands_topic, read_grant
+from pavane_saga.wire import ADMISSIONS, COORDINATOR, FACTS, GRANT, GrantCommand, commands_topic, read_grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def redrive_of(letter: Record, agent: str, directory: Directory, untouched: Reco
     given_up = reason.get("error_traceparent")
     traces = (*((Trace(given_up),) if given_up is not None else ()), carried_trace(headers))
     if agent == COORDINATOR:
-        if source not in {saga.intake for saga in directory.sagas.values()}:
+        if source not in {ADMISSIONS, *(saga.intake for saga in directory.sagas.values())}:
             raise _refused(place, "redrive.inside", f"it came from {source}, where nothing from outside may be published")
         return Redrive(place, "", source, letter.partition, None, None, record, traces)
     event = _event(record, place)

@@ -19,7 +19,8 @@ from pavane_events.ids import uuid7
 from pavane_events.partition import partition_of
 from pavane_events.record import Message, Record
 from pavane_saga import backlog
-from pavane_saga.desk import UNKNOWN_AFTER_S, Decision, Desk
+from pavane_saga.batch import Decision
+from pavane_saga.desk import ADMITTED_WITHIN_S, UNKNOWN_AFTER_S, Desk
 from pavane_saga.facts import Blocked, Decided, Fact, Fired, Locked, LockRefused, Requested, Settled, UndoFailed, Undone
 from pavane_saga.intake import saga_id_of
 from pavane_saga.locks import read_order
@@ -88,6 +89,14 @@ class Office:
     def another(self, sagas: Mapping[str, Saga] | None = None) -> Desk:
         """A desk that begins with what is in the lane's state."""
         return Desk(self.lane, sagas or {"k": self.saga}, self.tracing, lambda: self.now, self.bus.partitions)
+
+    async def anew(self, sagas: Mapping[str, Saga] | None = None) -> None:
+        """The lane is lost, and another holder has it, who begins with what was committed."""
+        place = self.lane.partition
+        self.bus.take_away(COORDINATOR, place)
+        while self.lane.lost or self.lane.partition != place:
+            self.lane = await anext(self.lanes)
+        self.desk = self.another(sagas)
 
     def record(self, message: Message, partition: int | None = None) -> Record:
         """The message as it lies in the log."""
@@ -207,13 +216,13 @@ def test_a_named_record_is_admitted_once_however_it_arrives_and_however_often() 
     at_the_desk(scenario)
 
 
-def test_an_admission_in_the_wrong_lane_is_sent_on_and_an_unknown_one_is_a_dead_letter() -> None:
+def test_an_admission_in_the_wrong_lane_is_sent_on() -> None:
     async def scenario(office: Office) -> None:
         elsewhere = office.saga_here(elsewhere=True)
         (sent_on,) = await office.take(asked(elsewhere).to_message(ADMISSIONS))
         assert (sent_on.topic, sent_on.key) == (ADMISSIONS, elsewhere.encode())
-        unknown = replace(asked(office.saga_here()), type="k.nobody").to_message(ADMISSIONS)
-        assert codes(await office.take(unknown)) == ["admission.unknown"]
+        nobodys = replace(asked(elsewhere), saga=None).to_message(ADMISSIONS, key=elsewhere)
+        assert codes(await office.take(nobodys)) == ["admission.unknown"]
 
     at_the_desk(scenario)
 
@@ -232,11 +241,11 @@ def test_while_the_lane_is_not_open_admissions_wait_and_all_else_goes_on() -> No
     at_the_desk(scenario)
 
 
-async def closed(office: Office) -> list[Message]:
-    """What the desk puts out for what it receives while its lane is closed, until nothing comes any more."""
+async def received(office: Office, *, is_open: bool = False) -> list[Message]:
+    """What the desk puts out for what it receives until nothing comes any more, with its lane closed or not."""
     found: list[Message] = []
     while records := await office.lane.receive(500, 0):
-        office.desk.take(records, is_open=False)
+        office.desk.take(records, is_open=is_open)
         decision = office.desk.decide()
         if decision is not None:
             await office.lane.commit(decision.done, decision.outputs, decision.state)
@@ -255,10 +264,10 @@ def test_what_waits_for_the_lane_to_open_is_bounded_and_delays_nothing_else(monk
         place = office.lane.partition
         started = [Message("k.intake", b'{"n":1}', b"any", partition=place) for _ in range(4000)]
         await office.bus.publish([*started, asked(saga).to_message()])
-        assert await closed(office) == []
+        assert await received(office) == []
         assert office.lane.positions["k.intake"] <= 1500
         await office.bus.publish([answered(saga).to_message()])
-        assert topics(await closed(office)) == [SagaEnded.event_type]
+        assert topics(await received(office)) == [SagaEnded.event_type]
         office.desk.take([], is_open=True)
         assert len(await office.settle()) == office.lane.positions["k.intake"]
         records = await office.lane.receive(500, 0)
@@ -291,18 +300,14 @@ def test_while_the_lane_is_not_open_answers_from_outside_are_let_in_once(by: str
             started = asked(office.saga_here()).to_message(ADMISSIONS)
         answer = opinion(saga).to_message(by, partition=place)
         await office.bus.publish([started, replace(opinion("x"), saga=None).to_message("k.intake", partition=place), answer])
-        assert sorted(topics(await closed(office))) == ["k.opinion", "pavane.coordinator.dead-letters"]
+        assert sorted(topics(await received(office))) == ["k.opinion", "pavane.coordinator.dead-letters"]
         heard = replace(
             opinion(saga), id=next(parse(office.record(each)).id for each in office.out if each.topic == "k.opinion")
         )
         await office.take(heard.to_message(), answered(saga).to_message(), is_open=False)
         assert SagaEnded.event_type in topics(office.out)
-        office.bus.take_away(COORDINATOR, place)
-        office.lane = await anext(office.lanes)
-        while office.lane.partition != place:
-            office.lane = await anext(office.lanes)
-        office.desk = office.another()
-        assert await closed(office) == [], "it counted, and is no dead letter now"
+        await office.anew()
+        assert await received(office) == [], "it counted, and is no dead letter now"
         office.desk.take([], is_open=True)
         assert topics(await office.settle()) == ["k.asked"]
 
@@ -779,6 +784,77 @@ def test_of_several_sagas_one_whose_start_event_never_came_is_called_by_what_is_
         rows = [row for message in office.out if message.topic == SPANS_TOPIC for row in decode(office.record(message))]
         assert {str(row.attributes["saga.name"]) for row in rows if "saga.name" in row.attributes} == {"k"}
         assert office.tracing.shutdown(5)
+
+    at_the_desk(scenario)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_another_lane_took_in_waits_for_a_coordinator_that_knows_it(elsewhere: bool) -> None:
+    """During an upgrade that adds a saga it was a dead letter, and could not be redriven."""
+
+    async def scenario(office: Office) -> None:
+        place = office.lane.partition
+        office.desk = office.another(OTHERS)
+        started = asked(office.saga_here(elsewhere=elsewhere))
+        admission = started.to_message(ADMISSIONS, partition=place)
+        known = replace(asked(office.saga_here()), type="k.half").to_message(ADMISSIONS)
+        await office.bus.create_topics([TopicSpec("k.half")])
+        await office.bus.publish([admission, known])
+        assert topics(await received(office, is_open=True)) == ["k.half"]
+        assert office.desk.patience_s(60) == 1
+        await office.anew(BOTH)
+        assert topics(await received(office, is_open=True)) == [ADMISSIONS if elsewhere else "k.asked"]
+
+    at_the_desk(scenario)
+
+
+def test_what_nobody_knows_is_a_dead_letter_after_a_while_and_what_there_is_no_room_for_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backlog, "MOST_HELD", 2)
+
+    async def scenario(office: Office) -> None:
+        office.desk = office.another(OTHERS)
+        unknown = [asked(office.saga_here()).to_message(ADMISSIONS) for _ in range(3)]
+        assert codes(await office.take(*unknown)) == ["admission.unknown"]
+        office.now += ADMITTED_WITHIN_S - 1
+        assert await office.take() == []
+        office.now += 1
+        assert codes(await office.take()) == ["admission.unknown"] * 2
+        assert list(office.lane.state.scan(b"b/")) == []
+        office.desk = office.another(OTHERS)
+        assert await office.take() == []
+
+    at_the_desk(scenario)
+
+
+def test_an_answer_that_only_a_newer_coordinator_knows_holds_up_the_deadline_of_its_saga() -> None:
+    async def scenario(office: Office) -> None:
+        saga, other = office.saga_here(), office.saga_here()
+        await office.take(asked(saga).to_message(), asked(other).to_message())
+        office.now += 299
+        await office.take(opinion(saga).to_message(ADMISSIONS))
+        assert topics(await later(office, 2)) == [FACTS, "pavane.ends"]
+        office.saga = ASKING
+        office.desk = office.another()
+        await office.bus.create_topics([TopicSpec("k.opinion")])
+        assert topics(await office.take(opinion(saga).to_message(ADMISSIONS))) == ["k.opinion"]
+
+    at_the_desk(scenario)
+
+
+def test_an_answer_to_a_saga_that_is_unknown_waits_with_it() -> None:
+    async def scenario(office: Office) -> None:
+        office.saga = ASKING
+        office.desk = office.another()
+        saga = office.saga_here()
+        await office.take(asked(saga).to_message())
+        asks_too = Saga("other", starts=Half, completes=Refused, intake="other.intake", answers=Opinion)
+        office.desk = office.another({"other": asks_too})
+        assert await office.take(opinion(saga).to_message(ADMISSIONS)) == []
+        assert codes(await office.take(opinion(office.saga_here()).to_message(ADMISSIONS))) == ["answer.not-waited-for"]
+        office.now += ADMITTED_WITHIN_S
+        assert codes(await office.take()) == ["admission.unknown"]
 
     at_the_desk(scenario)
 

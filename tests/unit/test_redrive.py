@@ -10,11 +10,14 @@ from pavane import Agent, Context, Event, Rejected, Retry, Saga
 from pavane.runner import run
 from pavane_events.bus import Bus
 from pavane_events.buses.address import open_bus
-from pavane_events.dead_letter import dead_letters_topic
-from pavane_events.envelope import Envelope
-from pavane_events.record import Message
+from pavane_events.dead_letter import Reason, dead_letter, dead_letters_topic
+from pavane_events.envelope import NO_TRACE, Envelope, parse
+from pavane_events.record import Message, Record
 from pavane_saga.intake import saga_id_of
+from pavane_saga.manifest import Directory
+from pavane_saga.redrive import redrive_of
 from pavane_saga.saga import SagaEnded
+from pavane_saga.wire import ADMISSIONS, COORDINATOR
 from pavane_tracing.continuity import check_continuity
 from pavane_tracing.finding import assert_continuous
 from pavane_tracing.span import SpanRow
@@ -189,6 +192,18 @@ def test_what_an_intake_refused_goes_back_as_it_came(pavane: Shell, deployment: 
     deployment.run(lambda bus: until(bus, dead_letters_topic("pavane.coordinator"), 2))
     shown = pavane("dead-letters", "list", "pavane.coordinator", "--json").documents
     assert [each["value"] for each in shown] == [{"nom": "ben"}] * 2
+
+
+def test_what_another_lane_took_in_and_nobody_knew_goes_on_to_the_lane_that_owns_its_saga() -> None:
+    started = Envelope(id="s", source="/sagas/asking", type=Asked.event_type, data=b"{}", saga="the-saga").to_message(
+        ADMISSIONS
+    )
+    record = Record(ADMISSIONS, 1, 7, started.key, started.value, started.headers, 0)
+    letter = dead_letter(record, COORDINATOR, Reason(code="admission.unknown", step=COORDINATOR))
+    lies = Record(letter.topic, 1, 3, letter.key, letter.value, letter.headers, 0)
+    again = redrive_of(lies, COORDINATOR, Directory({}, {})).message(1, NO_TRACE, 0)
+    assert (again.topic, again.key, again.value, again.partition) == (ADMISSIONS, b"the-saga", started.value, None)
+    assert parse(Record(ADMISSIONS, 1, 8, again.key, again.value, again.headers, 0)).saga == "the-saga"
 
 
 def test_a_letter_that_is_not_there_is_named(pavane: Shell, deployment: Deployment) -> None:

@@ -20,6 +20,7 @@ from pavane_events.ids import uuid7
 from pavane_events.patience import commit_patiently
 from pavane_events.record import Message, Record
 from pavane_saga import clerk, coordinator, engine
+from pavane_saga.backlog import Backlog
 from pavane_saga.commands import End, Grant, Undo
 from pavane_saga.desk import Desk
 from pavane_saga.engine import Failure
@@ -281,7 +282,7 @@ def test_a_mutant_is_caught(
 
 
 _order_message = clerk.order_message
-_take_admission = cast("Callable[[Desk, Record], None]", vars(Desk)["_take_admission"])
+_take_admission = cast("Callable[..., None]", vars(Desk)["_take_admission"])
 
 
 def to_its_own_lane(order: LockOrder, work: Work, now_s: float) -> Message:
@@ -289,9 +290,11 @@ def to_its_own_lane(order: LockOrder, work: Work, now_s: float) -> Message:
     return Message(message.topic, message.value, order.saga.encode(), message.headers)
 
 
-def deaf_to_other_lanes(self: Desk, record: Record) -> None:
+def deaf_to_other_lanes(self: Desk, record: Record, *, is_open: bool) -> None:
     if record.topic != ADMISSIONS:
-        _take_admission(self, record)
+        _take_admission(self, record, is_open=is_open)
+    else:
+        cast("Backlog", vars(self)["_backlog"]).done(record)
 
 
 LANE_MUTANTS: Mapping[str, tuple[object, str, object]] = {
