@@ -137,7 +137,7 @@ def worked(tracing: Tracing, provider: TracerProvider, of_ours: list[Call], of_u
 def made(tracer: Tracer, taken: list[bytes] | None, fit: Fit) -> tuple[Tracing, TracerProvider]:
     provider = TracerProvider(BySaga(SagaSampler()), shutdown_on_exit=False)
     owner = Service("service", provider)
-    provider.add_span_processor(UnitProcessor(owner.strays, keep=taken is None))
+    provider.add_span_processor(UnitProcessor(owner.strays, SpanLimits(), keep=taken is None))
     provider.add_span_processor(fit)
     if tracer == "sdk":
         return Tracing(owner, keep=taken is None), provider

@@ -21,6 +21,8 @@ from pavane_tracing.conventions import SAGA_ID
 from pavane_tracing.ending import ENDING, STOP_S
 from pavane_tracing.forking import before_child_ends
 from pavane_tracing.held import MOST_SPANS, HeldSpans
+from pavane_tracing.layouts import Limits
+from pavane_tracing.limited import LimitedAttributes
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.span import FinishedSpan
 from pavane_tracing.spool import Spool
@@ -75,11 +77,13 @@ class Handing(SpanProcessor):
 class UnitProcessor(SpanProcessor):
     """Puts each span into the unit of work it is started in: the user's get its saga, all are collected if kept.
 
-    Of an exception that is recorded on a span of the platform's own, only the type is told, as by the lean ones.
+    Of an exception that is recorded on a span of the platform's own, only the type is told, as by the lean ones. What the
+    platform says of a span is outside its limits, as it is on those.
     """
 
-    def __init__(self, strays: Strays, *, keep: bool) -> None:
+    def __init__(self, strays: Strays, limits: Limits, *, keep: bool) -> None:
         self._strays = strays
+        self._limits = limits
         self._keep = keep
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -89,8 +93,11 @@ class UnitProcessor(SpanProcessor):
         unit = unit_in(parent_context)
         if own:
             span.record_exception = partial(_record_type, span)  # type: ignore[method-assign]
+            span._attributes = LimitedAttributes(self._limits)  # pyright: ignore[reportPrivateUsage]
         elif unit is not None:
-            span.set_attributes(unit.common)
+            said = LimitedAttributes(self._limits, span.attributes, span.dropped_attributes)
+            said.say(unit.common)
+            span._attributes = said  # pyright: ignore[reportPrivateUsage]
         if not self._keep:
             return
         span_id = span.get_span_context().span_id

@@ -11,9 +11,6 @@ from pavane_tracing import otlp
 from pavane_tracing.attributes import Attributes, MessagingAttributes, Told
 from pavane_tracing.conventions import EVENT_ID, SAGA_ID
 
-_FEWEST_ATTRIBUTES: Final = 32
-"""No span of the platform's own has more attributes before the user adds some."""
-
 _LONGEST: Final = 254
 """Texts in patterns, in bytes."""
 _NO_SAGA: Final = 255
@@ -45,7 +42,7 @@ class Limits(Protocol):
 class Layout:
     """What spans of one kind share: service, name, kind, and attributes that never change."""
 
-    __slots__ = ("attributes", "bounds", "encoded", "head", "kind", "linked", "most_links", "name", "service", "tight")
+    __slots__ = ("attributes", "bounds", "encoded", "head", "kind", "linked", "most_links", "name", "service")
 
     def __init__(self, service: str, name: str, kind: SpanKind, attributes: Attributes, bounds: Limits) -> None:
         self.service = service
@@ -54,7 +51,6 @@ class Layout:
         self.attributes = attributes
         self.bounds = bounds
         self.most_links = sys.maxsize if bounds.max_links is None else bounds.max_links
-        self.tight = bounds.max_span_attribute_length is not None or below(bounds.max_span_attributes, _FEWEST_ATTRIBUTES)
         self.linked = False
         """Whether its spans are children of another process's, and linked to that."""
         self.head = otlp.head(name, kind)
@@ -82,7 +78,7 @@ class MessageLayout(Layout):
         super().__init__(service, name, kind, attributes, bounds)
         self.linked = kind is SpanKind.CONSUMER
         self._messaging = messaging
-        self._plain = not self.tight and self.most_links > 0 and not messaging.doubles
+        self._plain = self.most_links > 0 and not messaging.doubles
         self._patterns: dict[int, Pattern] = {}
 
     def whole(self, trace: bytes, span: bytes, parent: bytes, start_ns: int, end_ns: int, told: Told) -> bytes | None:

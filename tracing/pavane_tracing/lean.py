@@ -17,7 +17,9 @@ from opentelemetry.util.types import AnyValue, Attributes
 from pavane_events.envelope import Trace
 from pavane_tracing import otlp
 from pavane_tracing.attributes import EXCEPTION, Scalar, Told, exception_attributes
+from pavane_tracing.attributes import Attributes as Said
 from pavane_tracing.layouts import Layout, below
+from pavane_tracing.limited import LimitedAttributes
 from pavane_tracing.propagation import SAMPLED, UNSAMPLED, Origin, span_context, trace_state
 from pavane_tracing.span import KINDS, STATUSES, SpanEvent, SpanLink, SpanRow, is_time, plain_attributes
 from pavane_tracing.unfit import passed_over
@@ -104,7 +106,7 @@ class LeanSpan:
             self.state = origin.state
         self.end_ns: int | None = None
         self.raw_trace = self.raw_id = self.raw_parent = b""
-        self._bounded: BoundedAttributes | None = None
+        self._bounded: LimitedAttributes | None = None
         self._context: SpanContext | None = None
         self._events: list[LeanEvent] | None = None
         self._more_links: list[LeanLink] | None = None
@@ -112,8 +114,6 @@ class LeanSpan:
         self._status = _UNSET
         self._dropped_events = 0
         self._dropped_links = 0
-        if layout.tight:
-            self._bound()
         if len(links) > layout.most_links:
             self._keep_last_links(layout.most_links)
         self.start_ns = time_ns()
@@ -139,6 +139,11 @@ class LeanSpan:
                 self.end_ns = max(time_ns(), self.start_ns + 1)
             else:
                 self.end_ns = _time("end", end_time)
+
+    def say(self, found: Said) -> None:
+        """The platform adds attributes, while it records; limits do not touch them."""
+        if self.end_ns is None:
+            self._bound().say(found)
 
     def set_attributes(self, attributes: object) -> None:
         """Add attributes, while it records."""
@@ -241,7 +246,7 @@ class LeanSpan:
             otlp.append_values(parts, self._values())
         else:
             parts.append(layout.head if self._name is None else otlp.head(self._name, layout.kind))
-            parts.append(otlp.attributes(self.attributes))
+            parts.append(otlp.attributes(self.attributes if bounded is None else bounded.copy()))
         for link in self.links:
             parts.append(otlp.remote_link(link))  # noqa: PERF401 one link, mostly
         if self._is_rare():
@@ -260,7 +265,7 @@ class LeanSpan:
             start_ns=self.start_ns,
             end_ns=self.end_ns or self.start_ns,
             service=self.layout.service,
-            attributes=plain_attributes(self.attributes),
+            attributes=plain_attributes(self.attributes if self._bounded is None else self._bounded.copy()),
             links=(*self.links, *(each.link for each in self._more_links or ())),
             events=tuple([_event(each) for each in self._events or ()]),
             status=STATUSES[status.status_code],
@@ -316,13 +321,11 @@ class LeanSpan:
         """What it says beside its layout, and what the user added."""
         return self._said.values() if isinstance(self._said, Told) else self._said
 
-    def _bound(self) -> BoundedAttributes:
-        """All attributes within the limits: from the first that the user sets, or where the limits are tight."""
+    def _bound(self) -> LimitedAttributes:
+        """All attributes, the user's within the limits: from the first that is added."""
         if self._bounded is None:
-            limits = self.layout.bounds
-            merged = {**self.layout.attributes, **self._values()}
-            longest = limits.max_span_attribute_length
-            self._bounded = BoundedAttributes(limits.max_span_attributes, merged, immutable=False, max_value_len=longest)
+            self._bounded = LimitedAttributes(self.layout.bounds)
+            self._bounded.say({**self.layout.attributes, **self._values()})
         return self._bounded
 
     def _described(self, call: str, attributes: object, most: int | None) -> BoundedAttributes:

@@ -20,6 +20,7 @@ from pavane_tracing.held import HeldSpans
 from pavane_tracing.identity import new_span_id, new_trace_id
 from pavane_tracing.layouts import Layout, Limits, MessageLayout, ProcessLayout
 from pavane_tracing.lean import LeanSpan, PassingSpan
+from pavane_tracing.limited import begin
 from pavane_tracing.messaging_metrics import Processing
 from pavane_tracing.off import MeasuredOffWork
 from pavane_tracing.propagation import SPAN_KEY, Origin, allowed_baggage, context_of, is_passed_by, origin_of
@@ -119,7 +120,7 @@ class LeanWork(Work):
         """As :meth:`Work.invoke` says. The span is the SDK's: what it tells of takes seconds."""
         context = Context({UNIT_KEY: self._unit, SPAN_KEY: self._lean})
         merged = {**self._unit.common, **attributes}
-        span = self._tracing.own_tracer.start_span(f"{INVOKE_AGENT} {agent}", context, SpanKind.INTERNAL, merged)
+        span = begin(self._tracing.own_tracer, f"{INVOKE_AGENT} {agent}", context, SpanKind.INTERNAL, merged)
         return Invocation(span, set_span_in_context(span, context))
 
     def belongs_to(self, saga: str, saga_name: str | None = None) -> None:
@@ -129,7 +130,7 @@ class LeanWork(Work):
         self._layout = None  # which knew another saga, or none
         if self._take is not None and not self._lean.sampled:
             self._take = self._tracing.held(saga)
-        self._lean.set_attributes(found)
+        self._lean.say(found)
 
     def event(self, name: str, attributes: Attributes | None = None) -> None:
         """Something that happened within this work: the attempts of an in-lane retry are events of one span."""
@@ -137,7 +138,7 @@ class LeanWork(Work):
 
     def fail(self, code: str, message: str) -> None:
         """The work failed: status ERROR, and the error's stable code. The last call counts."""
-        self._lean.set_attribute(MESSAGING.error_type, code)
+        self._lean.say({MESSAGING.error_type: code})
         self._lean.set_status(StatusCode.ERROR, message)
         if self._processing is not None:
             self._processing.failed = code
@@ -148,7 +149,7 @@ class LeanWork(Work):
             self._ended = True
             span, unit = self._lean, self._unit
             if unit.dropped:
-                span.set_attribute(SPANS_DROPPED, unit.dropped)
+                span.say({SPANS_DROPPED: unit.dropped})
             span.end()
             unit.close()
             if self._take is not None:

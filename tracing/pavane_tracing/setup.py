@@ -119,7 +119,7 @@ def _lean(service: str, words: _Words, options: TracingOptions, sampler: SagaSam
     provider = TracerProvider(sampler=following, resource=resource, shutdown_on_exit=False, span_limits=limits)
     owner = Service(service, provider)
     routes = global_routes()
-    provider.add_span_processor(UnitProcessor(owner.strays, keep=export is None))
+    provider.add_span_processor(UnitProcessor(owner.strays, limits, keep=export is None))
     if export is not None:
         provider.add_span_processor(Handing(export, held))
 
@@ -142,7 +142,8 @@ def _lean(service: str, words: _Words, options: TracingOptions, sampler: SagaSam
 def _with_sdk(service: str, words: _Words, sampler: Sampler, why: str, *, exporting: bool) -> Tracing:
     """All spans are the SDK's."""
     resource = Resource.create({"service.name": service})
-    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False, span_limits=_limits())
+    limits = _limits()
+    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False, span_limits=limits)
     owner = Service(service, provider)
     routes = global_routes()
     processor = STOCK_EXPORT.join(why) if exporting else None
@@ -151,7 +152,7 @@ def _with_sdk(service: str, words: _Words, sampler: Sampler, why: str, *, export
         routes.remove(provider)
         return processor is None or STOCK_EXPORT.leave(processor, timeout_s)
 
-    provider.add_span_processor(UnitProcessor(owner.strays, keep=not exporting))
+    provider.add_span_processor(UnitProcessor(owner.strays, limits, keep=not exporting))
     if processor is not None:
         provider.add_span_processor(processor)
     routes.add(provider)

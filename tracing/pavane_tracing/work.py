@@ -26,6 +26,7 @@ from pavane_tracing.budget import FRESH, Budget, stamped
 from pavane_tracing.conventions import MESSAGING, SAGA_UNDO, SPANS_DROPPED, Naming
 from pavane_tracing.edges import NEW_LINKED, Edge
 from pavane_tracing.genai import INVOKE_AGENT, Invocation
+from pavane_tracing.limited import begin, say
 from pavane_tracing.messaging_metrics import MessagingMetrics, Processing
 from pavane_tracing.propagation import Origin, allowed_baggage, context_of, origin_of, span_context, trace_of
 from pavane_tracing.span import SpanRow
@@ -138,9 +139,8 @@ class Work:
         attributes = self._messaging.send(topic, event_id, event_type, self._common, saga, size)
         state = self._budget.take()
         if state is None:
-            span = self._tracer.start_span(
-                f"send {topic}", self._unit.context(), SpanKind.PRODUCER, attributes, [Link(self._span.get_span_context())]
-            )
+            led = [Link(self._span.get_span_context())]
+            span = begin(self._tracer, f"send {topic}", self._unit.context(), SpanKind.PRODUCER, attributes, led)
             span.end()
             state = stamped(FRESH - 1)
             sent = trace_of(span.get_span_context(), self._baggage)
@@ -156,14 +156,14 @@ class Work:
     def invoke(self, agent: str, attributes: Attributes) -> Invocation:
         """A span ``invoke_agent <agent>`` within this work, begun here: for the call of a step that works with a model."""
         merged = {**self._common, **attributes}
-        span = self._tracer.start_span(f"{INVOKE_AGENT} {agent}", self._context, SpanKind.INTERNAL, merged, None)
+        span = begin(self._tracer, f"{INVOKE_AGENT} {agent}", self._context, SpanKind.INTERNAL, merged)
         return Invocation(span, set_span_in_context(span, self._context))
 
     def belongs_to(self, saga: str, saga_name: str | None = None) -> None:
         """The work turns out to be of this saga: where the coordinator gives an intake's message its saga id."""
         found = common_attributes(saga, saga_name, None)
         self._common.update(found)
-        self._span.set_attributes(found)
+        say(self._span, found)
 
     def event(self, name: str, attributes: Attributes | None = None) -> None:
         """Something that happened within this work: the attempts of an in-lane retry are events of one span."""
@@ -171,7 +171,7 @@ class Work:
 
     def fail(self, code: str, message: str) -> None:
         """The work failed: status ERROR, and the error's stable code. The last call counts."""
-        self._span.set_attribute(MESSAGING.error_type, code)
+        say(self._span, {MESSAGING.error_type: code})
         self._span.set_status(StatusCode.ERROR, message)
         if self._processing is not None:
             self._processing.failed = code
@@ -181,7 +181,7 @@ class Work:
         if not self._ended:
             self._ended = True
             if self._unit.dropped:
-                self._span.set_attribute(SPANS_DROPPED, self._unit.dropped)
+                say(self._span, {SPANS_DROPPED: self._unit.dropped})
             self._span.end()
             self._unit.close()
             if self._processing is not None:
@@ -208,7 +208,7 @@ class Work:
         return self.trace.stamped(state)
 
     def _short(self, name: str, kind: SpanKind, attributes: Attributes, links: list[Link] | None) -> Trace:
-        span = self._tracer.start_span(name, self._context, kind, attributes, links)
+        span = begin(self._tracer, name, self._context, kind, attributes, links)
         span.end()
         return trace_of(span.get_span_context(), self._baggage)
 
@@ -288,7 +288,8 @@ class Tracing:
             common[SAGA_UNDO] = attributes[SAGA_UNDO] = True
         unit = Unit(self._service, common)
         context = context_of(None if root else origin, baggage, unit.context())
-        span = self._tracer.start_span(f"process {topic}", context, SpanKind.CONSUMER, attributes, _links(links, origin))
+        linked = _links(links, origin)
+        span = begin(self._tracer, f"process {topic}", context, SpanKind.CONSUMER, attributes, linked)
         return Work(
             span,
             context,
@@ -356,7 +357,7 @@ class Tracing:
         context = context_of(
             span_context(parent) if origin is not None and parent is not None else None, baggage, unit.context()
         )
-        span = self._tracer.start_span(name, context, kind, attributes, _links(led))
+        span = begin(self._tracer, name, context, kind, attributes, _links(led))
         span.end()
         unit.close()
         return Point(trace_of(span.get_span_context(), baggage).stamped(state_after(origin)), unit.rows())
