@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import methodcaller
@@ -19,6 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.trace import SpanContext, StatusCode, TraceFlags
+from opentelemetry.util.types import AnyValue
 
 from pavane_events.envelope import Envelope, Trace
 from pavane_events.errors import BusError
@@ -366,3 +367,34 @@ def test_attributes_that_differ_are_written_like_those_that_never_change(said: d
     parts: list[bytes] = []
     otlp.append_values(parts, said)
     assert b"".join(parts) == otlp.attributes(said)
+
+
+def listed(value: AnyValue) -> AnyValue:
+    return [value]
+
+
+def mapped(value: AnyValue) -> AnyValue:
+    return {"k": value}
+
+
+@pytest.mark.parametrize("tracer", [of_ours, of_the_sdk])
+@pytest.mark.parametrize("within", [listed, mapped])
+@pytest.mark.parametrize(("levels", "told"), [(0, True), (20, True), (100, False)])
+def test_a_value_that_is_nested_too_deep_is_left_out_or_the_whole_request_could_not_be_read(
+    tracer: Callable[[Sequence[Story], SpanLimits], tuple[ExportTraceServiceRequest, list[Told]]],
+    within: Callable[[AnyValue], AnyValue],
+    levels: int,
+    told: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    value: AnyValue = "x"
+    for _ in range(levels):
+        value = within(value)
+    acts = [(True, methodcaller("set_attribute", "k", value)), (True, methodcaller("add_event", "e", {"k": value}))]
+    envelope = Envelope(id="e", source="/x", type="a.b", data=b"", trace=Trace())
+    story = Story(envelope, "a.b", 0, 0, None, None, (), False, False, acts, ("point", {}), None, {}, ended=False)
+    request, _ = tracer([story], SpanLimits())
+    (process,) = [span for span in request.resource_spans[0].scope_spans[0].spans if span.name == "process a.b"]
+    assert ("k" in [each.key for each in process.attributes]) == told
+    assert bool(process.events[0].attributes) == told

@@ -68,7 +68,7 @@ def head(name: str, kind: SpanKind) -> bytes:
 
 
 def attributes(values: Mapping[str, AnyValue]) -> bytes:
-    """A span's attributes. A number beyond 64 bits is left out, as the SDK does."""
+    """A span's attributes. A number beyond 64 bits is left out, as the SDK does, and what is nested too deep to be read."""
     return _pairs(_ATTRIBUTE, values)
 
 
@@ -213,7 +213,11 @@ def resource_spans(resource: bytes, scope: bytes, spans: Sequence[bytes]) -> lis
 
 
 class _Unfit(ValueError):
-    """A number that OTLP has no room for."""
+    """A number that OTLP has no room for, or a value in values in values that those who read protobuf give up on."""
+
+
+_DEEPEST: Final = 90
+"""Messages within a value: they read 100, and then refuse the request; some are around the value."""
 
 
 def _pairs(tag: bytes, values: Mapping[str, AnyValue]) -> bytes:
@@ -224,12 +228,12 @@ def _pairs(tag: bytes, values: Mapping[str, AnyValue]) -> bytes:
     return b"".join(pairs)
 
 
-def _key_value(key: str, value: AnyValue) -> bytes:
-    return field(b"\n", _utf8(key)) + field(b"\x12", _any_value(value))
+def _key_value(key: str, value: AnyValue, room: int = _DEEPEST) -> bytes:
+    return field(b"\n", _utf8(key)) + field(b"\x12", _any_value(value, room))
 
 
-def _any_value(value: AnyValue) -> bytes:
-    """The value's one field; nothing for None."""
+def _any_value(value: AnyValue, room: int) -> bytes:
+    """The value's one field; nothing for None. ``room``: for so many messages within it."""
     if isinstance(value, str):
         return field(b"\n", _utf8(value))
     if isinstance(value, bool):
@@ -242,10 +246,12 @@ def _any_value(value: AnyValue) -> bytes:
         return b"!" + _DOUBLE(value)
     if isinstance(value, bytes):
         return field(b":", value)
+    if room < 3 and isinstance(value, (Sequence, Mapping)):
+        raise _Unfit
     if isinstance(value, Sequence):
-        return field(b"*", b"".join([field(b"\n", _any_value(each)) for each in value]))
+        return field(b"*", b"".join([field(b"\n", _any_value(each, room - 2)) for each in value]))
     if isinstance(value, Mapping):
-        return field(b"2", b"".join([field(b"\n", _key_value(str(key), each)) for key, each in value.items()]))
+        return field(b"2", b"".join([field(b"\n", _key_value(str(key), each, room - 3)) for key, each in value.items()]))
     return b""
 
 
