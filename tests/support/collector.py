@@ -4,9 +4,10 @@ import gzip
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
@@ -36,7 +37,7 @@ class ReceivedSpan:
 
 class Collector(ThreadingHTTPServer):
     """``status`` is what it answers, or ``status_of`` a body, without a word where that is 0; ``retry_after`` goes with it;
-    ``pause_s`` is how long it thinks.
+    ``pause_s`` is how long it thinks. Where it dribbles, its answer, or the body of it, never ends.
     """
 
     daemon_threads = True
@@ -48,7 +49,9 @@ class Collector(ThreadingHTTPServer):
         self.status_of: Callable[[bytes], int] | None = None
         self.retry_after: str | None = None
         self.rejected = 0
+        self.page = b""
         self.pause_s = 0.0
+        self.dribble: Literal["", "head", "body"] = ""
         self.asked = 0
         super().__init__(("127.0.0.1", port), _Collect)
 
@@ -100,10 +103,13 @@ class _Collect(BaseHTTPRequestHandler):
         if status == 0:
             self.close_connection = True
             return
+        if collector.dribble == "head":
+            self._dribble(b"HTTP/1.1 2")
+            return
         self.send_response(status)
         if collector.retry_after is not None:
             self.send_header("Retry-After", collector.retry_after)
-        answer = b""
+        answer = collector.page
         if status == 200:
             collector.headers.append({name.lower(): value for name, value in self.headers.items()})
             unpacked = _UNPACK[self.headers.get("content-encoding", "")](body)
@@ -111,9 +117,21 @@ class _Collect(BaseHTTPRequestHandler):
             if collector.rejected:
                 partial = ExportTracePartialSuccess(rejected_spans=collector.rejected)
                 answer = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
-        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Content-Length", str(len(answer) + 1_000_000 * bool(collector.dribble)))
         self.end_headers()
-        self.wfile.write(answer)
+        if collector.dribble == "body":
+            self._dribble(b"")
+            return
+        with suppress(OSError):  # not all of a page is read
+            self.wfile.write(answer)
+
+    def _dribble(self, begins: bytes) -> None:
+        self.close_connection = True
+        with suppress(OSError):
+            self.wfile.write(begins)
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(0.02)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass

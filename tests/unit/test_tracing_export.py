@@ -165,6 +165,31 @@ def test_a_collector_that_refuses_everything_is_not_asked_of_every_span(collecto
     assert export.shutdown(5)
 
 
+def test_an_answer_that_dribbles_holds_nobody_up_for_longer_than_the_time_out(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The spans are taken where it has begun to say so."""
+    collector.dribble = "body"
+    export = export_to(collector.url, timeout_s=0.3)
+    add(export, 0)
+    assert export.flush(5)
+    collector.dribble = "head"
+    add(export, 1)
+    with caplog.at_level(logging.DEBUG):
+        until(lambda: "has not answered within 0.3 s" in caplog.text, 5)
+    collector.dribble = ""
+    assert export.flush(5)
+    assert numbers(collector) == [0, 1]
+    assert export.shutdown(5)
+
+
+def test_of_a_long_answer_the_beginning_is_read(collector: Collector) -> None:
+    collector.page = b"x" * 50_000_000
+    begun = time.monotonic()
+    assert Endpoint(f"{collector.url}/v1/traces").connect().send(b"").taken
+    assert time.monotonic() - begun < 3
+
+
 def asked(collector: Collector, times: int) -> None:
     until(lambda: collector.asked == times)
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import monotonic
 
 from opentelemetry.context import attach, set_value
 
@@ -17,20 +18,24 @@ class Courier:
 
     def __init__(self, endpoint: Endpoint, meanwhile: Callable[[], None]) -> None:
         """``meanwhile`` is called again and again, by whoever waits, while an answer takes its time."""
-        self._endpoint = endpoint
+        self._connection = endpoint.connect()
+        self._timeout_s = endpoint.timeout_s
         self._meanwhile = meanwhile
         self._bodies: SimpleQueue[bytes | None] = SimpleQueue()
         self._answers: SimpleQueue[Answer] = SimpleQueue()
         threading.Thread(target=self._run, name="pavane-courier", daemon=True).start()
 
     def send(self, body: bytes) -> Answer:
-        """As :meth:`Connection.send`: it blocks for the endpoint's time-out at most, and never raises."""
+        """As :meth:`Connection.send`, which is cut where it takes longer than the endpoint's time-out."""
+        late = monotonic() + self._timeout_s + _LOOK_S
         self._bodies.put(body)
         while True:
             try:
                 return self._answers.get(timeout=_LOOK_S)
             except Empty:
                 self._meanwhile()
+                if monotonic() >= late:
+                    self._connection.cut()
 
     def close(self) -> None:
         """No more comes."""
@@ -38,7 +43,6 @@ class Courier:
 
     def _run(self) -> None:
         attach(set_value("suppress_instrumentation", True))  # our requests are no spans
-        connection = self._endpoint.connect()
         while (body := self._bodies.get()) is not None:
-            self._answers.put(connection.send(body))
-        connection.close()
+            self._answers.put(self._connection.send(body))
+        self._connection.close()

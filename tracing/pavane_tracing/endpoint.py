@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from opentelemetry.util.re import parse_env_headers
 from urllib3.exceptions import ProtocolError
 
 from pavane_events.errors import ConfigurationError, Problem
+from pavane_tracing.wire import Wire, WiredAdapter
 
 _PASSING = frozenset({429, 502, 503, 504})
 """Answers after which a request may be made again, by OTLP's rules."""
@@ -27,6 +28,8 @@ _PATH = "v1/traces"
 _DEFAULT_ENDPOINT = "http://localhost:4318"
 _DEFAULT_TIMEOUT_S = 10.0
 _MOST_DETAIL = 200
+_MOST_READ = 16 * 1024
+"""Bytes of an answer: a collector's has some dozens, a proxy's page may have any number."""
 _USER_AGENT = "pavane-otlp"
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -66,6 +69,8 @@ class Endpoint:
     def connect(self) -> "Connection":
         """For one thread, with the endpoint's headers and certificates, and the process's proxies as of its first request."""
         session = requests.Session()
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, WiredAdapter())
         session.headers.update({"User-Agent": _USER_AGENT, "Content-Type": "application/x-protobuf", **self.headers})
         if self.compression is not None:
             session.headers["Content-Encoding"] = self.compression
@@ -91,27 +96,35 @@ class Connection:
         self._endpoint = endpoint
         self._prepared: requests.PreparedRequest | None = None
         self._settings: Mapping[str, Any] = {}
+        self._wire = Wire()
 
     def send(self, body: bytes) -> Answer:
-        """Send an export request once; blocks for the timeout at most.
+        """Send an export request once; blocks for the timeout at most, unless the answer dribbles: see :meth:`cut`.
 
         Never raises: whatever keeps the request from being sent, the thread that sends must live, and it may be over later.
         """
         endpoint = self._endpoint
+        until = monotonic() + endpoint.timeout_s
+        self._wire.lay()
         try:
             request = self._request()
             request.prepare_body(endpoint.packed(body), None)
             adapter = self.session.get_adapter(endpoint.url)
             response = adapter.send(request, timeout=endpoint.timeout_s, **self._settings)
-            answer = response.content
+            answer = _beginning(response, until)
         except Exception as error:  # libraries' own, and Python's: of a name, a header, a proxy's address
-            return Answer(False, _detail(error), again=True, reached=_reached(error))
+            late = f"{endpoint.url} has not answered within {endpoint.timeout_s:g} s"
+            return Answer(False, late if self._wire.is_cut else _detail(error), again=True, reached=_reached(error))
         if response.ok:
             return Answer(True, rejected=_rejected(answer))
         why = f"{endpoint.url} answered {response.status_code} {response.reason}"
         if response.status_code not in _PASSING:
             return Answer(False, why, parts=response.status_code in _AS_IT_IS)
         return Answer(False, why, again=True, again_s=_retry_after(response.headers.get("Retry-After")))
+
+    def cut(self) -> None:
+        """Have :meth:`send` end now. From any thread."""
+        self._wire.cut()
 
     def close(self) -> None:
         """End it."""
@@ -198,6 +211,20 @@ def _positive(text: str) -> float | None:
     except ValueError:
         return None
     return number if 0 < number < float("inf") else None
+
+
+def _beginning(response: requests.Response, until: float) -> bytes:
+    """The beginning of an answer's body, as far as it comes in time. What became of the request is said by the status."""
+    body = bytearray()
+    try:
+        for part in response.iter_content(1):
+            body += part
+            if len(body) >= _MOST_READ or monotonic() >= until:
+                response.close()
+                break
+    except requests.RequestException:
+        response.close()
+    return bytes(body)
 
 
 def _retry_after(header: str | None) -> float | None:
