@@ -36,8 +36,8 @@ class ReceivedSpan:
 
 
 class Collector(ThreadingHTTPServer):
-    """``status`` is what it answers, or ``status_of`` a body, without a word where that is 0; ``retry_after`` goes with it;
-    ``pause_s`` is how long it thinks. Where it dribbles, its answer, or the body of it, never ends.
+    """``status`` is what it answers, or ``status_of`` a body, without a word where that is 0; ``retry_after`` and ``location``
+    go with it; ``pause_s`` is how long it thinks. Where it dribbles, its answer, or the body of it, never ends.
     """
 
     daemon_threads = True
@@ -48,6 +48,7 @@ class Collector(ThreadingHTTPServer):
         self.status = 200
         self.status_of: Callable[[bytes], int] | None = None
         self.retry_after: str | None = None
+        self.location: str | None = None
         self.rejected = 0
         self.page = b""
         self.pause_s = 0.0
@@ -109,6 +110,8 @@ class _Collect(BaseHTTPRequestHandler):
         self.send_response(status)
         if collector.retry_after is not None:
             self.send_header("Retry-After", collector.retry_after)
+        if collector.location is not None:
+            self.send_header("Location", collector.location)
         answer = collector.page
         if status == 200:
             collector.headers.append({name.lower(): value for name, value in self.headers.items()})

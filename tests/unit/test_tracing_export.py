@@ -190,6 +190,21 @@ def test_of_a_long_answer_the_beginning_is_read(collector: Collector) -> None:
     assert time.monotonic() - begun < 3
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_a_refusal_that_says_where_to(
+    status: int, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.status, collector.location = status, "https://gateway/v1/traces"
+    export = export_to(collector.url)
+    with caplog.at_level(logging.WARNING):
+        add(export, 0)
+        assert export.flush(5)
+    assert f"answered {status}" in caplog.text
+    assert "'https://gateway/v1/traces'" in caplog.text
+    assert export.shutdown(5)
+    assert collector.asked == 1
+
+
 def asked(collector: Collector, times: int) -> None:
     until(lambda: collector.asked == times)
 

@@ -115,9 +115,11 @@ class Connection:
         except Exception as error:  # libraries' own, and Python's: of a name, a header, a proxy's address
             late = f"{endpoint.url} has not answered within {endpoint.timeout_s:g} s"
             return Answer(False, late if self._wire.is_cut else _detail(error), again=True, reached=_reached(error))
-        if response.ok:
+        if 200 <= response.status_code < 300:
             return Answer(True, rejected=_rejected(answer))
         why = f"{endpoint.url} answered {response.status_code} {response.reason}"
+        if 300 <= response.status_code < 400:
+            why += f", and that it is to be found at {response.headers.get('Location', '')[:_MOST_DETAIL]!r}"
         if response.status_code not in _PASSING:
             return Answer(False, why, parts=response.status_code in _AS_IT_IS)
         return Answer(False, why, again=True, again_s=_retry_after(response.headers.get("Retry-After")))
