@@ -263,6 +263,29 @@ def test_a_collector_that_says_when_is_not_asked_before(collector: Collector) ->
     assert export.shutdown(5)
 
 
+@pytest.mark.parametrize("when", ["Mon, 01 Jan 2024 00:00:00 GMT", "0.000001", "0"])
+def test_a_collector_that_says_at_once_is_not_asked_without_a_pause(when: str, collector: Collector) -> None:
+    collector.status, collector.retry_after = 429, when
+    export = export_to(collector.url, first_pause_s=0.1)
+    add(export, 0)
+    until(lambda: collector.asked == 1)
+    time.sleep(1.0)
+    assert collector.asked <= 5
+    collector.status = 200
+    until(lambda: numbers(collector) == [0])
+    assert export.shutdown(5)
+
+
+@pytest.mark.parametrize("when", ["1e300", "999999999", "Fri, 01 Jan 2100 00:00:00 GMT"])
+def test_a_collector_that_says_never_is_asked_within_minutes(when: str, collector: Collector) -> None:
+    collector.status, collector.retry_after = 503, when
+    export = export_to(collector.url)
+    add(export, 0)
+    until(lambda: export._next_try > 0)  # pyright: ignore[reportPrivateUsage]
+    assert 200 < export._next_try - time.monotonic() <= 300  # pyright: ignore[reportPrivateUsage]
+    assert not export.shutdown(0.1)
+
+
 def counted() -> tuple[InMemoryMetricReader, Callable[[], dict[str, int]]]:
     reader = InMemoryMetricReader()
 

@@ -230,16 +230,17 @@ def _beginning(response: requests.Response, until: float) -> bytes:
 
 
 def _retry_after(header: str | None) -> float | None:
-    """Seconds, or a date; None where it is neither."""
+    """Seconds, or a date; None where it is neither, or is over."""
     if header is None:
         return None
     seconds = _positive(header)
     if seconds is not None:
         return seconds
     try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time())
-    except (ValueError, OverflowError):
+        left = parsedate_to_datetime(header).timestamp() - time()
+    except (ValueError, OverflowError, OSError):
         return None
+    return left if left > 0 else None
 
 
 def _rejected(body: bytes) -> int:

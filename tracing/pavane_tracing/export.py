@@ -36,6 +36,8 @@ _MOST_HALVINGS = 16
 """In a row, with nothing taken between: enough to find one span in 65,536, and who refuses all is not asked of each."""
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
+_LONGEST_OBEYED_S = 300.0
+"""How long an endpoint may have it wait: what it says may be wrong, and is not taken back."""
 _LOOK_AGAIN_S = 10.0
 """When a spool is looked at again that was empty, or another process's to empty: others may have left something there."""
 
@@ -290,8 +292,10 @@ class SpanExport:
         alone = answer.reached and answer.again_s is None and (not self._failures or self._alone is request.patience)
         self._alone = request.patience if alone else None
         pause_s = min(_LONGEST_PAUSE_S, self._first_pause_s * 2**self._failures) * random.uniform(0.8, 1.2)
+        if answer.again_s is not None:
+            pause_s = min(_LONGEST_OBEYED_S, max(pause_s, answer.again_s))
         self._failures = min(self._failures + 1, 16)
-        self._next_try = time.monotonic() + (pause_s if answer.again_s is None else answer.again_s)
+        self._next_try = time.monotonic() + pause_s
 
     def _sends_at(self) -> float:
         """When the next request may be sent. One that alone is not taken holds up no other; when two are not, none is."""
