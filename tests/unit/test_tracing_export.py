@@ -18,6 +18,7 @@ from pavane_tracing.batching import Batching, batching_of
 from pavane_tracing.endpoint import Endpoint, endpoint_of
 from pavane_tracing.export import SpanExport
 from pavane_tracing.options import TracingOptions
+from pavane_tracing.outbox import Outbox
 from pavane_tracing.setup import make_tracing
 from pavane_tracing.spool import Spool
 from support.collector import Collector, collecting
@@ -276,6 +277,23 @@ def test_a_collector_that_says_at_once_is_not_asked_without_a_pause(when: str, c
     assert export.shutdown(5)
 
 
+def test_whatever_fails_in_the_thread_that_sends_is_told_and_it_lives_on(
+    collector: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OverflowError("timeout value is too large")
+
+    export = export_to(collector.url)
+    with monkeypatch.context() as broken:
+        broken.setattr(Outbox, "first", fail)
+        add(export, 0)
+        until(lambda: "the export of spans failed" in caplog.text)
+    assert "timeout value is too large" in caplog.text
+    assert export.flush(5)
+    assert numbers(collector) == [0]
+    assert export.shutdown(5)
+
+
 @pytest.mark.parametrize("when", ["1e300", "999999999", "Fri, 01 Jan 2100 00:00:00 GMT"])
 def test_a_collector_that_says_never_is_asked_within_minutes(when: str, collector: Collector) -> None:
     collector.status, collector.retry_after = 503, when
@@ -485,6 +503,9 @@ def test_the_standard_variables_say_where_and_how(tmp_path: Path) -> None:
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "many"),
         ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100000"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "99999999999999"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "9" * 5_000),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "99999999999"),
     ],
 )
 def test_what_cannot_be_followed_is_refused(variable: str, value: str) -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pavane_events.errors import ConfigurationError, Problem
 
 _SHORTEST_DELAY_MS = 10
+_LONGEST_DELAY_MS = 3_600_000
+_MOST_SPANS = 100_000_000
+_MOST_DIGITS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +27,20 @@ def batching_of(variables: Mapping[str, str], usual: Batching | None = None) -> 
     """
     problems: list[Problem] = []
 
-    def whole(name: str, default: int, least: int = 1) -> int:
+    def whole(name: str, default: int, least: int, most: int) -> int:
         text = variables.get(name, "").strip()
         if not text:
             return default
-        if not text.isdecimal() or int(text) < least:
-            problems.append(Problem(name, "tracing.batching", f"{text!r}: use a whole number, at least {least}"))
+        if not text.isdecimal() or len(text) > _MOST_DIGITS or not least <= int(text) <= most:
+            message = f"{text[:_MOST_DIGITS]!r}: use a whole number, at least {least}, and {most} at most"
+            problems.append(Problem(name, "tracing.batching", message))
             return default
         return int(text)
 
     usual = usual or Batching()
-    waiting = whole("OTEL_BSP_MAX_QUEUE_SIZE", usual.most_waiting)
-    per_request = whole("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", min(usual.per_request, waiting))
-    delay_ms = whole("OTEL_BSP_SCHEDULE_DELAY", round(usual.delay_s * 1000), least=0)
+    waiting = whole("OTEL_BSP_MAX_QUEUE_SIZE", usual.most_waiting, 1, _MOST_SPANS)
+    per_request = whole("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", min(usual.per_request, waiting), 1, _MOST_SPANS)
+    delay_ms = whole("OTEL_BSP_SCHEDULE_DELAY", round(usual.delay_s * 1000), 0, _LONGEST_DELAY_MS)
     if per_request > waiting:
         message = "must not be more than OTEL_BSP_MAX_QUEUE_SIZE"
         problems.append(Problem("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "tracing.batching", message))

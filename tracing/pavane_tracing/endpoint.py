@@ -27,6 +27,7 @@ _AS_IT_IS = frozenset({400, 413})
 _PATH = "v1/traces"
 _DEFAULT_ENDPOINT = "http://localhost:4318"
 _DEFAULT_TIMEOUT_S = 10.0
+_LONGEST_TIMEOUT_S = 3_600.0
 _MOST_DETAIL = 200
 _MOST_READ = 16 * 1024
 """Bytes of an answer: a collector's has some dozens, a proxy's page may have any number."""
@@ -103,18 +104,21 @@ class Connection:
 
         Never raises: whatever keeps the request from being sent, the thread that sends must live, and it may be over later.
         """
-        endpoint = self._endpoint
-        until = monotonic() + endpoint.timeout_s
         self._wire.lay()
         try:
-            request = self._request()
-            request.prepare_body(endpoint.packed(body), None)
-            adapter = self.session.get_adapter(endpoint.url)
-            response = adapter.send(request, timeout=endpoint.timeout_s, **self._settings)
-            answer = _beginning(response, until)
+            return self._answer(body)
         except Exception as error:  # libraries' own, and Python's: of a name, a header, a proxy's address
-            late = f"{endpoint.url} has not answered within {endpoint.timeout_s:g} s"
+            late = f"{self._endpoint.url} has not answered within {self._endpoint.timeout_s:g} s"
             return Answer(False, late if self._wire.is_cut else _detail(error), again=True, reached=_reached(error))
+
+    def _answer(self, body: bytes) -> Answer:
+        endpoint = self._endpoint
+        until = monotonic() + endpoint.timeout_s
+        request = self._request()
+        request.prepare_body(endpoint.packed(body), None)
+        adapter = self.session.get_adapter(endpoint.url)
+        response = adapter.send(request, timeout=endpoint.timeout_s, **self._settings)
+        answer = _beginning(response, until)
         if 200 <= response.status_code < 300:
             return Answer(True, rejected=_rejected(answer))
         why = f"{endpoint.url} answered {response.status_code} {response.reason}"
@@ -161,8 +165,9 @@ def endpoint_of(variables: Mapping[str, str]) -> Endpoint:
         problems.append(Problem(variable, "tracing.compression", "use gzip, deflate or none"))
     variable, timeout = setting("TIMEOUT")
     timeout_s = _positive(timeout) if timeout else _DEFAULT_TIMEOUT_S
-    if timeout_s is None:
-        problems.append(Problem(variable, "tracing.timeout", "use a number of seconds above 0"))
+    if timeout_s is None or timeout_s > _LONGEST_TIMEOUT_S:
+        message = f"use a number of seconds above 0, and {_LONGEST_TIMEOUT_S:g} at most"
+        problems.append(Problem(variable, "tracing.timeout", message))
     variable, address = setting("ENDPOINT")
     url = address if variable.endswith("_TRACES_ENDPOINT") else f"{(address or _DEFAULT_ENDPOINT).removesuffix('/')}/{_PATH}"
     if not _can_be_asked(address or url):

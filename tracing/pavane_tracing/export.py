@@ -20,7 +20,7 @@ from pavane_tracing.endpoint import Answer, Endpoint
 from pavane_tracing.forking import after_fork
 from pavane_tracing.halves import halves
 from pavane_tracing.lean_work import Take
-from pavane_tracing.losses import Losses
+from pavane_tracing.losses import Losses, log
 from pavane_tracing.metrics import count_dropped, count_exported
 from pavane_tracing.outbox import Outbox, Request
 from pavane_tracing.patience import Patience
@@ -143,16 +143,23 @@ class SpanExport:
     def _run(self) -> None:
         courier = Courier(self._endpoint, self._take_in)
         while not self._stopping:
-            hurried = self._gather()
-            if hurried or time.monotonic() >= self._sends_at():
-                self._send_one(courier.send, math.inf if hurried else time.monotonic())
-            self._bound_outbox()
-            self._tell_losses()
-            self._answer_flushes()
-            self._queue.wake.wait(self._pause_s())
-            self._queue.wake.clear()
+            try:
+                self._turn(courier)
+            except Exception:  # whatever it is, all spans of the process wait for this thread
+                log.exception("the export of spans failed, and is tried again")
+                time.sleep(self._first_pause_s)
         self._leave_spool()
         courier.close()
+
+    def _turn(self, courier: Courier) -> None:
+        hurried = self._gather()
+        if hurried or time.monotonic() >= self._sends_at():
+            self._send_one(courier.send, math.inf if hurried else time.monotonic())
+        self._bound_outbox()
+        self._tell_losses()
+        self._answer_flushes()
+        self._queue.wake.wait(self._pause_s())
+        self._queue.wake.clear()
 
     def _take_in(self) -> None:
         """While an answer takes its time: what comes meanwhile is gathered, or there would soon be no room for it."""
