@@ -138,9 +138,10 @@ class Connection:
 
     def _request(self) -> requests.PreparedRequest:
         if self._prepared is None:
-            url = self._endpoint.url
-            self._settings = self.session.merge_environment_settings(url, {}, None, None, None)
-            self._prepared = self.session.prepare_request(requests.Request("POST", url))
+            url, session = self._endpoint.url, self.session
+            self._settings = session.merge_environment_settings(url, {}, None, session.verify, session.cert)
+            self._prepared = session.prepare_request(requests.Request("POST", url))
+            self._prepared.headers.update(self._endpoint.headers)  # over those of a netrc, or of the address
         return self._prepared.copy()
 
 

@@ -53,15 +53,19 @@ class _Tls(HTTPSConnection):
         super().connect()
 
 
-class _PlainPool(HTTPConnectionPool):
+class HttpPool(HTTPConnectionPool):
+    """To an address without TLS; errors tell its name."""
+
     ConnectionCls = _Plain  # pyright: ignore[reportAssignmentType] - urllib3's own does not meet its protocol
 
 
-class _TlsPool(HTTPSConnectionPool):
+class HttpsPool(HTTPSConnectionPool):
+    """To one with TLS."""
+
     ConnectionCls = _Tls  # pyright: ignore[reportAssignmentType]
 
 
-_POOLS: dict[str, type[HTTPConnectionPool] | type[HTTPSConnectionPool]] = {"http": _PlainPool, "https": _TlsPool}
+_POOLS: dict[str, type[HTTPConnectionPool] | type[HTTPSConnectionPool]] = {"http": HttpPool, "https": HttpsPool}
 
 
 class WiredAdapter(HTTPAdapter):
