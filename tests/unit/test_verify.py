@@ -22,7 +22,7 @@ import pytest
 from pavane import Agent, Context, EffectUndone, Event, Saga
 from pavane.cli.targets import load_verification
 from pavane.simulation import crew, player, virtual_time, world
-from pavane.simulation.crew import Alone
+from pavane.simulation.crew import Alone, PlayerLost, Several
 from pavane.simulation.explore import Bounds, Branch, Explorer, Survey
 from pavane.simulation.player import Job, Outcome, Player
 from pavane.simulation.points import NEUTRAL, Fault, Point, read_faults, write_faults
@@ -996,3 +996,46 @@ def test_an_agent_that_does_not_start_is_at_fault() -> None:
         UnfitVerification, match=r"nothing can be played: v\.intake never opens, no agent of its saga may be missing"
     ):
         verify(verification, histories=1)
+
+
+@pytest.mark.parametrize(("name", "how"), [("killed", "by SIGKILL (has the machine enough memory?)"), ("gone", "with code 0")])
+def test_a_process_of_several_that_ends_is_told_with_the_history_that_it_played(name: str, how: str) -> None:
+    """The others waited for it for ever."""
+    with pytest.raises(PlayerLost) as caught:
+        verify(f"unit.lost_players:{name}", histories=100, processes=2)
+    assert str(caught.value).startswith(f"a process that played has ended {how}, in this history: only;")
+    assert caught.value.job is not None
+    assert str(caught.value).splitlines()[1] == (
+        f"play it again: pavane verify unit.lost_players:{name} --replay '{caught.value.job}'"
+    )
+    assert multiprocessing.active_children() == []
+
+
+def test_several_processes_say_what_one_says() -> None:
+    with pytest.raises(VerificationFailed, match=r"only/act called sys\.exit\(0\)"):
+        verify("unit.lost_players:leaves", histories=100, processes=2)
+    with pytest.raises(UnfitVerification, match="reset raised OSError: no such table"):
+        verify("unit.lost_players:unfit", histories=100, processes=2)
+    alone, together = (verify("unit.cli_verified:sound", histories=300, processes=processes) for processes in (1, 2))
+    assert {**together.stages} == {**alone.stages}
+    assert multiprocessing.active_children() == []
+
+
+class Unsendable(Exception):
+    def __init__(self, one: str, another: str) -> None:
+        super().__init__(f"{one} and {another}")
+
+
+def fails_in_a_process(name: str) -> Verification:
+    raise Unsendable("this", "that")
+
+
+def leaves_in_a_process(name: str) -> Verification:
+    os._exit(3)
+
+
+def test_a_process_in_which_the_verification_cannot_be_found_says_why() -> None:
+    with pytest.raises(UnfitVerification, match="raised Unsendable: this and that"):
+        list(Several("anywhere", 1, fails_in_a_process).play([Job("only")]))
+    with pytest.raises(PlayerLost, match="with code 3, before it had played anything"):
+        list(Several("anywhere", 1, leaves_in_a_process).play([Job("only")]))

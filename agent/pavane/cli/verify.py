@@ -105,7 +105,7 @@ def _print(report: "Report", target: str, *, as_json: bool) -> None:
     for finding in report.findings:
         print()
         print(paint(describe(finding), "red"))
-        print(f"\n{replayed_by(finding, target)}")
+        print(f"\n{replayed_by(finding.replay, target)}")
 
 
 def _replay(found: "Verification", history: str, *, as_json: bool) -> None:

@@ -111,7 +111,7 @@ class VerificationFailed(PavaneError, AssertionError):
     def __init__(self, report: Report, name: str | None = None) -> None:
         self.report = report
         told = "\n\n".join(describe(each) for each in report.findings)
-        again = "\n".join(replayed_by(each, name or "MODULE:VERIFICATION") for each in report.findings)
+        again = "\n".join(replayed_by(each.replay, name or "MODULE:VERIFICATION") for each in report.findings)
         super().__init__(f"{told}\n\nseed {report.seed}; {again}")
 
 
@@ -121,9 +121,9 @@ def describe(finding: Finding) -> str:
     return f"{finding.code}: {finding.message}\nin this history: {finding.replay}\n{story}"
 
 
-def replayed_by(finding: Finding, name: str) -> str:
+def replayed_by(history: str, name: str) -> str:
     """What to say to have it told once more."""
-    return f"play it again: {shlex.join(['pavane', 'verify', name, '--replay', finding.replay])}"
+    return f"play it again: {shlex.join(['pavane', 'verify', name, '--replay', history])}"
 
 
 def job_of(text: str) -> Job:
