@@ -724,6 +724,40 @@ def test_what_cannot_be_verified_is_refused_with_every_reason() -> None:
     assert [problem.code for problem in caught.value.problems] == ["verify.version"]
 
 
+class Needed(Event, type="v.needed"):
+    n: int = 0
+
+
+def test_agents_between_which_something_is_missing_are_refused_as_pavane_check_says() -> None:
+    """Nothing was ever let in, and everybody waited for that for ever."""
+    agent, doubled = Agent("one"), forgetful()
+
+    @agent.step(effects=False)
+    async def act(begun: Begun) -> Needed:
+        return Needed()
+
+    missing = replace(forgetful(), agents=[agent])
+    for refused in (lambda: verify(missing, histories=5), lambda: replay(missing, job_of("only"))):
+        with pytest.raises(DeclarationError, match=r"v can never complete: from v\.begun nothing leads to v\.over") as caught:
+            refused()
+        assert [problem.code for problem in caught.value.problems] == ["completes.unreachable"]
+    with pytest.raises(DeclarationError) as caught:
+        verify(replace(doubled, agents=[*doubled.agents, *doubled.agents]), histories=5)
+    assert [problem.code for problem in caught.value.problems] == ["agent.doubled"]
+
+
+def test_an_alternative_that_nobody_gives_is_named() -> None:
+    agent = Agent("one")
+
+    @agent.step(effects=False)
+    async def act(begun: Begun | Needed) -> Over:
+        return Over()
+
+    with pytest.raises(DeclarationError, match=r"v\.needed: .*nobody gives it") as caught:
+        verify(replace(forgetful(), agents=[agent]), histories=5)
+    assert [problem.code for problem in caught.value.problems] == ["event.unproduced"]
+
+
 def test_a_history_holds_each_event_of_its_sagas_once() -> None:
     heard: list[tuple[int, int]] = []
 

@@ -1,13 +1,17 @@
 """Verify: explore a choreography's histories, shorten what is wrong, and tell it."""
 
-from pavane.cli.targets import load_verification
+from pavane.cli.check import findings_of
+from pavane.cli.targets import Targets, load_verification
+from pavane.plan import plan_of
 from pavane.simulation.crew import Alone, Several
 from pavane.simulation.explore import Bounds, Crew, Explorer, Survey, Tell, silently
 from pavane.simulation.player import Job, Outcome, Player, names_of
 from pavane.simulation.points import Faults
 from pavane.simulation.report import Finding, Report, VerificationFailed
 from pavane.simulation.verification import Verification
-from pavane_events.errors import ConfigurationError, Problem
+from pavane_events.errors import ConfigurationError, DeclarationError, Problem
+from pavane_saga.checks import MAY_BE_ELSEWHERE
+from pavane_saga.manifest import Directory, SagaPlan
 
 
 def explore(
@@ -20,7 +24,11 @@ def explore(
     tell: Tell = silently,
     lanes: int | None = None,
 ) -> Report:
-    """Look at histories until the bounds are reached, or one is wrong. ``name``: where other processes find it."""
+    """Look at histories until the bounds are reached, or one is wrong. ``name``: where other processes find it.
+
+    Raises :class:`DeclarationError` where agents and sagas cannot run as they are declared: nothing would be played.
+    """
+    _check_declared(verification)
     crew: Crew = Alone(verification) if name is None or processes == 1 else Several(name, processes, load_verification)
     survey = Explorer(verification, crew, bounds, Survey(seed), tell, lanes).run()
     findings = [told(verification, survey.wrong[0])] if survey.wrong else []
@@ -69,11 +77,38 @@ def _check(histories: int | None, seconds: float | None, processes: int, lanes: 
         raise ValueError(f"nothing would be played: {'; '.join(wrong)}")
 
 
+def _check_declared(verification: Verification) -> None:
+    """What `pavane run` would refuse of these agents and sagas, and, as nobody is elsewhere, what would have it wait for ever.
+
+    That a saga cannot complete by what its steps wait for, as where two joins wait for each other, is no hindrance: it is let
+    in, and its deadline is played.
+    """
+    found = Targets(tuple(verification.agents), tuple(verification.sagas))
+    errors = [each for each in findings_of(found) if each.severity == "error"]
+    wrong = [each for each in errors if each.code not in MAY_BE_ELSEWHERE]
+    closed = set[str]() if wrong else _nobody_gives(verification)
+    problems = [Problem(each.where, each.code, each.message) for each in (errors if closed else wrong)]
+    if closed and not problems:
+        message = "it leads to a saga's end, and nobody gives it: nothing is let in until somebody does; name that agent, too"
+        problems = [Problem(each, "event.unproduced", message) for each in sorted(closed)]
+    if problems:
+        raise DeclarationError("this cannot run as it is declared", problems)
+
+
+def _nobody_gives(verification: Verification) -> set[str]:
+    """The events for which the coordinator waits before it lets anything in."""
+    plans = {saga.name: SagaPlan.of(saga) for saga in verification.sagas}
+    directory = Directory({agent.name: plan_of(agent).manifest for agent in verification.agents}, plans)
+    return {each for plan in plans.values() for each in directory.leading_to(plan.completes, plan)[1]}
+
+
 def replay(verification: Verification, job: Job) -> tuple[Outcome, list[str]]:
     """Play one history, and tell it.
 
-    Raises :class:`ConfigurationError` where there is no such scenario, or a fault's point does not come by.
+    Raises :class:`ConfigurationError` where there is no such scenario, or a fault's point does not come by, and
+    :class:`DeclarationError` where agents and sagas cannot run as they are declared.
     """
+    _check_declared(verification)
     problems = [_unknown(verification, name) for name in names_of(job.scenario) if name not in verification.scenarios]
     if problems:
         raise ConfigurationError("that history cannot be played", problems)
