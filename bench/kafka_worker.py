@@ -163,9 +163,11 @@ class CountedBus:
     def __getattr__(self, name: str) -> object:
         return getattr(self._bus, name)
 
-    async def lanes(self, group: str, topics: Collection[str], *, start: Start = "earliest") -> CountedLanes:
+    async def lanes(
+        self, group: str, topics: Collection[str], *, start: Start = "earliest", earliest: Collection[str] = ()
+    ) -> CountedLanes:
         """Join a group."""
-        lanes = await self._bus.lanes(group, topics, start=start)
+        lanes = await self._bus.lanes(group, topics, start=start, earliest=earliest)
         self._tally.memberships.append(lanes)
         return CountedLanes(lanes, self._tally)
 

@@ -19,6 +19,7 @@ from pavane_events.required import require_topics
 from pavane_saga.coordinator import run_coordinator
 from pavane_saga.manifest import read_directory
 from pavane_saga.saga import Saga
+from pavane_saga.wire import ENDS
 from pavane_tracing.conventions import COORDINATOR_SERVICE
 from pavane_tracing.measured_bus import measured
 from pavane_tracing.messaging_metrics import messaging_metrics
@@ -147,7 +148,8 @@ async def _introduce(plan: AgentPlan, bus: Bus) -> None:
 
 
 async def _run_lanes(kit: Kit, bus: Bus, stop: asyncio.Event) -> None:
-    lanes = await bus.lanes(kit.plan.agent.name, kit.plan.topics, start="latest")
+    # what was told of ends before it came counts, too: what it is to hold may be of such a saga
+    lanes = await bus.lanes(kit.plan.agent.name, kit.plan.topics, start="latest", earliest=[ENDS])
     try:
         async with asyncio.TaskGroup() as group:
 

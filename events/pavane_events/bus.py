@@ -200,8 +200,11 @@ class Bus(Protocol):
         """
         ...
 
-    async def lanes(self, group: str, topics: Collection[str], *, start: Start = "earliest") -> Lanes:
-        """Join a group. ``start``: where a lane begins a topic of which the group has committed nothing yet.
+    async def lanes(
+        self, group: str, topics: Collection[str], *, start: Start = "earliest", earliest: Collection[str] = ()
+    ) -> Lanes:
+        """Join a group. ``start``: where a lane begins a topic of which the group has committed nothing yet; those among
+        ``earliest`` with their first record in any case.
 
         With ``latest`` that place is taken when the lane is granted (or the topic subscribed), and is the lane's from
         then on: a later holder begins there too, even if nothing was committed in between. Raises

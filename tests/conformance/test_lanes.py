@@ -202,6 +202,28 @@ async def test_a_further_topic_begins_at_its_end_with_a_latest_start(deployment:
 
 
 @scenario
+async def test_a_topic_is_read_from_its_first_record_where_that_is_asked_for(
+    deployment: Deployment,
+) -> None:
+    async with bus_with(deployment, "in", "whole", "later") as bus:
+        for topic in ("in", "whole", "later"):
+            await bus.publish(numbered(topic, 2))
+        members = await bus.lanes("group", ["in", "whole"], start="latest", earliest=["whole", "later", "another"])
+        lane = await lane_of(members, 0)
+        assert lane.committed["in"] > lane.committed["whole"] == 0
+        records = await receive(lane, 2)
+        assert [(record.topic, record.value) for record in records] == [("whole", b"0"), ("whole", b"1")]
+        await members.subscribe(["later"])
+        assert [(record.topic, record.value) for record in await receive(lane, 2)] == [("later", b"0"), ("later", b"1")]
+        await lane.commit({"whole": records[0].offset + 1})
+        await members.close()
+        again = await bus.lanes("group", ["in", "whole", "later"], start="latest", earliest=["whole", "later"])
+        lane = await lane_of(again, 0)
+        found = [(record.topic, record.value) for record in await receive(lane, 3)]
+        assert sorted(found) == [("later", b"0"), ("later", b"1"), ("whole", b"1")], "each from where the lane stands in it"
+
+
+@scenario
 async def test_a_backlog_of_ten_thousand_records_comes_whole_and_in_order(deployment: Deployment) -> None:
     async with bus_with(deployment, "in", "more") as bus:
         for first in range(0, 5000, 1000):

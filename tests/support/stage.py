@@ -63,8 +63,8 @@ class Stage:
         found = [parse(record) for record in await self.records(topic)]
         return [each for each in found if saga is None or each.saga == saga]
 
-    async def facts(self, saga: str) -> list[Fact]:
-        """What was said of a saga on the topic of facts, in order."""
+    async def facts(self, saga: str | None = None) -> list[Fact]:
+        """What was said of a saga, or of all, on the topic of facts, in order."""
         return [read_fact(envelope) for envelope in await self.events(FACTS, saga)]
 
     async def dead(self, agent: str) -> list[dict[str, str]]:

@@ -49,8 +49,10 @@ class Counting:
     def __getattr__(self, name: str) -> object:
         return getattr(self._bus, name)
 
-    async def lanes(self, group: str, topics: Collection[str], *, start: Start = "earliest") -> Lanes:
-        found = await self._bus.lanes(group, topics, start=start)
+    async def lanes(
+        self, group: str, topics: Collection[str], *, start: Start = "earliest", earliest: Collection[str] = ()
+    ) -> Lanes:
+        found = await self._bus.lanes(group, topics, start=start, earliest=earliest)
         return cast("Lanes", CountingLanes(found, self.calls)) if group == COORDINATOR else found
 
 

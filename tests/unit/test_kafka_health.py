@@ -12,6 +12,7 @@ from aiokafka.structs import TopicPartition
 
 from conformance.deployments import scenario
 from pavane.simulation.virtual_time import VirtualLoop
+from pavane_events.bus import Start
 from pavane_events.buses.kafka import committer, lanes
 from pavane_events.buses.kafka.assignor import LaneAssignor, read_claim
 from pavane_events.buses.kafka.changelog import LaneRow, Restored
@@ -94,7 +95,7 @@ class Stand:
     async def read(self, partition: int, topics: Collection[str]) -> tuple[Restored, Mapping[str, int]]:
         return Restored(LaneRow(), SpillingState(Room(), "lane"), 0), {"in": 0}
 
-    async def starts(self, partition: int, topics: Collection[str]) -> Mapping[str, int]:
+    async def starts(self, partition: int, topics: Collection[str], start: Start) -> Mapping[str, int]:
         return {}
 
 

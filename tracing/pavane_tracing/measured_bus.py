@@ -47,9 +47,13 @@ class MeasuredBus:
             self._metrics.sent(messages, failed)
             self._metrics.operated("send", None, perf_counter() - started_s, failed)
 
-    async def lanes(self, group: str, topics: Collection[str], *, start: Start = "earliest") -> Lanes:
+    async def lanes(
+        self, group: str, topics: Collection[str], *, start: Start = "earliest", earliest: Collection[str] = ()
+    ) -> Lanes:
         """Join a group."""
-        return cast("Lanes", MeasuredLanes(await self._bus.lanes(group, topics, start=start), self._metrics))
+        return cast(
+            "Lanes", MeasuredLanes(await self._bus.lanes(group, topics, start=start, earliest=earliest), self._metrics)
+        )
 
 
 class MeasuredLanes:

@@ -135,9 +135,11 @@ class Watched:
     def __getattr__(self, name: str) -> object:
         return getattr(self._bus, name)
 
-    async def lanes(self, group: str, topics: Collection[str], *, start: Start = "earliest") -> Lanes:
+    async def lanes(
+        self, group: str, topics: Collection[str], *, start: Start = "earliest", earliest: Collection[str] = ()
+    ) -> Lanes:
         """Join a group."""
-        lanes = await self._bus.lanes(group, topics, start=start)
+        lanes = await self._bus.lanes(group, topics, start=start, earliest=earliest)
         self._missing -= 1
         if self._missing == 0:
             self._ready()

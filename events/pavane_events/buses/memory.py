@@ -136,13 +136,15 @@ class MemoryBus:
         await asyncio.sleep(0)
         self._wake(self._logs.append(placed))
 
-    async def lanes(self, group: str, topics: Collection[str], *, start: Start = "earliest") -> MemoryLanes:
+    async def lanes(
+        self, group: str, topics: Collection[str], *, start: Start = "earliest", earliest: Collection[str] = ()
+    ) -> MemoryLanes:
         """Join a group."""
         self._check_open()
         self._logs.check_topics(topics)
         if group not in self._groups:
             self._groups[group] = MemoryGroup(group, self._logs, self.faults, self._wake)
-        member = self._groups[group].join(topics, start)
+        member = self._groups[group].join(topics, start, earliest)
         self._lanes.append(member)
         return member
 

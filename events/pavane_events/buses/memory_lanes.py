@@ -45,10 +45,10 @@ class MemoryGroup:
         self._members: dict[int, MemoryLanes] = {}
         self._joined = 0
 
-    def join(self, topics: Collection[str], start: Start) -> "MemoryLanes":
+    def join(self, topics: Collection[str], start: Start, earliest: Collection[str] = ()) -> "MemoryLanes":
         """Add a member and give it its share."""
         self._joined += 1
-        member = MemoryLanes(self, self._joined, topics, start)
+        member = MemoryLanes(self, self._joined, topics, start, earliest)
         self._members[member.number] = member
         self._share()
         return member
@@ -103,14 +103,21 @@ class MemoryGroup:
 class MemoryLanes:
     """A membership; see :class:`~pavane_events.bus.Lanes`."""
 
-    def __init__(self, group: MemoryGroup, number: int, topics: Collection[str], start: Start) -> None:
+    def __init__(
+        self, group: MemoryGroup, number: int, topics: Collection[str], start: Start, earliest: Collection[str]
+    ) -> None:
         self.number = number
         self.topics = list(dict.fromkeys(topics))
-        self.start = start
+        self._start = start
+        self._earliest = frozenset(earliest)
         self._group = group
         self._granted: deque[MemoryLane] = deque()
         self._bell = Bell()
         self._closed = False
+
+    def begins_late(self, topic: str) -> bool:
+        """Whether a lane begins that topic at its end."""
+        return self._start == "latest" and topic not in self._earliest
 
     def __aiter__(self) -> AsyncIterator["MemoryLane"]:
         return self
@@ -221,7 +228,7 @@ class MemoryLane:
         """Begin to read topics where the lane stands in them, or where the member starts."""
         for topic in topics:
             log = self._logs[topic] = self._group.logs.log(topic, self.partition)
-            if topic not in self._row.offsets and self.member.start == "latest":
+            if topic not in self._row.offsets and self.member.begins_late(topic):
                 self._row.offsets[topic] = log.end
             start = self._row.offsets.get(topic, 0)
             self._committed = {**self._committed, topic: start}

@@ -107,10 +107,12 @@ class SqliteBus:
         placed = self._writer.place(messages)
         await self._writer.submit(Request(messages, placed, asyncio.get_running_loop().create_future()))
 
-    async def lanes(self, group: str, topics: Collection[str], *, start: Start = "earliest") -> SqliteLanes:
+    async def lanes(
+        self, group: str, topics: Collection[str], *, start: Start = "earliest", earliest: Collection[str] = ()
+    ) -> SqliteLanes:
         """Join a group."""
         self.file.check_open()
-        return await self._members.join(group, topics, start)
+        return await self._members.join(group, topics, start, earliest)
 
     async def read(
         self,

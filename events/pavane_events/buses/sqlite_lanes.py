@@ -224,10 +224,13 @@ def _after(prefix: bytes) -> bytes | None:
 class SqliteLanes:
     """A membership; see :class:`~pavane_events.bus.Lanes`. The registry keeps ``held`` and ``number``."""
 
-    def __init__(self, registry: Registry, group: str, topics: Collection[str], start: Start) -> None:
+    def __init__(
+        self, registry: Registry, group: str, topics: Collection[str], start: Start, earliest: Collection[str]
+    ) -> None:
         self.group = group
         self.topics = list(dict.fromkeys(topics))
         self.start: Start = start
+        self.earliest = frozenset(earliest)
         self.number = 0
         self.held: dict[int, SqliteLane] = {}
         self.closed = False

@@ -58,11 +58,11 @@ class Members:
         self._data_version = -1
         self._complained = False
 
-    async def join(self, group: str, topics: Collection[str], start: Start) -> SqliteLanes:
+    async def join(self, group: str, topics: Collection[str], start: Start, earliest: Collection[str]) -> SqliteLanes:
         """Become a member, and take at once what is free and ours."""
         for topic in topics:
             self._tail.topics.id(topic)
-        member = SqliteLanes(self, group, topics, start)
+        member = SqliteLanes(self, group, topics, start, earliest)
         self._owners.enter()
         with contextlib.suppress(Locked):
             self._owners.check()
@@ -247,4 +247,4 @@ class Members:
     def _starting(member: SqliteLanes, topics: Collection[str], offsets: Mapping[str, int], last_id: int) -> dict[str, int]:
         if member.start == "earliest":
             return dict(offsets)
-        return dict.fromkeys(topics, last_id + 1) | dict(offsets)
+        return dict.fromkeys(set(topics) - member.earliest, last_id + 1) | dict(offsets)

@@ -102,13 +102,15 @@ class KafkaBus:
         self._check_open()
         await self._publisher.publish(await self._places.place(messages))
 
-    async def lanes(self, group: str, topics: Collection[str], *, start: Start = "earliest") -> KafkaLanes:
+    async def lanes(
+        self, group: str, topics: Collection[str], *, start: Start = "earliest", earliest: Collection[str] = ()
+    ) -> KafkaLanes:
         """Join a group; see the port. The group's changelog is made where it does not exist."""
         self._check_open()
         await self._places.check(topics)
         await self.create_topics([TopicSpec(state_topic(group), compacted=True)])
         await self._places.check([state_topic(group)])
-        lanes = KafkaLanes(self._places, Door(self._servers, self._options), group, topics, start)
+        lanes = KafkaLanes(self._places, Door(self._servers, self._options), group, topics, start, earliest)
         self._members.append(lanes)
         await lanes.open()
         return lanes

@@ -85,6 +85,7 @@ class KafkaLanes:
         group: str,
         topics: Collection[str],
         start: Start,
+        earliest: Collection[str] = (),
     ) -> None:
         self._places = places
         self._options = places.options
@@ -92,6 +93,7 @@ class KafkaLanes:
         self._group_name = group
         self._topics = set(topics)
         self._start: Start = start
+        self._earliest = frozenset(earliest)
         self.transactional_id = places.options.physical(f"{group}-{uuid.uuid4().hex[:12]}")
         self._parts: _Parts | None = None
         self._lanes: dict[int, KafkaLane] = {}
@@ -151,7 +153,7 @@ class KafkaLanes:
                 revoked=self._on_revoked,
                 assigned=self._on_assigned,
             )
-            opening = Opening(self._places, self._group_name, self._start, group, writing, self.transactional_id)
+            opening = Opening(self._places, self._group_name, group, writing, self.transactional_id)
             producer = opening.producer(self.transactional_id)
             await producer.initialise()
             undo.pop_all()
@@ -397,12 +399,15 @@ class KafkaLanes:
         """Read the topics that the lane does not read yet, from where it stands in them or the member starts."""
         known = lane.row.offsets if known is None else known
         added = topics - set(lane.committed)
-        new = await self._at.opening.starts(lane.partition, [topic for topic in added if topic not in known])
-        if new and self._start == "latest":
+        late = {topic for topic in added if topic not in known and self._start == "latest"} - self._earliest
+        opening = self._at.opening
+        new = await opening.starts(lane.partition, late, "latest")
+        if new:
             await lane.take_starts(new)
         if lane.lost:
             return
-        starts = {**new, **{topic: known[topic] for topic in added if topic in known}}
+        first = await opening.starts(lane.partition, added - late - set(known), "earliest")
+        starts = {**new, **first, **{topic: known[topic] for topic in added if topic in known}}
         lane.begin(starts)
         for topic, offset in starts.items():
             self.seek(lane, topic, offset)

@@ -30,7 +30,6 @@ class Opening:
 
     places: Places
     name: str
-    start: Start
     group: Group
     client: AIOKafkaClient
     own: str
@@ -59,12 +58,12 @@ class Opening:
         committed = {topic: found[place][0] for place, topic in places.items() if place in found}
         return restored, {**committed, **restored.row.offsets}
 
-    async def starts(self, partition: int, topics: Collection[str]) -> Mapping[str, int]:
+    async def starts(self, partition: int, topics: Collection[str], start: Start) -> Mapping[str, int]:
         """Where a lane begins topics of which nothing was committed yet."""
         missing = {self.places.of(topic, partition): topic for topic in topics}
         if not missing:
             return {}
-        offsets = await list_offsets(self.client, missing, EARLIEST if self.start == "earliest" else LATEST)
+        offsets = await list_offsets(self.client, missing, EARLIEST if start == "earliest" else LATEST)
         return {topic: offsets[place] for place, topic in missing.items()}
 
     async def signatures(self, partitions: Collection[int]) -> Mapping[int, Signature]:
