@@ -16,7 +16,7 @@ from typing import cast
 
 from pavane_events.buses.address import open_bus
 from pavane_saga.commands import Acquire, Command, End, Grant, Halt, Refuse, Undo
-from pavane_saga.engine import due, open_debts, standing, status
+from pavane_saga.engine import due, open_debts, status, undo_owed
 from pavane_saga.facts import Declared, Ended, Fact, Happened, fact_from_json
 from pavane_saga.history import History, Plan, declared_after
 from pavane_saga.story import Story, list_sagas, read_story
@@ -34,12 +34,13 @@ class Recorded:
 
 
 def judgement(plan: Plan, facts: Iterable[Fact]) -> dict[str, object]:
-    """What the engine says of a set of facts, as JSON has it."""
+    """What the engine says of a set of facts, as JSON has it. ``standing`` is what owes an undo, as it was when the first were
+    recorded: what nothing undoes stands besides."""
     history = History().with_facts(facts)
     return {
         "status": status(plan, history),
         "due": sorted(_said(command) for command in due(plan, history)),
-        "standing": [[step, list(causes)] for step, causes in standing(plan, history)],
+        "standing": [[step, list(causes)] for step, causes in undo_owed(plan, history)],
         "owed": [[debt.event, debt.step, debt.waiting] for debt in open_debts(plan, history)],
     }
 

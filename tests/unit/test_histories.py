@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pavane_saga.commands import Command, End, Undo
-from pavane_saga.engine import decide, due, status
+from pavane_saga.engine import decide, due, standing, status, undo_owed
 from pavane_saga.facts import (
     Decided,
     Fact,
@@ -93,6 +93,16 @@ def test_it_is_judged_as_it_was(path: Path) -> None:
     assert judgement(recorded.plan, recorded.facts) == recorded.judged
     for seed in range(ORDERS):
         assert judgement(recorded.plan, shuffled(recorded.facts, seed)) == recorded.judged
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_owes_an_undo_stands_and_besides_only_what_nothing_undoes(path: Path) -> None:
+    recorded = read(path)
+    history = History().with_facts(recorded.facts)
+    stands, owed = set(standing(recorded.plan, history)), set(undo_owed(recorded.plan, history))
+    assert stands >= owed
+    assert {step for step, _ in stands - owed} <= recorded.plan.lasting
+    assert (stands > owed) == any(step in recorded.plan.lasting for step, _ in history.answers())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
