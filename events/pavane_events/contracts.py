@@ -2,17 +2,16 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from math import inf, nextafter
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core.core_schema import DecimalSchema
 
 from pavane_events.event import Event
+from pavane_events.schema import Schema, arms_of, members_of, strings_of, unfit, untaken
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-Schema = Mapping[str, object]
-
-_NUMBERS = frozenset({"integer", "number"})
 
 
 class Stale(NamedTuple):
@@ -35,6 +34,27 @@ def schema_of(event: type[Event]) -> dict[str, object]:
     """The contract of an event's type and version as JSON Schema 2020-12; ``$id`` is what ``ce_dataschema`` names."""
     contract = defining(event)
     return {"$schema": DIALECT, "$id": contract.dataschema(), **contract.model_json_schema()}
+
+
+class _Compared(GenerateJsonSchema):
+    """A decimal is written as a text; the text has the bounds of the number, which JSON Schema has no word for."""
+
+    def decimal_schema(self, schema: DecimalSchema) -> JsonSchemaValue:
+        text: JsonSchemaValue = {"type": "string", "format": "decimal"}
+        number: JsonSchemaValue = {"type": "number"}
+        for each in (text, number):
+            self.update_with_validations(each, schema, self.ValidationsMapping.numeric)
+        return text if self.mode == "serialization" else {"anyOf": [number, text]}
+
+
+def said_by(event: type[Event]) -> Schema:
+    """What a producer writes by that class, to be held against :func:`read_by` of a consumer's."""
+    return event.model_json_schema(schema_generator=_Compared, mode="serialization")
+
+
+def read_by(event: type[Event]) -> Schema:
+    """What a consumer takes by that class, to be held against :func:`said_by` of a producer's."""
+    return event.model_json_schema(schema_generator=_Compared, mode="validation")
 
 
 def contracts_of(events: Iterable[type[Event]]) -> Mapping[tuple[str, int], type[Event]]:
@@ -74,7 +94,7 @@ def contradictions(producer: Schema, consumer: Schema) -> Iterator[tuple[str, st
     """
     says, reads = arms_of(producer, producer)[0], arms_of(consumer, consumer)[0]
     given, wanted = members_of(says, "properties"), members_of(reads, "properties")
-    for name in cast("list[str]", reads.get("required", [])):
+    for name in strings_of(reads, "required"):
         if name not in given:
             yield name, "is required and is never said"
     for name, schema in wanted.items():
@@ -82,6 +102,8 @@ def contradictions(producer: Schema, consumer: Schema) -> Iterator[tuple[str, st
             why = _clash(arms_of(given[name], producer), arms_of(schema, consumer))
             if why is not None:
                 yield name, why
+    for name in untaken(says, reads):
+        yield name, "is said and not taken: the view forbids fields that it does not name"
 
 
 def _path(event: type[Event], directory: Path) -> Path:
@@ -105,60 +127,3 @@ def _clash(given: list[Schema], wanted: list[Schema]) -> str | None:
     if not reasons or any(reason is None for reason in reasons):
         return None
     return reasons[0]
-
-
-def unfit(given: Schema, wanted: Schema) -> str | None:
-    """Why nothing that fits the one fits the other; None where something may."""
-    mine, its = values_of(given), values_of(wanted)
-    if mine is not None and its is not None and not any(value in its for value in mine):
-        return f"is one of {mine}, wanted is one of {its}"
-    kinds = given.get("type"), wanted.get("type")
-    if isinstance(kinds[0], str) and isinstance(kinds[1], str) and kinds[0] != kinds[1] and not _NUMBERS.issuperset(kinds):
-        return f"is of type {kinds[0]}, wanted is {kinds[1]}"
-    if max(lowest(given), lowest(wanted)) > min(highest(given), highest(wanted)):
-        return f"lies from {lowest(given):g} to {highest(given):g}, wanted is {lowest(wanted):g} to {highest(wanted):g}"
-    return None
-
-
-def values_of(schema: Schema) -> list[object] | None:
-    """The values that a schema lists; None where it lists none."""
-    if "const" in schema:
-        return [schema["const"]]
-    found = schema.get("enum")
-    return cast("list[object]", found) if isinstance(found, list) else None
-
-
-def lowest(schema: Schema) -> float:
-    """The least number that fits."""
-    exclusive, inclusive = schema.get("exclusiveMinimum"), schema.get("minimum")
-    bounds = [float(inclusive)] if isinstance(inclusive, int | float) else []
-    if isinstance(exclusive, int | float):
-        bounds.append(nextafter(exclusive, inf))
-    return max(bounds, default=-inf)
-
-
-def highest(schema: Schema) -> float:
-    """The greatest number that fits."""
-    exclusive, inclusive = schema.get("exclusiveMaximum"), schema.get("maximum")
-    bounds = [float(inclusive)] if isinstance(inclusive, int | float) else []
-    if isinstance(exclusive, int | float):
-        bounds.append(nextafter(exclusive, -inf))
-    return min(bounds, default=inf)
-
-
-def arms_of(schema: object, root: Schema) -> list[Schema]:
-    """What a schema may be: itself, behind its ``$ref``, or the arms of its ``anyOf``."""
-    found: Schema = cast("Schema", schema) if isinstance(schema, Mapping) else {}
-    reference = found.get("$ref")
-    if isinstance(reference, str):
-        return arms_of(members_of(root, "$defs").get(reference.removeprefix("#/$defs/")), root)
-    arms = found.get("anyOf")
-    if isinstance(arms, list):
-        return [each for arm in cast("list[object]", arms) for each in arms_of(arm, root)]
-    return [found]
-
-
-def members_of(schema: Schema, name: str) -> Mapping[str, object]:
-    """The members of one of a schema's own objects, as ``properties``; none where it has none."""
-    found = schema.get(name)
-    return cast("Mapping[str, object]", found) if isinstance(found, Mapping) else {}

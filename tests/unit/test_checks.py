@@ -10,6 +10,7 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel, Field
 
+from pavane_events.contracts import read_by, said_by
 from pavane_events.event import Event
 from pavane_saga.checks import Contract, check_choreography
 from pavane_saga.facts import StepPlan
@@ -223,10 +224,9 @@ class Paid(Event, type="paid", version=1):
 
 def contract(kind: type[Event], role: str, version: int = 1) -> Contract:
     where = "payment/charge" if role == "produces" else "shipping/ship"
-    schema = kind.model_json_schema()
     if role == "produces":
-        return Contract(kind.event_type, version, kind.__name__, where, "produces", schema)
-    return Contract(kind.event_type, version, kind.__name__, where, "consumes", schema)
+        return Contract(kind.event_type, version, kind.__name__, where, "produces", said_by(kind))
+    return Contract(kind.event_type, version, kind.__name__, where, "consumes", read_by(kind))
 
 
 def between(consumer: type[Event], producer: type[Event] | None = None, *, version: int = 1) -> list[Finding]:
@@ -285,7 +285,7 @@ def test_a_narrower_or_wider_view_contradicts_nothing(view: type[Event]) -> None
     [
         (Needy, "customer", "is required and is never said"),
         (Textual, "amount", "is of type integer, wanted is string"),
-        (Negative, "amount", "lies from 1 to inf, wanted is -inf to 1"),
+        (Negative, "amount", "lies from 1 to inf, wanted is -inf to 0"),
         (Bartered, "kind", "is one of ['card', 'cash'], wanted is one of ['goods']"),
     ],
 )
@@ -407,6 +407,15 @@ def test_models_that_hold_others_of_their_kind_are_held_against_each_other() -> 
         assert (finding.code, finding.where.split()[-1]) == ("contract.narrower", field)
     (finding,) = between(Labelled, Nested)
     assert (finding.code, finding.where.split()[-1]) == ("contract.contradiction", "label")
+
+
+class Curt(Event, type="measured", version=1, extra="forbid"):
+    level: float
+
+
+def test_a_view_that_forbids_what_is_said_contradicts() -> None:
+    assert {each.where.split()[-1] for each in between(Curt, Measured)} == {"note", "kind", "tags", "by"}
+    assert {each.code for each in between(Curt, Measured)} == {"contract.contradiction"}
 
 
 def round_about(name: str, hears: str, says: str) -> StepPlan:

@@ -165,20 +165,21 @@ def _manifest(agent: "Agent") -> "Manifest":
 
 
 def _contracts(found: "Targets") -> "Iterator[Contract]":
+    from pavane_events.contracts import read_by, said_by
     from pavane_saga.checks import Contract
 
     for saga in found.sagas:
         kind = saga.starts
         where = f"intake {saga.intake}"
-        yield Contract(kind.event_type, kind.event_version, kind.__name__, where, "produces", kind.model_json_schema())
+        yield Contract(kind.event_type, kind.event_version, kind.__name__, where, "produces", said_by(kind))
     for agent in found.agents:
         for step in agent.steps.values():
             consumed = [view for parameter in step.signature.parameters for view in parameter.views]
             for kind in consumed:
-                name, schema = kind.__name__, kind.model_json_schema()
+                name, schema = kind.__name__, read_by(kind)
                 yield Contract(kind.event_type, kind.event_version, name, step.wire_name, "consumes", schema)
             for kind in step.signature.produces:
-                name, schema = kind.__name__, kind.model_json_schema()
+                name, schema = kind.__name__, said_by(kind)
                 yield Contract(kind.event_type, kind.event_version, name, step.wire_name, "produces", schema)
 
 
