@@ -56,14 +56,15 @@ def _after(steps: Sequence[StepPlan], pivots: Sequence[StepPlan]) -> set[str]:
 
 
 def _answers(steps: Sequence[StepPlan], mine: Sequence[StepPlan], saga: SagaPlan) -> Iterator[Finding]:
-    heard = {kind: step for step in mine for kind in heard_by(step)}
     for kind in saga.answers:
-        if kind not in heard:
+        heard = [step for step in mine if kind in heard_by(step)]
+        if not heard:
             message = f"{saga.name} takes it in from outside, and none of its steps waits for it: leave it out of answers="
             yield Finding("answer.unheard", "warning", kind, message)
-        elif not heard[kind].external:
-            message = f"{heard[kind].name} waits for it, and it comes from outside: say external=True, with within= a deadline"
-            yield Finding("answer.not-external", "warning", kind, message)
+        for waits in heard:
+            if not waits.external:
+                message = f"{waits.name} waits for it, and it comes from outside: say external=True, with within= a deadline"
+                yield Finding("answer.not-external", "warning", kind, message)
         for step in steps:
             if kind in step.produces:
                 message = f"it says {kind}, which {saga.name} takes in from outside: it is one or the other"

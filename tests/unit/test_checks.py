@@ -209,6 +209,13 @@ def test_a_step_that_waits_for_an_answer_says_so_and_not_for_longer_than_its_sag
     assert found(PACK, replace(ALLOW, within_s=301), TELL, sagas=(ASKING,))["external.deadline"].where == "desk/allow"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_every_step_that_waits_for_an_answer_says_so_whoever_else_does(order: int) -> None:
+    silent = StepPlan("desk/note", (("packed",), ("allowed",)), ("shipped",), effects=False)
+    finding = found(PACK, *(ALLOW, silent)[::order], TELL, sagas=(ASKING,))["answer.not-external"]
+    assert (finding.where, finding.message.split()[0]) == ("allowed", "desk/note")
+
+
 def test_errors_come_before_warnings() -> None:
     findings = check_choreography(manifests(replace(CHARGE, produces=("paid", "receipt")), SHIP), [SAGA])
     severities = [finding.severity for finding in findings]
