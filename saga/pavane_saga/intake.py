@@ -75,12 +75,17 @@ def admit(record: Record, saga: Saga, partitions: int, now_s: float) -> Admissio
     return Admission(origin, start, named)
 
 
+def answer_id_of(saga: str, kind: str, source: str, event_id: str) -> str:
+    """The id of the event that an answer from outside becomes: derived, so that the same answer counts once."""
+    return derived("answer", saga, kind, source, event_id)
+
+
 def _answer(origin: Envelope, saga: Saga, kind: type[Event], now_s: float) -> Envelope:
     if origin.saga is None:
         missing = f"{kind.event_type} answers a saga: say which, as ce_sagaid"
         raise UndecodableRecord("an answer to nobody", [Problem("ce_sagaid", "answer.no-saga", missing)])
     return Envelope(
-        id=derived("answer", origin.saga, kind.event_type, origin.source, origin.id),
+        id=answer_id_of(origin.saga, kind.event_type, origin.source, origin.id),
         source=f"/sagas/{saga.name}",
         type=kind.event_type,
         data=_data(origin, kind),

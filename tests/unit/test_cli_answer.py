@@ -10,6 +10,7 @@ from pavane.plan import plan_of
 from pavane_events.bus import TopicSpec
 from pavane_events.buses.address import open_bus
 from pavane_events.envelope import Envelope, parse
+from pavane_saga.intake import admit
 from pavane_saga.manifest import SagaPlan
 from pavane_saga.wire import AGENTS, FACTS
 from unit.cli_shell import Shell
@@ -79,6 +80,48 @@ def test_an_answer_that_fits_is_sent_and_it_is_said_what_it_fits(pavane: Shell, 
     assert len(sent(url)) == 1
     document = pavane("answer", "case-1", "--data", GOOD, *APP, "--json").document
     assert (document["sent"], document["validated_by"]) == (True, "Said")
+
+
+def admit_all(url: str) -> None:
+    """As the coordinator does: what was sent becomes an event of the saga, once."""
+
+    async def work() -> None:
+        async with await open_bus(url) as bus:
+            admitted: dict[str, Envelope] = {}
+            async for record in bus.read(case.intake):
+                event = admit(record, case, bus.partitions, 0.0).event
+                admitted[event.id] = event
+            await bus.create_topics([TopicSpec(Said.event_type)])
+            await bus.publish([event.to_message() for event in admitted.values()])
+
+    asyncio.run(work())
+
+
+def test_an_answer_with_a_name_is_sent_twice_without_harm_also_when_it_counts_already(pavane: Shell, url: str) -> None:
+    again = ("answer", "case-1", "--data", GOOD, "--id", "one", "--who", "ann")
+    assert pavane(*again).out == pavane(*again).out, "nobody has read it yet"
+    admit_all(url)
+    said = pavane(*again)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("answered already: desk/close in saga case-1 with desk.said, 20")
+    document = pavane(*again, *APP, "--type", "desk.said", "--json").document
+    assert (document["sent"], document["validated_by"], document["step"]) == (False, "Said", "desk/close")
+    assert isinstance(document["counted_at_ms"], int)
+    assert len(sent(url)) == 2
+
+
+def test_another_answer_of_that_name_is_refused_and_one_without_a_name_or_by_another_is_none(pavane: Shell, url: str) -> None:
+    named = ("answer", "case-1", "--id", "one")
+    pavane(*named, "--who", "ann", "--data", GOOD)
+    admit_all(url)
+    for more in ((), APP):
+        said = pavane(*named, "--who", "ann", "--data", '{"yes": false}', *more)
+        assert said.code == 2
+        assert "the answer one counts already, and said something else" in said.err
+    for other in ((*named, "--who", "bob"), ("answer", "case-1"), ("answer", "case-1", "--id", "two")):
+        said = pavane(*other, "--data", GOOD)
+        assert said.code == 2
+        assert "waits for nothing" in said.err
 
 
 def test_an_answer_that_does_not_fit_is_not_sent(pavane: Shell, url: str) -> None:
