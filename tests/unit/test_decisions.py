@@ -389,6 +389,30 @@ def test_a_correction_is_not_taken_for_the_retry_that_was_said_before(pavane: Sh
     assert go_on(url, ended).summary.state == "compensated"
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            '{"toy.order-placed": {"amount": 14}, "toy.order-placed": {"amount": 15}}',
+            "names 'toy.order-placed' more than once",
+        ),
+        ('{"toy.order-placed": {"order_id": "order-0", "amount": 14, "amount": 15}}', "names 'amount' more than once"),
+        ('{"toy.order-placed": {"amount": NaN}}', "NaN is no JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ("{", "Expecting property name"),
+    ],
+    ids=["type", "member", "constant", "nested", "no JSON"],
+)
+def test_corrected_data_of_which_it_is_not_clear_what_it_says_is_refused(
+    pavane: Shell, tmp_path: Path, text: str, why: str
+) -> None:
+    (tmp_path / "unclear.json").write_text(text)
+    correction = ("--with", str(tmp_path / "unclear.json"), "--app", "unit.cli_toy:AGENTS")
+    said = pavane("sagas", "retry", ORDER, "--why", "typo", *correction)
+    assert (said.code, said.out) == (2, "")
+    assert why in " ".join(said.err.split())
+
+
 DRY: dict[tuple[str, ...], list[str]] = {
     ("retry",): [
         "would decide: retry packing/pack",

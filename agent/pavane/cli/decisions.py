@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import typer
 
+from pavane.cli.documents import read_once
 from pavane.cli.options import BusOption, JsonOption
 from pavane.cli.output import moment, print_json, safe, say
 from pavane.cli.sagas import SagaArgument, story_of
@@ -290,11 +291,11 @@ def _described(command: "Command") -> str:
 def _corrected(path: Path) -> "Corrected":
     """What a file gives in place of what events said."""
     try:
-        document: object = json.loads(path.read_bytes())
+        document = read_once(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read", [Problem(str(path), "file", error.strerror or "")]) from error
     except ValueError as error:
-        raise ConfigurationError(f"{path} is no JSON", [Problem(str(path), "file.json", str(error))]) from error
+        raise ConfigurationError(f"{path} cannot be taken as JSON", [Problem(str(path), "file.json", str(error))]) from error
     if not isinstance(document, dict) or not document:
         message = 'one JSON object: the corrected data by event type, as {"shop.charged": {...}}'
         raise ConfigurationError(f"{path} does not say what to correct", [Problem(str(path), "file.object", message)])

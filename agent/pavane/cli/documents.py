@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
@@ -111,11 +113,24 @@ def _documents(values: list[tuple[str, object]], problems: list[Problem]) -> lis
     return found
 
 
-def _loads(text: str) -> object:
+def read_once(text: str | bytes) -> object:
+    """A JSON value in which no object names a member twice: of two the last would count, and nobody would know. Raises
+    :class:`ValueError`."""
+    return _loads(text, _each_once)
+
+
+def _loads(text: str | bytes, pairs: Callable[[list[tuple[str, object]]], object] | None = None) -> object:
     try:
-        return cast("object", json.loads(text, parse_constant=_no_constant))
+        return cast("object", json.loads(text, parse_constant=_no_constant, object_pairs_hook=pairs))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    doubled = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+    if doubled:
+        raise ValueError(f"an object in it names {', '.join(map(repr, doubled))} more than once")
+    return dict(pairs)
 
 
 def _no_constant(name: str) -> NoReturn:
