@@ -724,6 +724,21 @@ def test_what_cannot_be_verified_is_refused_with_every_reason() -> None:
     assert [problem.code for problem in caught.value.problems] == ["verify.version"]
 
 
+@pytest.mark.parametrize("name", ["", " a", "a ", "a;b", "a + b", "+ a", "a +", "+", "a\nb", "a\x1b[31mb", "a;lot 0/1"])
+def test_a_scenario_has_a_name_with_which_a_history_is_written(name: str) -> None:
+    with pytest.raises(DeclarationError) as caught:
+        replace(forgetful(), starts={name: Begun(), "fine": Begun()})
+    assert [(problem.where, problem.code) for problem in caught.value.problems] == [(f"starts[{name!r}]", "verify.name")]
+
+
+@pytest.mark.parametrize("name", ["a+b", "it's a, b & c", "lanes 2", "lot 0/1", "zu spät"])
+def test_a_history_of_any_other_name_is_read_as_it_was_written(name: str) -> None:
+    verification = replace(forgetful(), starts={name: Begun(), "fine": Begun()})
+    for job in (Job(name), Job(f"{name} + fine", seed="0/1", lanes=2, first=1), Job(f"fine + {name}", after=3)):
+        assert job_of(str(job)) == job
+        replay(verification, job)
+
+
 class Needed(Event, type="v.needed"):
     n: int = 0
 

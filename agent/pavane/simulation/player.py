@@ -15,7 +15,7 @@ from pavane.simulation.judge import Violation, judge
 from pavane.simulation.points import Fault, Faults, Point, Possible, write_faults
 from pavane.simulation.script import Choice, as_written, nothing
 from pavane.simulation.story import Teller
-from pavane.simulation.verification import Verification
+from pavane.simulation.verification import Verification, names_of
 from pavane.simulation.virtual_time import Restless
 from pavane.simulation.world import Played, World
 from pavane_events.event import Event
@@ -239,11 +239,6 @@ def by_lot(seed: str, possible: Possible) -> Choice:
         return lot.choice(possible.finely(point))
 
     return choose
-
-
-def names_of(scenario: str) -> list[str]:
-    """A scenario's name, or the names of several that are played side by side."""
-    return scenario.split(" + ")
 
 
 @contextmanager

@@ -57,7 +57,8 @@ class Verification:
     """What is to be verified: agents and sagas, the events that start one, and what must hold when all is over.
 
     ``starts``: by a name of yours, an event that starts a saga, or several events that start as many side by side. Give
-    one for each way that a saga can take: approved, declined, refused. ``invariant``: called after each history.
+    one for each way that a saga can take: approved, declined, refused. A history is written down with the name: it is one
+    line, without ``;`` and without a ``+`` that stands alone. ``invariant``: called after each history.
     ``reset``: called before each; empties your stores. ``around``: entered before the agents start and left when they
     have stopped, once for some hundred histories; opens your stores, or settles where they are. ``next_versions``: agents
     as they will be, each of the name of one of ``agents``, that take over from it in mid-saga. ``next_sagas``: sagas as they
@@ -146,6 +147,11 @@ class Verification:
         ]
         if not self.scenarios:
             problems.append(Problem("starts", "verify.starts", "give at least one event that starts a saga"))
+        problems += [
+            Problem(f"starts[{name!r}]", "verify.name", f"a history is written down with it: {wrong}")
+            for name in self.scenarios
+            if (wrong := _unfit(name)) is not None
+        ]
         for name, events in self.scenarios.items():
             if not events:
                 problems.append(Problem(f"starts[{name!r}]", "verify.starts", "it holds no event"))
@@ -154,3 +160,21 @@ class Verification:
                     message = f"{event.event_type} starts none of the sagas: {', '.join(sorted(known))} do"
                     problems.append(Problem(f"starts[{name!r}]", "verify.starts", message))
         return problems
+
+
+def _unfit(name: str) -> str | None:
+    """Why a scenario's name cannot stand in a history's line, beside others; None where it can."""
+    if not name or name != name.strip():
+        return "it must not be empty, nor begin or end with a space"
+    if not name.isprintable():
+        return "it must be one line of what can be printed"
+    if ";" in name:
+        return "it must not hold a semicolon"
+    if "+" in name.split():
+        return "a + must not stand alone in it"
+    return None
+
+
+def names_of(scenario: str) -> list[str]:
+    """A scenario's name, or the names of several that are played side by side."""
+    return scenario.split(" + ")

@@ -5,10 +5,10 @@ from pavane.cli.targets import Targets, load_verification
 from pavane.plan import plan_of
 from pavane.simulation.crew import Alone, Several
 from pavane.simulation.explore import Bounds, Crew, Explorer, Survey, Tell, silently
-from pavane.simulation.player import Job, Outcome, Player, names_of
+from pavane.simulation.player import Job, Outcome, Player
 from pavane.simulation.points import Faults
 from pavane.simulation.report import Finding, Report, VerificationFailed
-from pavane.simulation.verification import Verification
+from pavane.simulation.verification import Verification, names_of
 from pavane_events.errors import ConfigurationError, DeclarationError, Problem
 from pavane_saga.checks import MAY_BE_ELSEWHERE
 from pavane_saga.manifest import Directory, SagaPlan
