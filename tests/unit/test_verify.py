@@ -927,6 +927,17 @@ def test_who_would_end_the_process_has_not_passed(who: str) -> None:
         verify(made(), histories=100)
 
 
+def test_the_copy_of_a_step_that_forks_does_not_play_on(capfd: pytest.CaptureFixture[str]) -> None:
+    """It played what there was to play, too, and said so beside the other."""
+    copies: list[int] = []
+    verify(one_step(lambda: copies.append(os.fork())), histories=1)
+    for copy in copies:
+        assert os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) == 1
+    told = "one/step called os.fork, and its copy came back from it: the copy is ended"
+    assert copies
+    assert capfd.readouterr().err.splitlines() == [told] * len(copies)
+
+
 @contextmanager
 def closed() -> Generator[None]:
     sys.exit(0)

@@ -1,6 +1,7 @@
 """Calls: a user's steps and undos as they are called in a history, each with what goes wrong in it."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -183,10 +184,15 @@ class Calls:
         return returned or ()
 
     async def _called(self, made: Call, call: Play) -> Outputs | None:
+        process = os.getpid()
         try:
             return await call()
         except SystemExit as error:  # an event loop would let it through: it would end whoever plays
             raise ProcessEnded(made.step, error.code) from error
+        finally:
+            if os.getpid() != process:
+                os.write(2, f"{made.step} called os.fork, and its copy came back from it: the copy is ended\n".encode())
+                os._exit(1)  # it would play on, beside the one that was copied
 
     async def _thawed(self, made: Call, cancelled: asyncio.CancelledError | None, call: Play) -> Outputs:
         """The old holder does it after all, and only then hears what it was told while it stood still."""
