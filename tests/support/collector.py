@@ -50,6 +50,7 @@ class Collector(ThreadingHTTPServer):
         self.retry_after: str | None = None
         self.location: str | None = None
         self.rejected = 0
+        self.said = ""
         self.page = b""
         self.pause_s = 0.0
         self.dribble: Literal["", "head", "body"] = ""
@@ -117,8 +118,8 @@ class _Collect(BaseHTTPRequestHandler):
             collector.headers.append({name.lower(): value for name, value in self.headers.items()})
             unpacked = _UNPACK[self.headers.get("content-encoding", "")](body)
             collector.requests.append(ExportTraceServiceRequest.FromString(unpacked))
-            if collector.rejected:
-                partial = ExportTracePartialSuccess(rejected_spans=collector.rejected)
+            if collector.rejected or collector.said:
+                partial = ExportTracePartialSuccess(rejected_spans=collector.rejected, error_message=collector.said)
                 answer = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
         self.send_header("Content-Length", str(len(answer) + 1_000_000 * bool(collector.dribble)))
         self.end_headers()

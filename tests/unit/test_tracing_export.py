@@ -337,8 +337,40 @@ def test_what_is_refused_for_good_or_in_part_is_told_and_counted(
         add(export, 2)
         add(export, 3)
         assert export.flush(5)
-    assert read() == {"exported": 1, "dropped": 3}
+        assert read() == {"exported": 1, "dropped": 3}
+        collector.rejected = 0
+        add(export, 4)
+        assert export.flush(5)
+    assert read() == {"exported": 2, "dropped": 3}
     assert "spans are exported again" in caplog.text
+    assert export.shutdown(5)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_of_requests_that_are_taken_in_part_one_line_tells_why_and_one_that_it_is_over(
+    collector: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, read = counted()
+    meter = MeterProvider([reader]).get_meter("test")
+    monkeypatch.setattr(metrics, "_EXPORTED", meter.create_counter("exported"))
+    monkeypatch.setattr(metrics, "_DROPPED", meter.create_counter("dropped"))
+    export = export_to(collector.url)
+    collector.said = "attribute too long"
+    for rejected in (1, 1, 99, 1, -7):
+        collector.rejected = rejected
+        add(export, 0)
+        add(export, 1)
+        assert export.flush(5)
+    assert read() == {"exported": 5, "dropped": 5}
+    told = warnings(caplog)
+    assert told[0].endswith("the endpoint rejected spans: attribute too long")
+    assert [line.partition(":")[0] for line in told[1:]] == [
+        "spans are exported again",
+        "the OTLP endpoint took spans, and says",
+    ]
     assert export.shutdown(5)
 
 

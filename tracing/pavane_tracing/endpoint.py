@@ -39,7 +39,8 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a request: ``taken``; else ``again_s`` seconds later or never (None), and why.
+    """What became of a request: ``taken``, and what the endpoint says to that; else ``again_s`` seconds later or never (None),
+    and why.
 
     ``reached``: the endpoint heard of it, so that it may be this one request that it does not take.
     """
@@ -52,7 +53,7 @@ class Answer:
     parts: bool = False
     """Whether the endpoint may take parts of what it refuses as a whole."""
     rejected: int = 0
-    """Spans that the endpoint left out, though it took the request."""
+    """Spans that the endpoint left out, though it took the request; it may say any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,8 @@ class Connection:
         response = adapter.send(request, timeout=endpoint.timeout_s, **self._settings)
         answer = _beginning(response, until)
         if 200 <= response.status_code < 300:
-            return Answer(True, rejected=_rejected(answer))
+            rejected, said = _partial_success(answer)
+            return Answer(True, said[:_MOST_DETAIL], rejected=rejected)
         why = f"{endpoint.url} answered {response.status_code} {response.reason}"
         if 300 <= response.status_code < 400:
             why += f", and that it is to be found at {response.headers.get('Location', '')[:_MOST_DETAIL]!r}"
@@ -249,15 +251,17 @@ def _retry_after(header: str | None) -> float | None:
     return left if left > 0 else None
 
 
-def _rejected(body: bytes) -> int:
+def _partial_success(body: bytes) -> tuple[int, str]:
+    """How many spans the endpoint left out, as it says, and what it says of that, or of what it took."""
     if not body:
-        return 0
+        return 0, ""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
     try:
-        return int(ExportTraceServiceResponse.FromString(body).partial_success.rejected_spans)
+        said = ExportTraceServiceResponse.FromString(body).partial_success
     except Exception:  # protobuf's DecodeError, which has no types: it is some proxy's page
-        return 0
+        return 0, ""
+    return said.rejected_spans, said.error_message
 
 
 def _reached(error: Exception) -> bool:

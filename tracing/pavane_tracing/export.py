@@ -132,6 +132,8 @@ class SpanExport:
         self._requests_taken = 0
         self._halvings = 0
         """In a row."""
+        self._said = ""
+        """By the endpoint, of spans that it took: it is told once."""
         self._next_try = 0.0
         self._all_due = time.monotonic() + self._batching.delay_s
         """When what does not fill a request is sent, too."""
@@ -274,14 +276,19 @@ class SpanExport:
         if answer.parts and self._halve(request):
             self._losses.hear(answer.why)
             return True
-        taken = request.spans - answer.rejected if answer.taken else 0
         if answer.taken:
             self._requests_taken += 1
             self._halvings = 0
-        self._arrived(taken)
-        if taken < request.spans:
-            self._losses.hear(answer.why or "the endpoint rejected some spans")
-            self._lose(request.spans - taken)
+        rejected = min(max(0, answer.rejected), request.spans) if answer.taken else request.spans
+        self._arrived(request.spans - rejected, whole=not rejected)
+        if rejected:
+            self._losses.hear(
+                f"the endpoint rejected spans: {answer.why or 'no reason given'}" if answer.taken else answer.why
+            )
+            self._lose(rejected)
+        elif answer.why and answer.why != self._said:
+            log.warning("the OTLP endpoint took spans, and says: %s", answer.why)
+            self._said = answer.why
         return True
 
     def _halve(self, request: Request) -> bool:
@@ -312,13 +319,15 @@ class SpanExport:
                 return 0.0
         return max(self._next_try, min(self._outbox.due, self._next_look))
 
-    def _arrived(self, spans: int) -> None:
+    def _arrived(self, spans: int, *, whole: bool) -> None:
+        """The endpoint has answered for good, and taken so many. Losses are over when it takes a ``whole`` request."""
         self._failures = 0
         self._alone = None
         self._next_try = 0.0
         if spans:
             count_exported(spans)
-            self._losses.arrive()
+            if whole:
+                self._losses.arrive()
 
     def _bound_outbox(self) -> None:
         """What is too much to wait in memory goes to the spool, the latest first, or is lost. Where the collector takes what a
