@@ -272,3 +272,19 @@ def test_a_variable_that_cannot_be_followed_is_an_error(monkeypatch: pytest.Monk
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
     with pytest.raises(ConfigurationError, match="use http/protobuf or grpc"):
         start_metrics("shop")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("OTEL_METRICS_EXEMPLAR_FILTER", "bogus")]
+    + [
+        (f"OTEL_METRIC_EXPORT_{name}", value)
+        for name in ("INTERVAL", "TIMEOUT")
+        for value in ("0", "-5", "often", "nan", "1e99")
+    ],
+)
+def test_what_the_sdk_cannot_follow_is_refused_by_its_name(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match=f"{variable}: use"):
+        start_metrics("shop")

@@ -12,7 +12,7 @@ from opentelemetry.sdk.resources import Resource
 
 from pavane_tracing.ending import ENDING
 from pavane_tracing.stock import within
-from pavane_tracing.variables import METRICS_PROTOCOL, protocol_of, wants_metrics
+from pavane_tracing.variables import METRICS_PROTOCOL, check_metrics, protocol_of, wants_metrics
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -26,6 +26,7 @@ def start_metrics(service: str) -> Callable[[float], bool]:
     """
     if not wants_metrics(environ):
         return lambda timeout_s: True
+    check_metrics(environ)
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 

@@ -17,6 +17,9 @@ _LIMITS = (
     "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
     "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
 )
+_EXEMPLARS = ("trace_based", "always_on", "always_off")
+_METRIC_TIMES = ("OTEL_METRIC_EXPORT_INTERVAL", "OTEL_METRIC_EXPORT_TIMEOUT")
+_LONGEST_MS = 86_400_000
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -58,6 +61,26 @@ def check_limits(variables: Mapping[str, str]) -> None:
     if wrong:
         message = "use a whole number, at least 0; empty: no limit"
         raise ConfigurationError("tracing cannot be set up", [Problem(name, "tracing.limits", message) for name in wrong])
+
+
+def check_metrics(variables: Mapping[str, str]) -> None:
+    """Whether the SDK can follow what is said of metrics. Raises :class:`ConfigurationError` with every one that it cannot."""
+    problems: list[Problem] = []
+    if variables.get("OTEL_METRICS_EXEMPLAR_FILTER", _EXEMPLARS[0]) not in _EXEMPLARS:
+        problems.append(Problem("OTEL_METRICS_EXEMPLAR_FILTER", "metrics.exemplars", f"use one of {', '.join(_EXEMPLARS)}"))
+    for name in _METRIC_TIMES:
+        if not _is_time(variables.get(name, "").strip()):
+            message = f"use a number of milliseconds above 0, and {_LONGEST_MS} at most"
+            problems.append(Problem(name, "metrics.time", message))
+    if problems:
+        raise ConfigurationError("metrics cannot be set up", problems)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return not text or 0 < float(text) <= _LONGEST_MS
+    except ValueError:
+        return False
 
 
 def _is_limit(text: str) -> bool:
