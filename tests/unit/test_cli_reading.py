@@ -378,6 +378,18 @@ def test_a_saga_without_spans_says_so_and_fails(pavane: Shell, tmp_path: Path, b
     assert "no span of this saga is kept here" in said.err
 
 
+def test_a_file_without_spans_of_the_saga_is_named(
+    pavane: Shell, tmp_path: Path, bus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = tmp_path / "others.jsonl"
+    others.write_text("")
+    for _ in range(2):
+        said = pavane("trace", SHIPPED, "--bus", without_spans(tmp_path, bus), "--otlp", str(others))
+        assert said.code == 1
+        assert f"{others} has no span of this saga; its trace is" in said.err
+        monkeypatch.setenv("PAVANE_JAEGER_URL", "http://127.0.0.1:9")
+
+
 def test_records_of_a_topic_are_shown_with_their_data(pavane: Shell) -> None:
     said = pavane("tail", "toy.refused")
     lines = said.out.splitlines()

@@ -101,7 +101,7 @@ def trace(
     else:
         _print(found, broken, jaeger_url, sends=all_spans)
     if not found.tree.roots:
-        say(_nothing(found, jaeger_url))
+        say(_nothing(found, jaeger_url, otlp))
     elif broken and found.exported:
         say(ARRIVING)
     if broken or not found.tree.roots:
@@ -231,11 +231,13 @@ def _search_link(found: Traced, jaeger_url: str | None) -> str | None:
     return Jaeger(jaeger_url).search_link(found.tree.saga, COORDINATOR_SERVICE)
 
 
-def _nothing(found: Traced, jaeger_url: str | None) -> str:
+def _nothing(found: Traced, jaeger_url: str | None, otlp: Path | None) -> str:
     if found.trace_id is None:
         return "no span of this saga was ever made: tracing was off"
     if not found.sampled:
         return f"this saga was not sampled (OTEL_TRACES_SAMPLER), so no span of it is here. {_KEPT}"
+    if otlp is not None:
+        return f"{otlp} has no span of this saga; its trace is {found.trace_id}"
     if jaeger_url is None:
         return (
             "no span of this saga is kept here: they went to the OTEL_ endpoint, or tracing was off. "
