@@ -135,6 +135,8 @@ class SpanExport:
         self._said = ""
         """By the endpoint, of spans that it took: it is told once."""
         self._next_try = 0.0
+        self._random = random.Random()
+        """Its own: who seeds the process's counts on its numbers."""
         self._all_due = time.monotonic() + self._batching.delay_s
         """When what does not fill a request is sent, too."""
         self._stopping = False
@@ -305,7 +307,7 @@ class SpanExport:
             return
         alone = answer.reached and answer.again_s is None and (not self._failures or self._alone is request.patience)
         self._alone = request.patience if alone else None
-        pause_s = min(_LONGEST_PAUSE_S, self._first_pause_s * 2**self._failures) * random.uniform(0.8, 1.2)
+        pause_s = min(_LONGEST_PAUSE_S, self._first_pause_s * 2**self._failures) * self._random.uniform(0.8, 1.2)
         if answer.again_s is not None:
             pause_s = min(_LONGEST_OBEYED_S, max(pause_s, answer.again_s))
         self._failures = min(self._failures + 1, 16)
