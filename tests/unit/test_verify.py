@@ -890,11 +890,14 @@ def leaves_with(history: HistoryPlayed) -> None:
     leaves()
 
 
+STARTED: list[asyncio.Task[None]] = []
+
+
 def left_running() -> None:
     async def leave() -> None:
         leaves()
 
-    asyncio.get_running_loop().create_task(leave())
+    STARTED.append(asyncio.get_running_loop().create_task(leave()))
 
 
 def nothing_at_all() -> None: ...

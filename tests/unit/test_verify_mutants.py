@@ -26,7 +26,7 @@ from pavane_saga.desk import Desk
 from pavane_saga.engine import Failure
 from pavane_saga.facts import Fact, Happened, Settled
 from pavane_saga.history import History, Plan, Unit
-from pavane_saga.locks import LockBook, LockOrder
+from pavane_saga.locks import LockBook, LockOrder, order_message
 from pavane_saga.view import View
 from pavane_saga.wire import ADMISSIONS
 from pavane_tracing.work import Work
@@ -281,7 +281,7 @@ def test_a_mutant_is_caught(
     assert caught.value.report.findings[0].story
 
 
-_order_message = clerk.order_message
+_order_message = order_message
 _take_admission = cast("Callable[..., None]", vars(Desk)["_take_admission"])
 
 
