@@ -63,7 +63,7 @@ class Marks:
                 since.setdefault(step, first)
         known = cast("dict[str, dict[str, int]]", stored.get("until", {}))
         self.until: Mapping[str, Mapping[str, int]] = {
-            step: known.get(step) or {topic: self._found.get(topic, 0) for topic in taken}
+            step: known.get(step) or {topic: max(self._found.get(topic, 0), self._others.get(topic, 0)) for topic in taken}
             for step, taken in (retiring or {}).items()
         }
         self._durable = dict(self._found)

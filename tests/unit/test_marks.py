@@ -33,6 +33,18 @@ def test_who_leaves_draws_the_mark_in_and_what_a_step_is_to_retire_from_lies_the
     assert later.until == {"a/old": {"t": 8}}, "a later version does not take more"
 
 
+def test_a_step_that_retires_takes_what_a_version_before_the_last_may_have_begun_too() -> None:
+    """The first version had an effect there and was killed, the second had none."""
+    rows: dict[bytes, bytes] = {}
+    first = Marks(Stored(rows, {"t": 0}), "v1", ["t"], 100)  # type: ignore[arg-type]
+    first.cover([record(7)])
+    write(rows, first.advance())
+    second = Marks(Stored(rows, {"t": 3}), "v2", [], 100)  # type: ignore[arg-type]
+    write(rows, second.advance())
+    third = Marks(Stored(rows, {"t": 3}), "v3", ["t"], 100, {"a/old": ["t"]})  # type: ignore[arg-type]
+    assert third.takes("a/old", record(7))
+
+
 async def lanes_of(bus: MemoryBus) -> Lanes:
     await bus.create_topics([TopicSpec("t"), TopicSpec("u")])
     return await bus.lanes("g", ["t", "u"])
