@@ -32,7 +32,7 @@ class Backlog:
         self._unknown = _Shelf()
         for topic in topics:
             row = state.get(_key(topic))
-            undone, read = cast("tuple[list[int], int]", read_json(row)) if row is not None else (list[int](), 0)
+            undone, read = _read(row)
             self._undone[topic], self._read[topic] = set(undone), read
             if row is not None:
                 self._rows[topic], self._told[topic] = row, min(undone)
@@ -154,6 +154,14 @@ class _Shelf:
 
 def _bytes_of(record: Record) -> int:
     return len(record.key or b"") + len(record.value or b"") + size_of(record.headers)
+
+
+def _read(row: bytes | None) -> tuple[list[int], int]:
+    """The offsets that a row says are held back, and the one below which all others are done."""
+    if row is None:
+        return [], 0
+    undone, read = cast("list[object]", read_json(row))
+    return cast("list[int]", undone), cast("int", read)
 
 
 def _key(topic: str) -> bytes:

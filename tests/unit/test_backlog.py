@@ -6,6 +6,7 @@ from pavane_events.buses.memory_log import KeyedState
 from pavane_events.record import Record
 from pavane_saga import backlog
 from pavane_saga.backlog import Backlog
+from support.compiled import sources_only
 
 
 def record(offset: int, topic: str = "in") -> Record:
@@ -101,6 +102,7 @@ def test_it_knows_whose_records_it_holds() -> None:
     assert not world.backlog.holds("s")
 
 
+@sources_only
 def test_it_is_full_by_number_or_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "MOST_HELD", 3)
     world = World()

@@ -28,6 +28,7 @@ from pavane_saga.wire import ADMISSIONS, COORDINATOR, FACTS, LOCKS, fact_envelop
 from pavane_tracing.setup import make_tracing
 from pavane_tracing.store import SPANS_TOPIC, decode
 from pavane_tracing.work import Tracing
+from support.compiled import sources_only
 
 
 class Asked(Event, type="k.asked"):
@@ -808,6 +809,7 @@ def test_what_another_lane_took_in_waits_for_a_coordinator_that_knows_it(elsewhe
     at_the_desk(scenario)
 
 
+@sources_only
 def test_what_nobody_knows_is_a_dead_letter_after_a_while_and_what_there_is_no_room_for_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

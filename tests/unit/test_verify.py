@@ -40,6 +40,7 @@ from pavane_saga.saga import SagaEnded
 from pavane_saga.view import View
 from pavane_saga.wire import ADMISSIONS
 from support import dances
+from support.compiled import sources_only
 
 DANCES: Mapping[str, Callable[[], Verification]] = {
     "fork and join": dances.fork_and_join,
@@ -341,6 +342,7 @@ def test_what_is_abandoned_is_judged_by_what_is_said_to_stand(monkeypatch: pytes
     assert [each.code for each in outcome.violations] == ["effect.unlisted"]
 
 
+@sources_only
 def test_what_nothing_undoes_is_among_what_is_said_to_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of("to the end;do:join/finish#1=fail,parked:join/finish#1=abandon")
     assert replay(dances.point_of_no_return(), job)[0].violations == ()

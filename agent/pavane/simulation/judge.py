@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pavane.simulation.calls import Call
 from pavane.simulation.points import NEUTRAL
@@ -21,8 +21,7 @@ from pavane_tracing.store import SPANS_TOPIC, decode
 Unit = tuple[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
+class Violation(NamedTuple):
     """Something that must never happen and did: a stable code, and a sentence."""
 
     code: str
