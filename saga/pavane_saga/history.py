@@ -145,8 +145,9 @@ class Plan:
         return step in self._pivots
 
     def begins_on_grant(self, step: str, event: Happened) -> bool:
-        """Whether a step waits with that event for its grant: as a pivot that it is, or was when the event came to it."""
-        return self.is_pivot(step) or any(each.pivot for each in self.owing(event) if each.name == step)
+        """Whether a step waits with that event for its grant: as a pivot by the declaration under which it owes an answer.
+        By one under which it was none it was called at once."""
+        return any(each.pivot for each in self.owing(event) if each.name == step)
 
     def is_observer(self, step: str) -> bool:
         """Whether a step is outside the bookkeeping."""

@@ -47,7 +47,7 @@ def pivot_grants(view: View) -> Iterator[Grant]:
     running = [debt for debt in view.debts if not debt.waiting]
     steps = {debt.step for debt in running}
     step = view.plan.steps[steps.pop()] if len(steps) == 1 else None
-    if step is None or not all(view.plan.begins_on_grant(step.name, view.history.events[debt.event]) for debt in running):
+    if step is None or not any(view.plan.begins_on_grant(step.name, view.history.events[debt.event]) for debt in running):
         return
     arms = [[debt.event for debt in running if debt.type in kinds] for kinds in step.consumes]
     unit = (step.name, tuple(sorted(events[0] for events in arms if len(events) == 1)))

@@ -173,6 +173,10 @@ ONCE_WRONG: Mapping[str, Callable[[], Verification]] = {
     # what a coordinator had heard, and its next version takes for an end, counted as acted upon: not even the deadline did it
     "no + to the end;late:pavane.coordinator dance.asked#2=late,turn:join#1=upgrade,turn:join#2=taken,"
     "turn:pavane.coordinator#10=upgrade": dances.ends_change,
+    # what a version had answered that called its step at once was granted by the next one's word, for the answer came late
+    "not paid + no + to the end;late:pavane.coordinator/1 dance.refused#1=late,turn:right#6=upgrade;lanes 2 from 1": (
+        dances.becomes_a_pivot
+    ),
     # what waited in a delay tier while a next version took over was owed by nobody: the saga was called compensated
     "to the end;late:left dance.asked#1=late,do:right/go_right#1=fail-after,turn:right#2=upgrade,"
     "do:left/go_left#1=reject,late:right pavane.ends#1=late": dances.long_pauses,
