@@ -175,7 +175,7 @@ class Desk:
             found |= self._dossiers.with_events(now_waited_for)
         for saga_id in found:
             dossier = self._dossiers.find(saga_id)
-            if dossier is not None and (dossier.kept or self._kinds.is_unknown(dossier)):
+            if dossier is not None and (dossier.kept or self._kinds.is_unknown(dossier, self._plans.said)):
                 self._dossiers.decide_anew(dossier)
             elif dossier is not None and dossier.name is not None:
                 plan = self._plans[dossier.name]
@@ -232,7 +232,7 @@ class Desk:
         """Whether what another lane took in is of a saga that this coordinator knows."""
         dossier = self._dossiers.find(event.saga or "")
         takes_in = event.type in self._kinds.answers or event.type in self._kinds.starts
-        return takes_in and not (dossier is not None and self._kinds.is_unknown(dossier))
+        return takes_in and not (dossier is not None and self._kinds.is_unknown(dossier, self._plans.said))
 
     def _waits_for_another(self, record: Record, event: Envelope) -> bool:
         """Hold it back, while it is not old: its offset stays, and who holds the lane next may know it."""
@@ -385,7 +385,7 @@ class Desk:
         """The time of these sagas has come, and everything that was there before was read."""
         for saga_id in sagas:
             dossier = self._dossiers.find(saga_id)
-            if dossier is None or self._catches_up(dossier) or self._kinds.is_unknown(dossier):
+            if dossier is None or self._catches_up(dossier) or self._kinds.is_unknown(dossier, self._plans.said):
                 continue
             self._still_awaited(dossier)
             if self._due_ms(dossier) > self._clock() * 1000:
@@ -531,7 +531,7 @@ class Desk:
         if dossier.name is None:
             self._dossiers.add(dossier, facts)
             dossier.history = dossier.history.with_facts(facts)
-        elif self._kinds.is_unknown(dossier):
+        elif self._kinds.is_unknown(dossier, self._plans.said):
             self._dossiers.keep(dossier, facts)
         elif not (dossier.kept and self._catches_up(dossier)):
             self._decide(dossier, news, History() if is_new else dossier.history)

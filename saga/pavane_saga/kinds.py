@@ -1,7 +1,7 @@
 """Kinds: which sagas a coordinator knows, by their names and by the types of their events."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -42,14 +42,14 @@ class Kinds:
             (name for name, types in self._types.items() if not types.isdisjoint(history.types)), next(iter(self._sagas))
         )
 
-    def is_unknown(self, dossier: Dossier) -> bool:
+    def is_unknown(self, dossier: Dossier, said: Collection[str]) -> bool:
         """Whether it is of another saga: by its name, or by an event with which none of these begins. Then nothing is to be
-        decided about it here."""
+        decided about it here. ``said``: the types that steps say, which begin no saga."""
         if dossier.name is not None:
             unknown = {dossier.name} - self._sagas.keys()
         else:
             begun = {each.type for each in dossier.history.events.values() if each.step is None and not each.causes}
-            unknown = begun.difference(*self._types.values())
+            unknown = begun.difference(said, *self._types.values())
         for each in unknown:
             _warn_of(each)
         return bool(unknown)

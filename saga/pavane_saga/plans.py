@@ -38,6 +38,8 @@ class Plans:
                 if isinstance(fact, Declared):
                     self._declared[fact.agent] = (*self._declared.get(fact.agent, ()), fact)
         self._note_ends(state.get(_ENDS))
+        self.said: frozenset[str] = frozenset()
+        """The types of events that steps say."""
         self._plans = self._made()
 
     def __getitem__(self, name: str) -> Plan:
@@ -108,6 +110,9 @@ class Plans:
             self.changes[_ENDS] = now
 
     def _made(self) -> dict[str, Plan]:
+        self.said = frozenset(
+            kind for known in self._declared.values() for each in known for step in each.steps for kind in step.produces
+        )
         return {
             name: Plan(
                 saga=name,
