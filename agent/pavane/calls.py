@@ -169,25 +169,30 @@ class Calls:
             done = Done(done.messages, {**done.state, unit.place: None})
         return self._answers.with_spans(done, work, unit.envelope.saga, unit.record.partition)
 
+    def failures(self, unit: Unit, calls: Sequence[tuple[str, ...]], failure: Failure, work: Work) -> list[Message]:
+        """That these calls of a unit's step failed, for its saga; outside of one nobody waits for that."""
+        saga = unit.envelope.saga
+        if saga is None:
+            return []
+        return [
+            self._answers.settled(
+                unit.step.wire_name,
+                saga,
+                causes,
+                work,
+                how="failed",
+                code=failure.code,
+                reason=failure.reason,
+                retry=unit.retry,
+                under=unit.under,
+            )
+            for causes in calls
+        ]
+
     def _failed(self, unit: Unit, calls: Sequence[tuple[str, ...]], failure: Failure, work: Work, changes: Changes) -> Done:
         work.fail(failure.code, failure.reason)
-        messages: list[Message] = []
-        saga, step = unit.envelope.saga, unit.step
-        if saga is not None and not step.options.observer:
-            messages.extend(
-                self._answers.settled(
-                    step.wire_name,
-                    saga,
-                    causes,
-                    work,
-                    how="failed",
-                    code=failure.code,
-                    reason=failure.reason,
-                    retry=unit.retry,
-                    under=unit.under,
-                )
-                for causes in calls
-            )
+        step = unit.step
+        messages = self.failures(unit, calls, failure, work) if not step.options.observer else []
         if failure.dead:
             problem = Problem("", failure.code, failure.reason)
             dead = self._answers.dead(

@@ -150,19 +150,7 @@ class Performer:
         never = [each for each in (*held.values(), envelope.id) if each not in begun]
         work = self._calls.begin(unit)
         work.split(len(calls) + bool(never))
-        messages = [
-            self._answers.settled(
-                step.wire_name,
-                saga,
-                causes,
-                work,
-                how="failed",
-                code=ENDED_IN_DOUBT.code,
-                reason=ENDED_IN_DOUBT.reason,
-                under=unit.under,
-            )
-            for causes in calls
-        ]
+        messages = self._calls.failures(unit, calls, ENDED_IN_DOUBT, work)
         if never:
             messages.append(self._skip(unit, never, work))
         changes: Changes = {}

@@ -133,9 +133,7 @@ def in_words(schema: Schema) -> str:
     low, high = lowest(schema), highest(schema)
     if (low, high) != (-inf, inf):
         return span(low, high)
-    rules = ", ".join(
-        f"{name} {schema[name]}" for name in ("minLength", "maxLength", "pattern", "multipleOf") if name in schema
-    )
+    rules = ", ".join(f"{name} {schema[name]}" for name in _RULES if name in schema)
     return f"of type {schema.get('type', 'any')}" + (f" with {rules}" if rules else "")
 
 

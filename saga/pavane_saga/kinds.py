@@ -45,8 +45,10 @@ class Kinds:
     def is_unknown(self, dossier: Dossier, said: Collection[str]) -> bool:
         """Whether it is of another saga: by its name, or by an event with which none of these begins. Then nothing is to be
         decided about it here. ``said``: the types that steps say, which begin no saga."""
+        if dossier.name in self._sagas:
+            return False
         if dossier.name is not None:
-            unknown = {dossier.name} - self._sagas.keys()
+            unknown = {dossier.name}
         else:
             begun = {each.type for each in dossier.history.events.values() if each.step is None and not each.causes}
             unknown = begun.difference(said, *self._types.values())

@@ -38,9 +38,7 @@ class Plans:
                 if isinstance(fact, Declared):
                     self._declared[fact.agent] = (*self._declared.get(fact.agent, ()), fact)
         self._note_ends(state.get(_ENDS))
-        self.said: frozenset[str] = frozenset()
-        """The types of events that steps say."""
-        self._plans = self._made()
+        self._learn()
 
     def __getitem__(self, name: str) -> Plan:
         return self._plans[name]
@@ -70,7 +68,7 @@ class Plans:
         if len(former) == len(earlier) > 0:
             self.changes[b"e/%s/%06d" % (fact.agent.encode(), len(former))] = former[-1].to_json()
         self.changes[b"w/" + fact.version.encode()] = write_json(sorted(fact.free))
-        self._plans = self._made()
+        self._learn()
         return before
 
     def waited_for_since(self, before: Mapping[str, Plan]) -> set[str]:
@@ -109,11 +107,12 @@ class Plans:
         if now != row:
             self.changes[_ENDS] = now
 
-    def _made(self) -> dict[str, Plan]:
+    def _learn(self) -> None:
         self.said = frozenset(
             kind for known in self._declared.values() for each in known for step in each.steps for kind in step.produces
         )
-        return {
+        """The types of events that steps say."""
+        self._plans = {
             name: Plan(
                 saga=name,
                 starts=saga.starts.event_type,

@@ -568,6 +568,20 @@ def test_an_answer_by_fact_is_an_answer() -> None:
 # --- time ------------------------------------------------------------------------------------------------------------
 
 
+def listener() -> Agent:
+    """An agent that comes late: it takes asked, too."""
+    late = Agent("late")
+
+    @late.step
+    def listen(asked: Asked) -> Answered:
+        return Answered()
+
+    @listen.compensate
+    def unheard(asked: Asked, done: Answered | None) -> None: ...
+
+    return late
+
+
 async def fire(office: Office) -> list[Message]:
     """What a turn fires by the clock alone."""
     if office.desk.deadlines.must_ask():
@@ -734,16 +748,7 @@ def test_what_was_issued_before_the_saga_was_unknown_is_not_issued_again() -> No
 
 def test_what_a_declaration_makes_due_of_a_saga_that_is_unknown_is_issued_by_who_knows_it() -> None:
     async def scenario(office: Office) -> None:
-        saga, late = office.saga_here(), Agent("late")
-
-        @late.step
-        def listen(asked: Asked) -> Answered:
-            return Answered()
-
-        @listen.compensate
-        def unheard(asked: Asked, done: Answered | None) -> None: ...
-
-        manifest = plan_of(late).manifest
+        saga, manifest = office.saga_here(), plan_of(listener()).manifest
         said = replace(answered(saga), id="late", source="/agents/late", step="late/listen", declaration=manifest.version)
         await office.take(asked(saga).to_message(), said.to_message(), answered(saga, "k.refused").to_message())
         await office.take(fact_of(Undone("clerk/answer", (f"a-{saga}",)), saga))
@@ -1101,16 +1106,7 @@ def test_what_a_late_declaration_makes_due_is_traced_back_to_where_the_saga_bega
     began = Trace("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 
     async def scenario(office: Office) -> None:
-        saga, late = office.saga_here(), Agent("late")
-
-        @late.step
-        def listen(asked: Asked) -> Answered:
-            return Answered()
-
-        @listen.compensate
-        def unheard(asked: Asked, done: Answered | None) -> None: ...
-
-        manifest = plan_of(late).manifest
+        saga, manifest = office.saga_here(), plan_of(listener()).manifest
         said = replace(answered(saga), id="late", source="/agents/late", step="late/listen", declaration=manifest.version)
         await office.take(asked(saga).with_trace(began).to_message(), said.to_message())
         await office.take(answered(saga, "k.refused").to_message())

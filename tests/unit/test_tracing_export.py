@@ -304,8 +304,12 @@ def test_a_collector_that_says_never_is_asked_within_minutes(when: str, collecto
     assert not export.shutdown(0.1)
 
 
-def counted() -> tuple[InMemoryMetricReader, Callable[[], dict[str, int]]]:
+def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, int]]:
+    """Spans are counted anew; what is counted so far."""
     reader = InMemoryMetricReader()
+    meter = MeterProvider([reader]).get_meter("test")
+    monkeypatch.setattr(metrics, "_EXPORTED", meter.create_counter("exported"))
+    monkeypatch.setattr(metrics, "_DROPPED", meter.create_counter("dropped"))
 
     def read() -> dict[str, int]:
         data = reader.get_metrics_data()
@@ -316,16 +320,13 @@ def counted() -> tuple[InMemoryMetricReader, Callable[[], dict[str, int]]]:
                     found[metric.name] = sum(int(getattr(point, "value", 0)) for point in metric.data.data_points)
         return found
 
-    return reader, read
+    return read
 
 
 def test_what_is_refused_for_good_or_in_part_is_told_and_counted(
     collector: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader, read = counted()
-    meter = MeterProvider([reader]).get_meter("test")
-    monkeypatch.setattr(metrics, "_EXPORTED", meter.create_counter("exported"))
-    monkeypatch.setattr(metrics, "_DROPPED", meter.create_counter("dropped"))
+    read = counted(monkeypatch)
     export = export_to(collector.url)
     with caplog.at_level(logging.WARNING):
         collector.status = 400
@@ -353,10 +354,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_of_requests_that_are_taken_in_part_one_line_tells_why_and_one_that_it_is_over(
     collector: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader, read = counted()
-    meter = MeterProvider([reader]).get_meter("test")
-    monkeypatch.setattr(metrics, "_EXPORTED", meter.create_counter("exported"))
-    monkeypatch.setattr(metrics, "_DROPPED", meter.create_counter("dropped"))
+    read = counted(monkeypatch)
     export = export_to(collector.url)
     collector.said = "attribute too long"
     for rejected in (1, 1, 99, 1, -7):
@@ -377,10 +375,7 @@ def test_of_requests_that_are_taken_in_part_one_line_tells_why_and_one_that_it_i
 def test_the_stock_sdk_s_export_counts_alike(
     collector: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader, read = counted()
-    meter = MeterProvider([reader]).get_meter("test")
-    monkeypatch.setattr(metrics, "_EXPORTED", meter.create_counter("exported"))
-    monkeypatch.setattr(metrics, "_DROPPED", meter.create_counter("dropped"))
+    read = counted(monkeypatch)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "20")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "20")

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from pavane.context import Context, Outcome
 from pavane.retry import Rejected
@@ -15,6 +15,9 @@ from pavane_events.buses.memory_lanes import HELD
 from pavane_events.event import Event
 
 Kind = Literal["do", "undo", "ask"]
+WHOSE: Final[Mapping[str, str]] = {"do": "", "undo": "the undo of ", "ask": "the reconciliation of "}
+"""What a call is, by its kind, before the step's name."""
+
 How = Literal["under way", "ended", "raised", "died"]
 
 

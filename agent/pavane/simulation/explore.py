@@ -88,10 +88,7 @@ class Explorer:
     def run(self) -> Survey:
         """Until everything was looked at that the bounds allow, or something is wrong."""
         possible = self.verification.possible
-        singles = self._branches(
-            self._stage("sagas", self._undisturbed()),
-            possible.finely,
-        )
+        singles = self._branches(self._stage("sagas", self._undisturbed()), possible.finely)
         pairs = self._branches(self._stage("singles", [_looking(job) for job in singles]), possible.at)
         for _ in self._stage("pairs", pairs):
             pass

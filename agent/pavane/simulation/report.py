@@ -5,12 +5,11 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pavane.simulation.calls import WHOSE
 from pavane.simulation.explore import Survey
 from pavane.simulation.player import Job
 from pavane.simulation.points import read_faults
 from pavane_events.errors import ConfigurationError, PavaneError, Problem
-
-_KINDS = {"undo": "the undo", "ask": "the reconciliation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Report:
         """What a survey says."""
         names = ("sagas", "singles", "pairs", "by_lot")
         stages = {name: (int(getattr(survey, name)), survey.left.get(name, 0)) for name in names}
-        without = [f"{_KINDS[what]} of {where}" for what, where in sorted(unbounded)]
+        without = [f"{WHOSE[what]}{where}" for what, where in sorted(unbounded)]
         return cls(survey.seed, processes, survey.seconds, len(survey.states), survey.skipped, stages, findings, without)
 
     @property
@@ -135,9 +134,9 @@ def job_of(text: str) -> Job:
         problem = Problem("lanes", "replay.form", f"there are {lanes}, and their numbers begin at 0: none is {first}")
         raise ConfigurationError("that history cannot be read", [problem])
     said = ";".join(rest)
-    if said.startswith("lot "):
-        return Job(scenario, seed=said[4:], after=after, lanes=lanes, first=first)
-    return Job(scenario, read_faults(said), after=after, lanes=lanes, first=first)
+    seed = said[4:] if said.startswith("lot ") else None
+    faults = read_faults(said) if seed is None else ()
+    return Job(scenario, faults, seed=seed, after=after, lanes=lanes, first=first)
 
 
 def _numbers(parts: list[str], form: str) -> list[int] | None:

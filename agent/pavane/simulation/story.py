@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pavane.context import Outcome
-from pavane.simulation.calls import Call
+from pavane.simulation.calls import WHOSE, Call
 from pavane.simulation.points import Fault, Faults, Point
 from pavane.simulation.world import World
 from pavane_events.envelope import Envelope, parse
@@ -97,8 +97,7 @@ def _gone_wrong(fault: Fault) -> str:
     point, words = fault.point, _WORDS[fault.action]
     number = f" no. {point.number}" if point.number > 1 else ""
     if point.what in _KINDS:
-        whose = {"do": "", "undo": "the undo of ", "ask": "the reconciliation of "}[point.what]
-        return f"{whose}{point.where}, call{number}: {words}"
+        return f"{WHOSE[point.what]}{point.where}, call{number}: {words}"
     if point.what == "intake":
         return f"what lies on {point.where}{number}: {words}"
     if point.what == "parked":

@@ -163,10 +163,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._silent.quiet = self.create_future()
         return await self._silent.quiet
 
-    async def advance(self) -> bool:
-        """Let time pass until the next timer is due, and what it sets off has happened as far as it can; whether there was
-        one."""
+    async def advance(self) -> None:
+        """Let time pass until the next timer is due, and what it sets off has happened as far as it can."""
         wait_s = await self.quiet()
         if wait_s is not None:
             await asyncio.sleep(wait_s)
-        return wait_s is not None

@@ -12,7 +12,7 @@ from pavane.agent import Agent
 from pavane.kit import Limits
 from pavane.plan import plan_of
 from pavane.runner import Surroundings, run, run_agent
-from pavane.simulation.calls import Call, Calls, Kind
+from pavane.simulation.calls import WHOSE, Call, Calls, Kind
 from pavane.simulation.points import Fault, Point
 from pavane.simulation.script import Choice, Script
 from pavane.simulation.verification import Verification
@@ -53,7 +53,6 @@ Stuck = UndoFailed | Settled
 
 _SOURCE = "/simulation"
 _LIMITS = Limits(mark_window=8)
-_WHOSE: Mapping[Kind, str] = {"do": "", "undo": "the undo of ", "ask": "the reconciliation of "}
 
 
 class UnfitVerification(PavaneError):
@@ -341,7 +340,7 @@ class World:
 
     def _under_way(self) -> str:
         """Who was called and has not ended."""
-        found = sorted({f"{_WHOSE[call.kind]}{call.step}" for call in self.calls.made if call.how == "under way"})
+        found = sorted({f"{WHOSE[call.kind]}{call.step}" for call in self.calls.made if call.how == "under way"})
         return f"; {', '.join(found)} had not ended" if found else ""
 
     def _why(self, *, ended: bool) -> str:
