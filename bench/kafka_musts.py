@@ -43,6 +43,7 @@ MUSTS = (
     Must("throughput", "agent", "of_bare", 0.6, at_least=True),
     Must("throughput", "agent", "cpu_us_per_msg", 50.0),
     Must("tax", "lean", "tax_us", 15.0),
+    Must("tax", "lean", "of_stock", 0.125),
     Must("tax", "unsampled", "beside_us", 2.0),
     Must("latency", "1 hop, 20/s", "p50_ms", 15.0),
     Must("latency", "1 hop, 20/s", "p99_ms", 60.0),

@@ -37,12 +37,13 @@ def test_programs_are_told_histories_violations_pace_and_seed_and_the_stages(pav
     assert stages["sagas"]["played"] == 1
     assert stages["singles"]["played"] > 10
     assert stages["singles"]["left_out"] == 0
+    assert document["ends"] == {"it's the only one": ["completed"]}
 
 
 def test_people_are_told_of_each_stage_and_then_of_all(pavane: Shell) -> None:
     said = pavane(*SOUND)
     assert said.code == 0
-    *stages, summary = said.out.splitlines()
+    *stages, summary, ends = said.out.splitlines()
     assert [line.split("  ")[1] for line in stages] == [
         "nothing goes wrong",
         "one thing goes wrong",
@@ -52,6 +53,7 @@ def test_people_are_told_of_each_stage_and_then_of_all(pavane: Shell) -> None:
     assert summary.startswith("200 histories, ")
     assert "0 violations; " in summary
     assert summary.endswith("in 1 process, seed 0")
+    assert ends == "where nothing goes wrong, completed: it's the only one"
 
 
 def test_where_nobody_looks_a_line_a_minute_says_how_far_it_is(pavane: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

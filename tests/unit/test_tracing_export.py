@@ -122,6 +122,22 @@ def test_requests_are_bounded_in_bytes_and_a_burst_of_large_spans_is_not_lost(
     assert export.shutdown(5)
 
 
+def test_what_an_endpoint_takes_at_once_is_learned(collector: Collector) -> None:
+    collector.status_of = lambda body: 413 if len(body) > 200_000 else 200
+    export = export_to(collector.url, batching=Batching(delay_s=60))
+    for number in range(100):
+        add(export, number, "x" * 10_000)
+    assert export.flush(10)
+    refused = collector.asked - len(collector.requests)
+    assert refused
+    for number in range(100, 300):
+        add(export, number, "x" * 10_000)
+    assert export.flush(10)
+    assert numbers(collector) == list(range(300))
+    assert collector.asked - len(collector.requests) == refused
+    assert export.shutdown(5)
+
+
 @pytest.mark.parametrize("spooled", [True, False])
 def test_a_request_that_is_too_large_is_sent_in_parts(collector: Collector, tmp_path: Path, spooled: bool) -> None:
     collector.status_of = lambda body: 413 if len(body) > 1_000 else 200

@@ -122,6 +122,27 @@ def test_up_to_eight_faults_by_lot_and_several_sagas_at_once_leave_all_effects_o
     assert survey.by_lot == 500
 
 
+def test_how_each_saga_ends_where_nothing_goes_wrong_is_said() -> None:
+    report = verify(credit, histories=8)
+    assert report.ends == {
+        "approved": ["completed"],
+        "declined": ["compensated"],
+        "reviewed": ["completed"],
+        "reviewed and declined": ["compensated"],
+        "suspected": ["compensated"],
+        "two of one person": ["compensated", "completed"],
+        "unaffordable": ["compensated"],
+        "unsure": ["compensated"],
+    }
+    assert not any("not shown" in line for line in report.lines())
+
+
+def test_where_no_saga_ever_completes_it_is_said_that_little_was_tried() -> None:
+    report = verify(dances.crossed_joins(), histories=20)
+    assert [*report.ends.values()] == [["compensated"]]
+    assert "no saga completes, even where nothing goes wrong: whether one can was not shown" in report.lines()
+
+
 def test_by_lot_a_third_of_the_histories_has_two_lanes_where_nothing_is_said() -> None:
     class Noted:
         def __init__(self) -> None:

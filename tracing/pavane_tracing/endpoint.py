@@ -22,7 +22,8 @@ from pavane_tracing.wire import Wire, WiredAdapter
 
 _PASSING = frozenset({429, 502, 503, 504})
 """Answers after which a request may be made again, by OTLP's rules."""
-_AS_IT_IS = frozenset({400, 413})
+_TOO_LARGE = 413
+_AS_IT_IS = frozenset({400, _TOO_LARGE})
 """Refusals that may be of one span, or of the size."""
 _PATH = "v1/traces"
 _DEFAULT_ENDPOINT = "http://localhost:4318"
@@ -52,6 +53,8 @@ class Answer:
     reached: bool = True
     parts: bool = False
     """Whether the endpoint may take parts of what it refuses as a whole."""
+    too_large: bool = False
+    """Whether that is why it refuses it."""
     rejected: int = 0
     """Spans that the endpoint left out, though it took the request; it may say any number."""
 
@@ -127,7 +130,8 @@ class Connection:
         if 300 <= response.status_code < 400:
             why += f", and that it is to be found at {response.headers.get('Location', '')[:_MOST_DETAIL]!r}"
         if response.status_code not in _PASSING:
-            return Answer(False, why, parts=response.status_code in _AS_IT_IS)
+            status = response.status_code
+            return Answer(False, why, parts=status in _AS_IT_IS, too_large=status == _TOO_LARGE)
         return Answer(False, why, again=True, again_s=_retry_after(response.headers.get("Retry-After")))
 
     def cut(self) -> None:

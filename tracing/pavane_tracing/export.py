@@ -276,6 +276,8 @@ class SpanExport:
             self._lose(request.spans, "a request was put off again and again while others were taken")
             return True
         if answer.parts and self._halve(request):
+            if answer.too_large:
+                self._queue.bound(len(request.body) // 2)
             self._losses.hear(answer.why)
             return True
         if answer.taken:

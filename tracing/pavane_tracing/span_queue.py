@@ -10,6 +10,8 @@ from pavane_tracing.span import FinishedSpan
 MOST_BYTES: Final = 64 * 1024 * 1024
 REQUEST_BYTES: Final = 4 * 1024 * 1024
 """Jaeger and the Collector take 20 MiB unless told otherwise; gateways before them often less."""
+_LEAST_REQUEST_BYTES: Final = 64 * 1024
+"""Whoever takes no more than that refuses other things than the size, too."""
 _LEAST_OF_OTHERS: Final = 512
 """What one of the SDK's spans is counted as that has no text."""
 
@@ -89,6 +91,10 @@ class SpanQueue:
         """Wake whoever sends, where a request's worth waits."""
         if (self.waiting >= self.per_request or self.size >= self.request_bytes) and not self.wake.is_set():
             self.wake.set()
+
+    def bound(self, request_bytes: int) -> None:
+        """Requests are smaller from now on: the endpoint takes no larger ones."""
+        self.request_bytes = min(self.request_bytes, max(request_bytes, _LEAST_REQUEST_BYTES))
 
     def gather(self, *, full: bool = False, most_bytes: int | None = None) -> list[Gathered]:
         """Everything that waits, by requests; from now on it waits no more. ``full``: in full requests only, and what is left

@@ -47,7 +47,8 @@ class Bounds:
 
 @dataclass
 class Survey:
-    """What was looked at so far. ``left``: of a stage, the histories that were not played because of the bounds."""
+    """What was looked at so far. ``left``: of a stage, the histories that were not played because of the bounds. ``ends``: by
+    scenario, how its sagas end where nothing goes wrong."""
 
     seed: int
     sagas: int = 0
@@ -56,6 +57,7 @@ class Survey:
     by_lot: int = 0
     skipped: int = 0
     left: dict[str, int] = field(default_factory=dict[str, int])
+    ends: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     states: set[tuple[str, State]] = field(default_factory=set[tuple[str, State]])
     wrong: list[Outcome] = field(default_factory=list[Outcome])
     began_s: float = field(default_factory=time.perf_counter)
@@ -88,7 +90,7 @@ class Explorer:
     def run(self) -> Survey:
         """Until everything was looked at that the bounds allow, or something is wrong."""
         possible = self.verification.possible
-        singles = self._branches(self._stage("sagas", self._undisturbed()), possible.finely)
+        singles = self._branches(self._ending(self._stage("sagas", self._undisturbed())), possible.finely)
         pairs = self._branches(self._stage("singles", [_looking(job) for job in singles]), possible.at)
         for _ in self._stage("pairs", pairs):
             pass
@@ -105,6 +107,12 @@ class Explorer:
             for name in self.verification.scenarios
             for first in range(min(lanes, 2))
         ]
+
+    def _ending(self, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+        """The same, and how each ends is noted."""
+        for outcome in outcomes:
+            self.survey.ends.setdefault(outcome.job.scenario, set()).update(outcome.verdicts)
+            yield outcome
 
     def by_lot(self) -> Iterator[Outcome]:
         """Histories of one to three sagas with up to eight faults each, for as long as the bounds allow."""

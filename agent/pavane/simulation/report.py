@@ -2,8 +2,8 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pavane.simulation.calls import WHOSE
 from pavane.simulation.explore import Survey
@@ -28,7 +28,8 @@ class Report:
 
     ``stages``: by name, how many histories were played, and how many the bounds left out; in ``singles`` and ``pairs``
     a 0 there means that every one was played. ``unbounded``: the undos and reconciliations that have no ``within``; that one
-    of them hangs was not tried, for nothing would end it.
+    of them hangs was not tried, for nothing would end it. ``ends``: by scenario, how its sagas end where nothing goes wrong;
+    where none is *completed* there, little was proven.
     """
 
     seed: int
@@ -39,6 +40,7 @@ class Report:
     stages: Mapping[str, tuple[int, int]]
     findings: Sequence[Finding]
     unbounded: Sequence[str] = ()
+    ends: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     @classmethod
     def of(
@@ -48,7 +50,8 @@ class Report:
         names = ("sagas", "singles", "pairs", "by_lot")
         stages = {name: (int(getattr(survey, name)), survey.left.get(name, 0)) for name in names}
         without = [f"{WHOSE[what]}{where}" for what, where in sorted(unbounded)]
-        return cls(survey.seed, processes, survey.seconds, len(survey.states), survey.skipped, stages, findings, without)
+        ends = {name: sorted(verdicts) for name, verdicts in sorted(survey.ends.items())}
+        return cls(survey.seed, processes, survey.seconds, len(survey.states), survey.skipped, stages, findings, without, ends)
 
     @property
     def histories(self) -> int:
@@ -74,6 +77,7 @@ class Report:
             "states": self.states,
             "skipped": self.skipped,
             "unbounded": list(self.unbounded),
+            "ends": {name: list(verdicts) for name, verdicts in self.ends.items()},
             "stages": {name: {"played": played, "left_out": left} for name, (played, left) in self.stages.items()},
         }
 
@@ -94,9 +98,21 @@ class Report:
             f" led, {len(self.findings)} violations; {self.histories_per_s:,.0f} histories/s in"
             f" {self.processes} process{'es' if self.processes > 1 else ''}, seed {self.seed}"
         )
+        lines += self._told_ends()
         if self.unbounded:
             lines.append(f"not tried, as no `within` would end it: a hang of {', '.join(self.unbounded)}")
         return lines
+
+    def _told_ends(self) -> Iterator[str]:
+        """How what was started ends by itself; a violation of that is told for itself."""
+        by_end: dict[str, list[str]] = {}
+        for name, verdicts in self.ends.items():
+            by_end.setdefault(" and ".join(verdicts), []).append(name)
+        for end, names in sorted(by_end.items()):
+            if end:
+                yield f"where nothing goes wrong, {end}: {', '.join(names)}"
+        if by_end and not self.findings and not any("completed" in verdicts for verdicts in self.ends.values()):
+            yield "no saga completes, even where nothing goes wrong: whether one can was not shown"
 
 
 class VerificationFailed(PavaneError, AssertionError):
