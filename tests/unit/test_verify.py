@@ -1073,6 +1073,21 @@ def test_an_agent_that_does_not_end_is_at_fault() -> None:
         verify(verification, histories=1)
 
 
+def test_what_somebody_cannot_do_by_hand_either_he_has_tried_again() -> None:
+    """It ended the verification with what the undo raises."""
+    called: list[None] = []
+
+    def undo() -> None:
+        called.append(None)
+        if len(called) == 1:
+            raise OSError("the bank is closed")
+
+    history = "only;do:one/step#1=fail-after,undo:one/step#1=fail,parked:one/step#1=done"
+    outcome, story = replay(replace(one_step(nothing_at_all, undo), reset=called.clear), job_of(history))
+    assert (outcome.violations, outcome.verdicts) == ((), ("compensated",))
+    assert any("operator                           retry" in line for line in story)
+
+
 def test_an_agent_that_does_not_start_is_at_fault() -> None:
     verification = one_step(nothing_at_all)
     (agent,) = verification.agents

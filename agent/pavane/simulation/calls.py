@@ -97,10 +97,6 @@ class Calls:
         if action == "twice":
             await self._called(made, call)
 
-    def can_do(self, kind: Kind, key: str) -> bool:
-        """Whether somebody can do by hand what has failed: it was called."""
-        return (kind, key) in self._last
-
     def wake_zombies(self) -> bool:
         """Let those go on who do not know that they lost their lane; whether there was one."""
         zombies = [each for each in self.zombies if not each.done()]
@@ -129,10 +125,16 @@ class Calls:
         self.made, self.zombies, self.sticky, self.places = [], [], {}, 0
         self._last.clear()
 
-    async def by_hand(self, kind: Kind, key: str) -> None:
-        """Somebody does what was called last, and failed, himself, as it should have been done."""
+    async def by_hand(self, kind: Kind, key: str) -> bool:
+        """Somebody does what was called last, and failed, himself, as it should have been done; whether he can."""
+        if (kind, key) not in self._last:
+            return False
         step, context, call = self._last[kind, key]
-        await self._play(self._begin(kind, step, context), None, call)
+        try:
+            await self._play(self._begin(kind, step, context), None, call)
+        except Exception:  # the step's own: nobody can do it, as it is
+            return False
+        return True
 
     def _known(self, made: Call, step: AnyStep, context: Context, call: Play) -> Play:
         self._last[made.kind, made.key] = step, context, call

@@ -398,7 +398,7 @@ class World:
             verb = cast("Verb", self.script.at("parked", fact.step) or "retry")
             kind: Kind = "undo" if isinstance(fact, UndoFailed) else "do"
             key = idempotency_key(DEPLOYMENT, saga, fact.step, fact.causes)
-            if verb == "done" and not self.calls.can_do(kind, key):
+            if verb == "done" and not await self.calls.by_hand(kind, key):
                 verb = "retry"
             at_ms = int(self._clock() * 1000)
             number = fact.retry + 1 if verb == "retry" else 1
@@ -406,8 +406,6 @@ class World:
             if verb == "abandon":
                 abandoned.add(saga)
                 decided = replace(decided, step="", causes=())
-            elif verb == "done":
-                await self.calls.by_hand(kind, key)
             if verb in ("abandon", "skip") or (verb == "done" and isinstance(fact, Settled)):
                 self._given_up.add(saga)
             envelope = fact_envelope(decided, saga=saga, source="/operators/simulation", time_s=self._clock())
