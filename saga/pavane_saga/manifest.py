@@ -96,10 +96,13 @@ class Directory:
         return {topic for topic in found if not topic.startswith("pavane.")}
 
     def leading_to(self, event_type: str, saga: SagaPlan) -> tuple[set[str], set[str]]:
-        """Agents whose steps lead to an event, and the event types on the way that nobody produces."""
+        """Agents whose steps lead to an event, and the event types on the way that nobody produces.
+
+        What starts another saga, or answers one, is nobody's to produce: an end may be that of two sagas.
+        """
         agents: set[str] = set()
         orphans: set[str] = set()
-        seen: set[str] = {saga.starts, *saga.answers}
+        seen = {kind for each in (saga, *self.sagas.values()) for kind in (each.starts, *each.answers)}
         todo = [event_type]
         while todo:
             wanted = todo.pop()

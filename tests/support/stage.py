@@ -30,16 +30,18 @@ PATIENCE_S = 60.0
 
 @dataclass
 class Stage:
-    """A running deployment. ``publish`` goes to the first saga's intake."""
+    """A running deployment. ``publish`` goes to the first saga's intake, where it says no other."""
 
     bus: Bus
     sagas: Sequence[Saga]
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: "count[int]" = field(default_factory=count)
 
-    async def publish(self, data: Mapping[str, object], *, name: str | None = None, source: str = "/test") -> str:
-        """One application to the intake; the id of the saga that it starts."""
-        saga = self.sagas[0]
+    async def publish(
+        self, data: Mapping[str, object], *, name: str | None = None, source: str = "/test", to: Saga | None = None
+    ) -> str:
+        """One application to an intake; the id of the saga that it starts."""
+        saga = to or self.sagas[0]
         event_id = name or f"e{next(self._numbers)}"
         envelope = Envelope(
             id=event_id, source=source, type=saga.starts.event_type, data=json.dumps(data).encode(), subject=event_id

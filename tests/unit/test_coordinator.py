@@ -121,6 +121,28 @@ def test_the_intake_opens_when_every_agent_that_leads_to_the_end_has_declared() 
     perform(scenario)
 
 
+def test_two_sagas_may_end_with_the_same_event() -> None:
+    clerk = Agent("two-ends")
+
+    @clerk.step(effects=False)
+    async def answer(asked: Asked) -> Answered:
+        return Answered(n=asked.n)
+
+    @clerk.step(effects=False)
+    async def answer_halves(half: Half) -> Answered:
+        return Answered(n=half.n)
+
+    halves = Saga("halves", starts=Half, completes=Answered, intake="c.halves")
+
+    async def scenario() -> None:
+        async with stage([clerk], [saga_of(), halves]) as running:
+            sagas = [await running.publish({"n": n}, to=to) for n, to in enumerate(running.sagas)]
+            assert [await running.ended(saga) for saga in sagas] == ["completed", "completed"]
+            assert {event.saga for event in await running.events("c.answered")} == set(sagas)
+
+    perform(scenario)
+
+
 def test_a_coordinator_that_starts_again_goes_on_in_the_middle_of_its_sagas() -> None:
     async def scenario() -> None:
         world, bus = World(), MemoryBus(partitions=2)

@@ -24,6 +24,7 @@ from pavane import Agent, Event, Rejected, Retry, Saga
 from pavane.runner import Surroundings
 from pavane_events.buses.memory import MemoryBus
 from pavane_events.errors import ConfigurationError
+from pavane_saga.facts import Fired
 from pavane_tracing.messaging_metrics import (
     CONSUMED,
     DURATIONS_S,
@@ -46,44 +47,65 @@ class Asked(Event, type="m.asked"):
     way: str
 
 
+class AskedForLong(Event, type="m.asked-for-long"):
+    way: str
+
+
 class Answered(Event, type="m.answered"):
+    way: str
+
+
+class AnsweredAtLast(Event, type="m.answered-at-last"):
     way: str
 
 
 def child() -> None:
     """A process with sagas of each kind, and one more after a restart. It prints the traces that it kept.
 
-    Completed (twice), parked, reported as overdue.
+    Completed (twice), reported as overdue, parked.
     """
     agent = Agent("clerk")
+    reported = asyncio.Event()
 
     @agent.step(retry=Retry(attempts=1))
     async def answer(asked: Asked) -> Answered:
         if asked.way == "parked":
             raise Rejected("no")
-        if asked.way == "overdue":
-            await asyncio.sleep(0.3)
         return Answered(way=asked.way)
 
     @answer.compensate(retry=Retry(attempts=1))
     async def take_back(asked: Asked, done: Answered | None) -> None:
         raise ConnectionError("down")
 
-    saga = Saga("m", starts=Asked, completes=Answered, intake="m.intake", deadline=timedelta(seconds=0.1), overdue="report")
+    @agent.step(effects=False)
+    async def answer_late(asked: AskedForLong) -> AnsweredAtLast:
+        await reported.wait()
+        return AnsweredAtLast(way=asked.way)
+
+    saga = Saga("m", starts=Asked, completes=Answered, intake="m.intake")
+    deadline = timedelta(seconds=0.1)
+    late = Saga("late", starts=AskedForLong, completes=AnsweredAtLast, intake="l.intake", deadline=deadline, overdue="report")
 
     async def scenario() -> None:
         bus = MemoryBus(partitions=1)
         around = Surroundings(trace="TRACED" in os.environ)
-        async with stage([agent], [saga], bus=bus, surroundings=around) as running:
+        async with stage([agent], [saga, late], bus=bus, surroundings=around) as running:
             await running.ended(await running.publish({"way": "completed"}))
-            await running.ended(await running.publish({"way": "overdue"}))
+            overdue = await running.publish({"way": "overdue"}, to=late)
+
+            async def is_reported() -> bool:
+                return any(isinstance(fact, Fired) for fact in await running.facts(overdue))
+
+            await until(is_reported)
+            reported.set()
+            await running.ended(overdue)
             await running.publish({"way": "parked"})
 
             async def is_parked() -> bool:
                 return bool(await running.dead("clerk"))
 
             await until(is_parked)
-        async with stage([agent], [saga], bus=bus, surroundings=around) as running:
+        async with stage([agent], [saga, late], bus=bus, surroundings=around) as running:
             await running.ended(await running.publish({"way": "completed"}, name="again"))
             assert await asyncio.to_thread(flush)
             print(json.dumps(sorted({row.trace_id for row in await all_spans(bus)})))
@@ -196,28 +218,29 @@ def traced(receiver: Receiver) -> Points:
 
 
 def test_how_sagas_fare_is_counted(points: Points) -> None:
-    assert points.of("pavane.saga.ended") == {"saga.name=m saga.verdict=completed": 3}
-    assert points.of("pavane.saga.overdue") == {"saga.name=m": 1}
+    ends = {"saga.name=m saga.verdict=completed": 2, "saga.name=late saga.verdict=completed": 1}
+    assert points.of("pavane.saga.ended") == ends
+    assert points.of("pavane.saga.overdue") == {"saga.name=late": 1}
     assert points.of("pavane.saga.parked") == {"error.type=attempts.exhausted saga.name=m saga.step=clerk/answer": 1}
-    assert points.of("pavane.saga.duration") == {"saga.name=m saga.verdict=completed": 3}
+    assert points.of("pavane.saga.duration") == ends
     assert points.of("pavane.saga.open") == {"saga.name=m": 1}, "the parked one, counted by its lane's holder only"
 
 
 def test_messages_are_counted_by_topic_and_group(points: Points) -> None:
     system = "messaging.operation.name={} messaging.system=pavane"
     sent = points.of("messaging.client.sent.messages")
-    assert sent[f"messaging.destination.name=m.asked {system.format('send')}"] == 4
-    assert sent[f"messaging.destination.name=m.answered {system.format('send')}"] == 3
+    assert sent[f"messaging.destination.name=m.asked {system.format('send')}"] == 3
+    assert sent[f"messaging.destination.name=m.answered {system.format('send')}"] == 2
     consumed = points.of("messaging.client.consumed.messages")
     heard = "messaging.consumer.group.name={} messaging.destination.name=m.asked " + system.format("receive")
-    assert consumed[heard.format("clerk")] == consumed[heard.format("pavane.coordinator")] == 4
+    assert consumed[heard.format("clerk")] == consumed[heard.format("pavane.coordinator")] == 3
 
 
 def test_work_is_timed_and_its_failures_are_told_apart(points: Points) -> None:
     worked = points.of("messaging.process.duration")
     what = "messaging.consumer.group.name=clerk messaging.destination.name={} messaging.operation.name=process"
     system = "messaging.system=pavane"
-    assert worked[f"{what.format('m.asked')} {system}"] == 3
+    assert worked[f"{what.format('m.asked')} {system}"] == 2
     assert worked[f"error.type=rejected {what.format('m.asked')} {system}"] == 1
     assert worked[f"error.type=attempts.exhausted {what.format('clerk.commands')} {system}"] == 1
     commits = points.of("messaging.client.operation.duration")
