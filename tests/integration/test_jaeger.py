@@ -31,7 +31,7 @@ from pavane_saga.intake import saga_id_of
 from pavane_tracing.conventions import COORDINATOR_SERVICE, SAGA_ID, SAGA_STEP, SAGA_UNDO
 from pavane_tracing.propagation import span_context
 from pavane_tracing.work import FLUSH_S, Tracing
-from support.jaeger import CONSUMER, PRODUCER, JaegerServer, TracedSpan, orphans_of, roots_of
+from support.jaeger import CONSUMER, PRODUCER, JaegerServer, TracedSpan, a_jaeger, orphans_of, roots_of
 from support.kafka import Kafka
 from support.stage import until
 from unit.cli_shell import Shell
@@ -126,19 +126,23 @@ class Traced:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "kafka"])
-def traced(request: pytest.FixtureRequest, jaeger: JaegerServer, tmp_path_factory: pytest.TempPathFactory) -> Traced:
-    """Applications decided on a bus of that kind, their spans exported."""
+def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+    """Applications decided on a bus of that kind, their spans exported.
+
+    They are found by their ids, where the coordinator has spans of them: that nobody has others, the continuity check sees.
+    """
     folder = tmp_path_factory.mktemp(str(request.param))
-    with pytest.MonkeyPatch.context() as variables:
-        run = a_run(folder, variables, APPLICATIONS if request.param == "kafka" else MANY)
-        if request.param == "kafka":
-            kafka = cast("Kafka", request.getfixturevalue("kafka"))
-            run = replace(run, address=kafka.url, kafka=KafkaOptions(prefix=kafka.prefix()))
-        export_to(jaeger.otlp_http, variables)
-        asyncio.run(run.perform())
-    jaeger.settle()
-    found = {saga: jaeger.traces_with(SAGA_ID, saga, SERVICES) for saga in run.verdicts}
-    return Traced(run, jaeger, {saga: [jaeger.trace(each) for each in sorted(ids)] for saga, ids in found.items()})
+    with a_jaeger() as jaeger:
+        with pytest.MonkeyPatch.context() as variables:
+            run = a_run(folder, variables, APPLICATIONS if request.param == "kafka" else MANY)
+            if request.param == "kafka":
+                kafka = cast("Kafka", request.getfixturevalue("kafka"))
+                run = replace(run, address=kafka.url, kafka=KafkaOptions(prefix=kafka.prefix()))
+            export_to(jaeger.otlp_http, variables)
+            asyncio.run(run.perform())
+        jaeger.settle()
+        found = {saga: jaeger.traces_with(SAGA_ID, saga, [COORDINATOR_SERVICE]) for saga in run.verdicts}
+        yield Traced(run, jaeger, {saga: [jaeger.trace(each) for each in sorted(ids)] for saga, ids in found.items()})
 
 
 def a_run(folder: Path, variables: pytest.MonkeyPatch, count: int = APPLICATIONS) -> Run:

@@ -16,10 +16,19 @@ from typing import NamedTuple, cast
 import pytest
 
 from chaos.crew import Member, child
-from integration.test_jaeger import APPLICANT, APPLICATIONS, MANY, SERVICES, TOPICS, Run, a_run, declared_edges, export_to
+from integration.test_jaeger import (
+    APPLICANT,
+    APPLICATIONS,
+    MANY,
+    SERVICES,
+    TOPICS,
+    Run,
+    a_run,
+    declared_edges,
+    export_to,
+)
 from pavane.agent import Agent
 from pavane.cli.targets import load_object
-from pavane.continuity import InJaeger, services_of
 from pavane.runner import Surroundings
 from pavane.testing import ContinuityReport, check_bus
 from pavane_credit.choreography import decision
@@ -31,14 +40,14 @@ from pavane_events.buses.kafka.options import KafkaOptions
 from pavane_events.dead_letter import dead_letters_topic, reason_headers
 from pavane_events.envelope import parse
 from pavane_events.record import Message, Record
-from pavane_saga.manifest import read_directory
 from pavane_saga.wire import COORDINATOR
 from pavane_tracing.conventions import COORDINATOR_SERVICE, OPERATOR_SERVICE
 from pavane_tracing.finding import LOSSES
+from pavane_tracing.jaeger import Jaeger
 from pavane_tracing.sent import Key, span_of
 from pavane_tracing.span import SpanRow
 from pavane_tracing.work import FLUSH_S, Tracing
-from support.jaeger import JaegerServer, TracedSpan, orphans_of, roots_of
+from support.jaeger import JaegerServer, TracedSpan, a_jaeger, orphans_of, roots_of
 from support.kafka import Kafka
 from support.stage import until
 
@@ -83,10 +92,10 @@ class Pace:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "kafka"])
-def killed(request: pytest.FixtureRequest, jaeger: JaegerServer, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     """All decided, while each of the seven processes is killed twice, and what Jaeger has of it."""
     folder = tmp_path_factory.mktemp(f"kills-{request.param}")
-    with pytest.MonkeyPatch.context() as variables:
+    with pytest.MonkeyPatch.context() as variables, a_jaeger() as jaeger:
         run = a_run(folder, variables, count=MANY)
         if request.param == "kafka":
             run = on_kafka(run, cast("Kafka", request.getfixturevalue("kafka")), variables)
@@ -177,16 +186,16 @@ async def publish(run: Run, bus: Bus, pace: Pace) -> None:
 
 async def look(run: Run, jaeger: JaegerServer, crew: Sequence[Member]) -> Killed:
     async with await open_bus(run.address, kafka=run.kafka) as bus:
-        services = [*services_of(await read_directory(bus)), APPLICANT]
-        rows = InJaeger(jaeger.query, 0).of_all([run.saga_of(each) for each in run.applications], services)
         letters = [reason_headers(letter.headers) for letter in await refused(bus, 2 * JUNK)]
         given_up = [letter["error_traceparent"] for letter in letters]
         redriven = [jaeger.trace(each.split("-")[1]) for each in given_up[JUNK:]]
         kills = sum(member.tally.kills for member in crew)
         deaths = {service_of(member.target): member.tally.died_at for member in crew}
         sent = [record for topic in await bus.topics() async for record in bus.read(topic)]
+        traces = {span[0] for record in sent if (span := sent_by(record)) is not None}
+        rows = [row for trace in sorted(traces) for row in Jaeger(jaeger.query).trace(trace)]
         report = await check_bus(bus, jaeger_url=jaeger.query)
-        return Killed(kills, deaths, report, list(rows), len(run.applications), sent, given_up, redriven)
+        return Killed(kills, deaths, report, rows, len(run.applications), sent, given_up, redriven)
 
 
 def service_of(target: str) -> str:

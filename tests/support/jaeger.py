@@ -117,14 +117,21 @@ def orphans_of(spans: list[TracedSpan]) -> list[TracedSpan]:
     return [span for span in spans if span.parent is not None and span.parent not in known]
 
 
-@pytest.fixture(scope="session")
-def jaeger() -> Iterator[JaegerServer]:
-    """A Jaeger for the whole session, and for others: look for traces of your own."""
+@contextmanager
+def a_jaeger() -> Generator[JaegerServer]:
+    """The one that is named, or one of our own: one in memory looks through all it has, whoever's it is, at each search."""
     named = os.environ.get(NAMED, "").strip()
     if named:
         yield _named(named)
         return
     with _running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def jaeger() -> Iterator[JaegerServer]:
+    """A Jaeger for the whole session, and for others: look for traces of your own."""
+    with a_jaeger() as server:
         yield server
 
 
