@@ -129,7 +129,8 @@ class Traced:
 def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
     """Applications decided on a bus of that kind, their spans exported.
 
-    They are found by their ids, where the coordinator has spans of them: that nobody has others, the continuity check sees.
+    They are found by their ids, where the applicant or the coordinator has spans of them: that no agent has others, the
+    continuity check sees, which looks for those of each.
     """
     folder = tmp_path_factory.mktemp(str(request.param))
     with a_jaeger() as jaeger:
@@ -141,7 +142,8 @@ def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             export_to(jaeger.otlp_http, variables)
             asyncio.run(run.perform())
         jaeger.settle()
-        found = {saga: jaeger.traces_with(SAGA_ID, saga, [COORDINATOR_SERVICE]) for saga in run.verdicts}
+        services = [APPLICANT, COORDINATOR_SERVICE]
+        found = {saga: jaeger.traces_with(SAGA_ID, saga, services) for saga in run.verdicts}
         yield Traced(run, jaeger, {saga: [jaeger.trace(each) for each in sorted(ids)] for saga, ids in found.items()})
 
 

@@ -16,17 +16,7 @@ from typing import NamedTuple, cast
 import pytest
 
 from chaos.crew import Member, child
-from integration.test_jaeger import (
-    APPLICANT,
-    APPLICATIONS,
-    MANY,
-    SERVICES,
-    TOPICS,
-    Run,
-    a_run,
-    declared_edges,
-    export_to,
-)
+from integration.test_jaeger import APPLICANT, APPLICATIONS, MANY, SERVICES, TOPICS, Run, a_run, declared_edges, export_to
 from pavane.agent import Agent
 from pavane.cli.targets import load_object
 from pavane.runner import Surroundings

@@ -22,6 +22,6 @@ class PreparedOnce(LoadScopeScheduling):
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
-    """Whatever ``--dist`` says."""
-    return PreparedOnce(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """Unless ``--dist`` asks for another one."""
+    return PreparedOnce(config, log) if config.getoption("dist") == "load" else None
