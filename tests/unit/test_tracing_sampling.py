@@ -123,14 +123,14 @@ def names(spans: list[Span]) -> list[str]:
 
 def test_an_unsampled_saga_is_exported_when_it_fails_with_the_users_spans_in_their_place(collector: Collector) -> None:
     tracing = make_tracing("service", keep=False, options=TracingOptions(unsampled="held"))
-    assert (work(tracing, "good").traceparent or "").endswith("-00")
-    assert (work(tracing, "bad").traceparent or "").endswith("-00")
-    tracing.failed("bad")
-    assert (work(tracing, "bad", sampled=True).traceparent or "").endswith("-01"), "what comes of it is sampled from now on"
+    assert (work(tracing, "on its way").traceparent or "").endswith("-00")
+    assert (work(tracing, "fallen").traceparent or "").endswith("-00")
+    tracing.failed("fallen")
+    assert (work(tracing, "fallen", sampled=True).traceparent or "").endswith("-01"), "what comes of it is sampled from now on"
     assert tracing.shutdown(10)
     spans = collector.spans()
     assert names(spans) == ["inner", "inner", "process a.b", "process a.b", "send c.d", "send c.d"]
-    assert {value.value.string_value for span in spans for value in span.attributes if value.key == "saga.id"} == {"bad"}
+    assert {value.value.string_value for span in spans for value in span.attributes if value.key == "saga.id"} == {"fallen"}
     processes = {span.span_id for span in spans if span.name == "process a.b"}
     assert {span.parent_span_id for span in spans if span.name != "process a.b"} == processes
 

@@ -39,6 +39,7 @@ from pavane_saga.history import History, Plan, Unit
 from pavane_saga.saga import SagaEnded
 from pavane_saga.view import View
 from pavane_saga.wire import ADMISSIONS
+from pavane_tracing.routing import process_routes
 from support import dances
 from support.compiled import sources_only
 
@@ -1047,9 +1048,11 @@ def restless() -> Verification:
 
 
 def test_a_step_that_never_ends_is_named() -> None:
-    """Whoever took its world down waited for it for ever."""
+    """Whoever took its world down waited for it for ever; and the spans of the process went to its service ever after."""
+    before = process_routes().services()
     with pytest.raises(VerificationFailed, match="stuck: it did not come to its end; deaf/act had not ended"):
         verify(deaf(), histories=5)
+    assert process_routes().services() == before
 
 
 def test_a_step_that_never_pauses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,10 @@ class RoutingTracerProvider(TracerProvider):
         if service in self._services:
             self._services.remove(service)
 
+    def services(self) -> tuple[TracerProvider, ...]:
+        """Those that are there, the first one first."""
+        return tuple(self._services)
+
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """As the SDK's provider has it: send what was recorded so far; False where it was not taken in time. It blocks."""
         give_up = time.monotonic() + timeout_millis / 1000
@@ -101,6 +105,11 @@ class _RoutingTracer(ProxyTracer):
 
 
 _ROUTES = RoutingTracerProvider()
+
+
+def process_routes() -> RoutingTracerProvider:
+    """The routes of this process, whichever provider is OpenTelemetry's global one."""
+    return _ROUTES
 
 
 def global_routes() -> RoutingTracerProvider:
