@@ -1091,7 +1091,8 @@ def test_what_somebody_cannot_do_by_hand_either_he_has_tried_again() -> None:
     assert any("operator                           retry" in line for line in story)
 
 
-def test_an_agent_that_does_not_start_is_at_fault() -> None:
+def test_an_agent_that_does_not_start_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "STARTS_S", 60.0)
     verification = one_step(nothing_at_all)
     (agent,) = verification.agents
 
