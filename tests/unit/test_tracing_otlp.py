@@ -33,6 +33,7 @@ from pavane_tracing.sampling import SagaSampler
 from pavane_tracing.stock_sampling import BySaga
 from pavane_tracing.unit import Service
 from pavane_tracing.work import Tracing
+from support.quiet import quiet
 
 texts = st.text(max_size=200)
 scalars = texts | st.integers(-(2**70), 2**70) | st.booleans() | st.floats(allow_nan=False) | st.binary(max_size=20)
@@ -205,18 +206,6 @@ def environment(variables: Mapping[str, str]) -> Generator[None]:
         os.environ.update(before)
 
 
-@contextmanager
-def quiet_sdk() -> Generator[None]:
-    """It tells of every value that it cuts."""
-    logger = logging.getLogger("opentelemetry")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def of_the_sdk(stories: Sequence[Story], bounds: SpanLimits) -> tuple[ExportTraceServiceRequest, list[Told]]:
     resource = Resource({**stories[0].resource, "service.name": "service"})
     provider = TracerProvider(BySaga(SagaSampler()), resource, shutdown_on_exit=False, span_limits=bounds)
@@ -296,7 +285,7 @@ def _fields(span: Span, own: Mapping[bytes, int], roots: Mapping[bytes, int]) ->
 def test_every_field_of_every_span_is_what_the_sdk_would_have_sent(story: Story, variables: Mapping[str, str]) -> None:
     with environment(variables):
         bounds = SpanLimits()
-    with quiet_sdk():
+    with quiet("opentelemetry"):  # it tells of every value that it cuts
         both_say_the_same([story], bounds)
 
 

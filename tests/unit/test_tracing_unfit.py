@@ -1,7 +1,6 @@
 """Wrong calls of OpenTelemetry's interface: whatever a step does to a span, ours raises nothing, and the work goes on."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
 from operator import methodcaller
 from typing import Literal
@@ -31,6 +30,7 @@ from pavane_tracing.unfit import is_fit
 from pavane_tracing.unit import Service
 from pavane_tracing.work import Tracing, Work
 from support.collector import collecting
+from support.quiet import quiet
 from support.stage import stage
 
 Tracer = Literal["lean", "sdk"]
@@ -100,15 +100,10 @@ class Fit(SpanProcessor):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quiet() -> Iterator[None]:
-    """Every wrong call is told."""
-    loggers = [logging.getLogger(name) for name in ("opentelemetry", "pavane.tracing")]
-    before = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.CRITICAL)
-    yield
-    for each, level in zip(loggers, before, strict=True):
-        each.setLevel(level)
+def quiet_about_wrong_calls() -> Iterator[None]:
+    """Every one of them is told."""
+    with quiet("opentelemetry", "pavane.tracing"):
+        yield
 
 
 def badly(span: Span, wrong: list[Call], *, ours: bool) -> None:

@@ -262,7 +262,7 @@ FENCE_MUTANTS: Mapping[str, tuple[object, str, object]] = {
 
 
 def suspected() -> Verification:
-    """One case of the credit decision: its step that answers while others are undone is one of hundreds in all eight."""
+    """The case of the credit decision that a single fault shows it in: all eight have 2,602 of them."""
     return replace(credit, starts={"suspected": credit.starts["suspected"]})
 
 

@@ -59,7 +59,7 @@ class RoutingTracerProvider(TracerProvider):
         """As the SDK's provider has it: send what was recorded so far; False where it was not taken in time. It blocks."""
         give_up = time.monotonic() + timeout_millis / 1000
         flushed = True
-        for service in tuple(self._services):
+        for service in self.services():
             if isinstance(service, Flushing):
                 flushed &= service.force_flush(max(0, round((give_up - time.monotonic()) * 1000)))
         return flushed

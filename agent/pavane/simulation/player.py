@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 import structlog
-from opentelemetry.trace import TracerProvider
 
 from pavane.simulation.digest import Digest, State
 from pavane.simulation.judge import Violation, judge
@@ -20,7 +19,6 @@ from pavane.simulation.verification import Verification, names_of
 from pavane.simulation.virtual_time import Restless
 from pavane.simulation.world import Played, World
 from pavane_events.event import Event
-from pavane_tracing.routing import process_routes
 
 WORLD_LASTS = 400
 """Histories played in one world, one after another: a new one costs as much as ten."""
@@ -104,7 +102,6 @@ class Player:
     _worlds: int = 0
     _left: int = 0
     _expected: dict[str, str] = field(default_factory=dict[str, str])
-    _services: frozenset[TracerProvider] = frozenset()
 
     def play(self, job: Job) -> Outcome:
         """Play a history and judge it."""
@@ -144,15 +141,7 @@ class Player:
                     if not world.wrong:
                         raise
                 finally:
-                    world.loop.abandon()
-                    self._forget_services()
-
-    def _forget_services(self) -> None:
-        """What never ended in a world never said that its service is gone, to which the process's other spans would go."""
-        routes = process_routes()
-        for service in routes.services():
-            if service not in self._services:
-                routes.remove(service)
+                    world.abandon()
 
     def _play(self, world: World, job: Job, choice: Choice = nothing, look: Look = None, name: str = "") -> Played:
         """``name``: where it is another than the job's."""
@@ -184,7 +173,6 @@ class Player:
             self._worlds += 1
             self._played = 0
             self._stack = AsyncExitStack()
-            self._services = frozenset(process_routes().services())
             self._world = World(self.verification, trace=trace, lanes=lanes)
             self._world.loop.complete(self._stack.enter_async_context(self._world.alive()))
         return self._world

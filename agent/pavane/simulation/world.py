@@ -33,6 +33,7 @@ from pavane_saga.history import History, Plan
 from pavane_saga.intake import saga_id_of
 from pavane_saga.saga import Saga, SagaEnded
 from pavane_saga.wire import COORDINATOR, FACTS, fact_envelope, fact_message, is_control, read_fact
+from pavane_tracing.routing import process_routes
 from pavane_tracing.store import SPANS_TOPIC
 
 EPOCH_S = 1_700_000_000.0
@@ -128,6 +129,7 @@ class World:
         self._asked: dict[str, int] = {}
         self._too_late: list[Message] = []
         self._given_up: set[str] = set()
+        self._others = frozenset(process_routes().services())
         self.began_s = 0.0
         self.ordinals: dict[str, int] = {}
         """The sagas of the history that is played, by id, in order."""
@@ -161,6 +163,14 @@ class World:
                     )
                 await self.loop.advance()
             yield self
+
+    def abandon(self) -> None:
+        """Close its loop. What never ended in it never said that its service is gone, to which other spans would go then."""
+        self.loop.abandon()
+        routes = process_routes()
+        for service in routes.services():
+            if service not in self._others:
+                routes.remove(service)
 
     async def play(
         self,
