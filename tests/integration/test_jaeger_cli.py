@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import uuid
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +13,6 @@ from support.jaeger import JaegerServer, orphans_of, roots_of
 from unit import cli_toy
 from unit.cli_shell import Shell
 
-REFUSED = "order-0"
 ORDER = json.dumps({"order_id": "A-1", "amount": 20})
 PUBLISH = ("publish", "toy.orders", "--data", ORDER, "--app", "unit.cli_toy:EVERYTHING")
 NOBODY = "http://127.0.0.1:9"
@@ -33,15 +33,23 @@ def pavane(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
     return Shell(monkeypatch, capsys)
 
 
-def perform(path: Path) -> None:
+@pytest.fixture
+def name() -> str:
+    """What orders are called that no other test has: the Jaeger is everybody's, and forgets nothing."""
+    return uuid.uuid4().hex
+
+
+def perform(path: Path, name: str) -> str:
     """One order is refused, and what was done for it is undone."""
-    asyncio.run(cli_toy.perform(f"sqlite:///{path}", [cli_toy.REFUSED]))
+    asyncio.run(cli_toy.perform(f"sqlite:///{path}", [cli_toy.REFUSED], name=name))
+    return f"{name}-0"
 
 
-def perform_exporting(path: Path, jaeger: JaegerServer) -> None:
+def perform_exporting(path: Path, name: str, jaeger: JaegerServer) -> str:
     """The same, and its spans can be read."""
-    perform(path)
+    order = perform(path, name)
     jaeger.settle()
+    return order
 
 
 def shape(nodes: object) -> list[object]:
@@ -54,14 +62,14 @@ def shape(nodes: object) -> list[object]:
 
 
 def test_the_tree_drawn_from_jaeger_is_the_one_that_the_bus_keeps(
-    pavane: Shell, jaeger: JaegerServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pavane: Shell, jaeger: JaegerServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    perform(tmp_path / "kept.db")
-    kept = pavane("trace", REFUSED, "--json", "--bus", f"sqlite:///{tmp_path / 'kept.db'}").document
+    order = perform(tmp_path / "kept.db", name)
+    kept = pavane("trace", order, "--json", "--bus", f"sqlite:///{tmp_path / 'kept.db'}").document
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", jaeger.otlp_http)
-    perform_exporting(tmp_path / "bus.db", jaeger)
+    assert perform_exporting(tmp_path / "bus.db", name, jaeger) == order
     monkeypatch.setenv("PAVANE_JAEGER_URL", jaeger.query)
-    exported = pavane("trace", REFUSED, "--json").document
+    exported = pavane("trace", order, "--json").document
     assert (exported["continuous"], exported["findings"]) == (True, [])
     assert exported["link"] == f"{jaeger.query}/trace/{exported['traceId']}"
     assert (kept["link"], kept["services"], kept["spans"]) == (None, exported["services"], exported["spans"])
@@ -69,11 +77,11 @@ def test_the_tree_drawn_from_jaeger_is_the_one_that_the_bus_keeps(
 
 
 def test_an_exported_trace_is_drawn_with_its_link(
-    pavane: Shell, exporting: JaegerServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pavane: Shell, exporting: JaegerServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    perform_exporting(tmp_path / "bus.db", exporting)
+    order = perform_exporting(tmp_path / "bus.db", name, exporting)
     monkeypatch.setenv("PAVANE_JAEGER_URL", exporting.query)
-    said = pavane("trace", REFUSED)
+    said = pavane("trace", order)
     assert (said.code, said.err) == (0, "")
     assert "payment ↩ undoes charge" in said.out
     last = said.out.splitlines()[-1]
@@ -82,24 +90,25 @@ def test_an_exported_trace_is_drawn_with_its_link(
 
 
 def test_what_is_tried_again_on_somebodys_word_is_whole_too(
-    pavane: Shell, exporting: JaegerServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pavane: Shell, exporting: JaegerServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     url = f"sqlite:///{tmp_path / 'bus.db'}"
-    asyncio.run(cli_toy.perform(url, [cli_toy.STUCK]))
-    assert pavane("sagas", "retry", REFUSED, "--why", "a new blade").code == 0
-    asyncio.run(cli_toy.go_on(url, REFUSED, lambda story: sum(each.kind == "undo-failed" for each in story.chapters) == 2))
+    asyncio.run(cli_toy.perform(url, [cli_toy.STUCK], name=name))
+    order = f"{name}-0"
+    assert pavane("sagas", "retry", order, "--why", "a new blade").code == 0
+    asyncio.run(cli_toy.go_on(url, order, lambda story: sum(each.kind == "undo-failed" for each in story.chapters) == 2))
     exporting.settle()
     monkeypatch.setenv("PAVANE_JAEGER_URL", exporting.query)
-    for which in (REFUSED, "--all"):
+    for which in (order, "--all"):
         said = pavane("trace", "--check", which)
         assert (said.code, said.err) == (0, ""), said.out
 
 
 def test_without_an_address_it_says_which_trace_it_is_and_what_to_set(
-    pavane: Shell, exporting: JaegerServer, tmp_path: Path
+    pavane: Shell, exporting: JaegerServer, tmp_path: Path, name: str
 ) -> None:
-    perform_exporting(tmp_path / "bus.db", exporting)
-    said = pavane("trace", REFUSED)
+    order = perform_exporting(tmp_path / "bus.db", name, exporting)
+    said = pavane("trace", order)
     assert said.code == 1
     found = re.search(r"Its trace is ([0-9a-f]{32}): PAVANE_JAEGER_URL=", said.err)
     assert found is not None
@@ -107,11 +116,11 @@ def test_without_an_address_it_says_which_trace_it_is_and_what_to_set(
 
 
 def test_a_jaeger_that_does_not_answer_is_named(
-    pavane: Shell, exporting: JaegerServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pavane: Shell, exporting: JaegerServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    perform_exporting(tmp_path / "bus.db", exporting)
+    order = perform_exporting(tmp_path / "bus.db", name, exporting)
     monkeypatch.setenv("PAVANE_JAEGER_URL", NOBODY)
-    said = pavane("trace", REFUSED)
+    said = pavane("trace", order)
     assert said.code == 1
     assert said.err.startswith(f"error: no Jaeger answers at {NOBODY}: ")
 

@@ -98,12 +98,12 @@ def saga_of(order_id: str) -> str:
     return saga_id_of(SOURCE, order_id)
 
 
-async def perform(url: str, amounts: Sequence[int], junk: Sequence[bytes] = ()) -> None:
+async def perform(url: str, amounts: Sequence[int], junk: Sequence[bytes] = (), name: str = "order") -> None:
     """Take orders ``order-0``, ``order-1``, ... of these amounts, and junk, and run until all have ended or are parked."""
     async with await open_bus(url) as bus:
         await bus.create_topics([TopicSpec(orders.intake), TopicSpec(SagaEnded.event_type), TopicSpec(FACTS)])
         await bus.publish(
-            [_order(f"order-{number}", amount) for number, amount in enumerate(amounts)]
+            [_order(f"{name}-{number}", amount) for number, amount in enumerate(amounts)]
             + [Message(orders.intake, value, b"junk") for value in junk]
         )
         stop = asyncio.Event()
