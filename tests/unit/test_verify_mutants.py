@@ -240,6 +240,8 @@ def skipped_is_skipped(view: View, unit: Unit) -> bool:
 LOCK_MUTANTS: Mapping[str, tuple[object, str, object]] = {
     "a step does not wait for its lock": (Performer, "_lock", begins_at_once),
     "a lock is not given back": (LockBook, "follow", never_given_back),
+}
+LET_BEGIN_MUTANTS: Mapping[str, tuple[object, str, object]] = {
     "a step that was let begin and says skipped owes no undo": (View, "owes_undo", skipped_is_skipped),
 }
 
@@ -266,11 +268,18 @@ def suspected() -> Verification:
     return replace(credit, starts={"suspected": credit.starts["suspected"]})
 
 
+def one_in_both_rooms() -> Verification:
+    """The case of the two rooms that a pair of faults shows it in soonest: no single one does."""
+    rooms = dances.one_at_a_time()
+    return replace(rooms, starts={"one": rooms.starts["one"]})
+
+
 VERIFIED: Sequence[tuple[Callable[[], Verification], Mapping[str, tuple[object, str, object]]]] = (
     (lambda: credit, MUTANTS),
     (suspected, FENCE_MUTANTS),
     (dances.one_goes_one_is_renamed, UPGRADE_MUTANTS),
     (dances.one_at_a_time, LOCK_MUTANTS),
+    (one_in_both_rooms, LET_BEGIN_MUTANTS),
     (dances.point_of_no_return, PIVOT_MUTANTS),
 )
 """Each mutant with a choreography that it breaks."""
