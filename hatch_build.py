@@ -43,6 +43,7 @@ class CompiledModules(BuildHookInterface):  # type: ignore[type-arg]
 def compile_all(modules: list[str]) -> None:
     """Into ``build/mypyc/lib``: one library for all of them, for calls within it are C's own, and a small one for each."""
     from mypyc.build import mypycify
+    from pybind11.setup_helpers import ParallelCompile
     from setuptools import Distribution
 
     said = ["--config-file=", "--explicit-package-bases", *modules]
@@ -54,7 +55,8 @@ def compile_all(modules: list[str]) -> None:
     command: Any = distribution.get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(MADE / "lib"), str(MADE / "temp")
     command.ensure_finalized()
-    command.run()
+    with ParallelCompile():  # setuptools has one file compiled after another
+        command.run()
 
 
 if __name__ == "__main__":
