@@ -41,8 +41,8 @@ def name() -> str:
 
 def perform(path: Path, name: str) -> str:
     """One order is refused, and what was done for it is undone."""
-    asyncio.run(cli_toy.perform(f"sqlite:///{path}", [cli_toy.REFUSED], name=name))
-    return f"{name}-0"
+    (order,) = asyncio.run(cli_toy.perform(f"sqlite:///{path}", [cli_toy.REFUSED], name=name))
+    return order
 
 
 def perform_exporting(path: Path, name: str, jaeger: JaegerServer) -> str:
@@ -93,8 +93,7 @@ def test_what_is_tried_again_on_somebodys_word_is_whole_too(
     pavane: Shell, exporting: JaegerServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     url = f"sqlite:///{tmp_path / 'bus.db'}"
-    asyncio.run(cli_toy.perform(url, [cli_toy.STUCK], name=name))
-    order = f"{name}-0"
+    (order,) = asyncio.run(cli_toy.perform(url, [cli_toy.STUCK], name=name))
     assert pavane("sagas", "retry", order, "--why", "a new blade").code == 0
     asyncio.run(cli_toy.go_on(url, order, lambda story: sum(each.kind == "undo-failed" for each in story.chapters) == 2))
     exporting.settle()

@@ -98,12 +98,16 @@ def saga_of(order_id: str) -> str:
     return saga_id_of(SOURCE, order_id)
 
 
-async def perform(url: str, amounts: Sequence[int], junk: Sequence[bytes] = (), name: str = "order") -> None:
-    """Take orders ``order-0``, ``order-1``, ... of these amounts, and junk, and run until all have ended or are parked."""
+async def perform(url: str, amounts: Sequence[int], junk: Sequence[bytes] = (), name: str = "order") -> list[str]:
+    """Take orders ``order-0``, ``order-1``, ... of these amounts, and junk, and run until all have ended or are parked.
+
+    The ids of the orders; ``name`` is what they begin with.
+    """
+    ids = [f"{name}-{number}" for number in range(len(amounts))]
     async with await open_bus(url) as bus:
         await bus.create_topics([TopicSpec(orders.intake), TopicSpec(SagaEnded.event_type), TopicSpec(FACTS)])
         await bus.publish(
-            [_order(f"{name}-{number}", amount) for number, amount in enumerate(amounts)]
+            [_order(order_id, amount) for order_id, amount in zip(ids, amounts, strict=True)]
             + [Message(orders.intake, value, b"junk") for value in junk]
         )
         stop = asyncio.Event()
@@ -115,6 +119,7 @@ async def perform(url: str, amounts: Sequence[int], junk: Sequence[bytes] = (), 
                     break
                 await asyncio.sleep(0.02)
             stop.set()
+    return ids
 
 
 async def go_on(url: str, order_id: str, until: Callable[[Story], bool], kafka: KafkaOptions | None = None) -> Story:
