@@ -32,6 +32,7 @@ MOST_CENTS, WAIT_S = 500_000, 30.0
 MEMBER = f"{PREFIX}{AGENT}-{INSTANCE}"  # processes that run at once need an instance each
 GROUP = {"group.id": PREFIX + AGENT, "group.instance.id": MEMBER, "partition.assignment.strategy": "range"}
 READING = {"isolation.level": "read_committed", "enable.auto.commit": False, "auto.offset.reset": "error"}
+LOOKING = {"topic.metadata.refresh.interval.ms": 5_000}  # so soon a topic is seen that is made later
 WRITING = {"transactional.id": MEMBER, "transaction.timeout.ms": 10_000, "partitioner": "murmur2_random"}
 
 Headers = dict[str, str]
@@ -205,7 +206,7 @@ class Member:
         self.ended: set[str] = set()
         self.granted: list[TopicPartition] = []
         self.first: set[tuple[str, int]] = set()
-        self.consumer = Consumer({"bootstrap.servers": SERVERS, "session.timeout.ms": 10_000, **GROUP, **READING})
+        self.consumer = Consumer({"bootstrap.servers": SERVERS, "session.timeout.ms": 10_000, **GROUP, **READING, **LOOKING})
         self.producer = Producer({"bootstrap.servers": SERVERS, **WRITING})
 
     def run(self, stopping: threading.Event) -> None:
@@ -240,6 +241,7 @@ class Member:
             self.transact([declaration(each) for each in new if each.topic == PREFIX + TAKES], new)
         self.consumer.assign(places)
         self.first = {(each.topic, each.partition) for each in places}
+        print("at work from", *(f"{each.topic}[{each.partition}]@{each.offset}" for each in places), file=sys.stderr)
 
     def take(self, record: Message) -> None:
         """Work on one record: what it comes to and its offset are one transaction."""

@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 AGENT = ROOT / "examples/foreign_agent.py"
 DOOMED = ROOT / "tests/support/foreign_doomed.py"
 PARTITIONS = 4
+_LAST_CHARACTERS = 4_000
 _TOOL_S = 60.0
 _END_S = 20.0
 _STOP_S = 60.0
@@ -93,6 +94,11 @@ class ForeignAgent:
         if self.process is not None:
             self.process.kill()
             self.process.wait(_END_S)
+
+    def last_words(self) -> str:
+        """The end of what its processes said."""
+        said = self.log.read_text() if self.log.exists() else ""
+        return f"{self.log.name} says at last:\n{said[-_LAST_CHARACTERS:]}"
 
     def charges(self) -> list[int]:
         """The cents of each charge that stands, as its ledger says; none before its first start."""
@@ -165,6 +171,9 @@ async def shop_on(
             await bus.create_topics(plan_of(shop.payment).topic_specs())
             async with stage(agents, [shop.order], bus=bus) as running:
                 yield Shop(kafka, prefix, running, payment)
+    except BaseException as error:
+        error.add_note(payment.last_words())
+        raise
     finally:
         await asyncio.to_thread(payment.kill)
 

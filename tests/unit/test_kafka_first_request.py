@@ -22,14 +22,16 @@ from pavane_events.errors import BusUnavailable
 API_VERSIONS, METADATA = 18, 3
 KNOWN = ((API_VERSIONS, 0, 0), (METADATA, 0, 0))
 NO_BROKERS_NO_TOPICS = struct.pack(">ii", 0, 0)
+ITSELF_NO_TOPICS = struct.pack(">iih9sii", 1, 7, 9, b"127.0.0.1", 1, 0)
 
 
 @dataclass(slots=True)
 class Broker:
-    """Says which requests it knows, and answers one for metadata as it is told to, or never."""
+    """Says which requests it knows, and answers those for metadata as it is told to, one after the other, or never."""
 
     port: int = 0
-    metadata: bytes | None = None
+    metadata: list[bytes] = field(default_factory=list[bytes])
+    """What is left to be said. The last of it is said again and again."""
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -42,10 +44,11 @@ class Broker:
                 if api == API_VERSIONS:
                     known = b"".join(struct.pack(">hhh", *each) for each in KNOWN)
                     self._answer(writer, correlation, struct.pack(">hi", 0, len(KNOWN)) + known)
-                elif self.metadata is None:
+                elif not self.metadata:
                     self.asked.set()
                 else:
-                    self._answer(writer, correlation, self.metadata)
+                    self._answer(writer, correlation, self.metadata[0])
+                    del self.metadata[: len(self.metadata) > 1]
         except asyncio.IncompleteReadError:
             self.ended.set()
         finally:
@@ -56,9 +59,9 @@ class Broker:
 
 
 @asynccontextmanager
-async def broker(metadata: bytes | None = None) -> AsyncGenerator[Broker]:
+async def broker(*metadata: bytes) -> AsyncGenerator[Broker]:
     """A broker that listens on a port of this host."""
-    listening = Broker(metadata=metadata)
+    listening = Broker(metadata=[*metadata])
     server = await asyncio.start_server(listening.serve, "127.0.0.1", 0)
     listening.port = server.sockets[0].getsockname()[1]
     async with server:
@@ -84,7 +87,17 @@ def test_a_broker_that_knows_of_none_is_not_there_yet() -> None:
     async def scenario() -> None:
         async with broker(NO_BROKERS_NO_TOPICS) as empty:
             with pytest.raises(BusUnavailable, match="no brokers"):
-                await Door(f"127.0.0.1:{empty.port}", KafkaOptions()).connect("me")
+                await Door(f"127.0.0.1:{empty.port}", KafkaOptions(request_timeout_ms=200)).connect("me")
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_a_broker_that_has_just_started_and_knows_of_none_yet_is_asked_until_it_knows_itself() -> None:
+    async def scenario() -> None:
+        async with broker(NO_BROKERS_NO_TOPICS, NO_BROKERS_NO_TOPICS, ITSELF_NO_TOPICS) as starting:
+            client = await Door(f"127.0.0.1:{starting.port}", KafkaOptions()).connect("me")
+            assert [each.nodeId for each in client.cluster.brokers()] == [7]
+            await connecting.close(client)
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from typing import Unpack
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
@@ -12,6 +13,8 @@ from aiokafka.protocol.group import JoinGroupRequest, SyncGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from pavane_events.buses.kafka.client import ClientArguments
+
+_LOOK_S = 0.05
 
 
 class Client(AIOKafkaClient):
@@ -42,12 +45,15 @@ class Client(AIOKafkaClient):
     async def begin(self, connection: AIOKafkaConnection) -> None:
         """Read the cluster's metadata over a connection, which stays the caller's, and keep it fresh from now on.
 
-        In place of ``bootstrap``, which forgets its connection where it is cancelled while it waits. Raises
-        :class:`aiokafka.errors.KafkaError` and :class:`OSError`: no answer, or of a broker that knows of none yet.
+        In place of ``bootstrap``, which forgets its connection where it is cancelled while it waits. A broker that has just
+        started may know of none, not even of itself: it is asked again, for as long as it may take to answer a request. Raises
+        :class:`aiokafka.errors.KafkaError` and :class:`OSError`: no answer, or still none that it knows of.
         """
-        metadata = await connection.send(MetadataRequest([]))
-        if not metadata.brokers:
-            raise KafkaConnectionError("it knows of no brokers yet")
+        give_up = time.monotonic() + self._ordinary_s
+        while not (metadata := await connection.send(MetadataRequest([]))).brokers:
+            if time.monotonic() >= give_up:
+                raise KafkaConnectionError("it knows of no brokers yet")
+            await asyncio.sleep(_LOOK_S)
         self.cluster.update_metadata(metadata)
         self._sync_task = asyncio.create_task(self._md_synchronizer())
 
