@@ -29,8 +29,16 @@ class Tally:
     naps: int = 0
     zombies: int = 0
     """Naps longer than the lease, with a stand-in that took over the lanes meanwhile."""
-    died_at: list[float] = field(default_factory=list[float])
-    """When it died, by kills and crashes, in seconds since 1970: as soon as it was known."""
+    deaths: list["Death"] = field(default_factory=list["Death"])
+    """By kills and crashes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """When a process died, in seconds since 1970: not before ``struck_s``, and by ``known_s``, when it was known."""
+
+    struck_s: float
+    known_s: float
 
 
 @dataclass(slots=True)
@@ -151,9 +159,10 @@ class Member:
         self.tally.kills += 1
         self.tally.kills_at_work += self.is_at_work()
         self.tally.kills_at_start += not one.ready.is_set()
+        struck_s = time.time()
         one.kill()
         await one.process.wait()
-        self.tally.died_at.append(time.time())
+        self.tally.deaths.append(Death(struck_s, time.time()))
         self.killed()
         return None
 
@@ -161,7 +170,8 @@ class Member:
         """It ended by itself: only the fault plan may do that."""
         assert one.process.returncode == -signal.SIGKILL, self._says(one)
         self.tally.crashes += 1
-        self.tally.died_at.append(time.time())
+        now = time.time()
+        self.tally.deaths.append(Death(now, now))
 
     def _says(self, one: Child) -> str:
         return f"{self.target} ended with {one.process.returncode} and said:\n{one.said.decode(errors='replace')[-4000:]}"

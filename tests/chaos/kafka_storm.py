@@ -77,7 +77,7 @@ class Storm:
         load = scale.load
         for fault in scale.plan(self.chance):
             await self._send(load)
-            await self.reader.until(self.reader.count + int(load * self.chance.uniform(0.05, 0.3)), PATIENCE_S)
+            await self._work_off(int(load * self.chance.uniform(0.05, 0.3)))
             self.struck_at_work += self.reader.count < self.feed.count
             began = time.monotonic()
             await self._strike(fault, load // 4)
@@ -123,7 +123,7 @@ class Storm:
         try:
             await self._send(load)
             self.note("the others take events")
-            await self.reader.until(self.reader.count + load // 2, PATIENCE_S)
+            await self._work_off(load // 2)
             self.note("and workers go on")
         finally:
             node.resume()
@@ -146,7 +146,7 @@ class Storm:
         await self._eventually(lambda: held <= others[0].held | others[1].held, f"the lanes {held} were not taken over")
         self.note("the others have taken over")
         await self._send(load)
-        await self.reader.until(self.reader.count + load // 4, PATIENCE_S)
+        await self._work_off(load // 4)
         zombie.go_on()
         await zombie.said("lost", PATIENCE_S)
         self.note(f"{zombie.name} was woken, and has learnt that it is no more")
@@ -159,6 +159,10 @@ class Storm:
 
     async def _send(self, count: int) -> None:
         await asyncio.to_thread(self.feed.send, count)
+
+    async def _work_off(self, count: int) -> None:
+        """Until so many more are out; all, where fewer are due: workers do not wait for who looks on."""
+        await self.reader.until(min(self.reader.count + count, self.feed.count), PATIENCE_S)
 
     async def _hire(self) -> Worker:
         self._hired += 1

@@ -73,7 +73,8 @@ def test_without_faults_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_each_agent_in_a_process_of_its_own_killed_by_its_faults_and_started_again(tmp_path: Path) -> None:
-    numbers = numbers_of(tmp_path, "--processes", "--count", "200", "--keep", "kept")
+    # by this seed four are to crash: one whose saga fails elsewhere before its agent gets to it is not begun, and does not
+    numbers = numbers_of(tmp_path, "--processes", "--count", "200", "--faults", "15", "--keep", "kept")
     assert_sound(numbers, 200)
     ledger = Ledger.open("income-verification", Where(ledgers=str(tmp_path / "kept" / "ledgers")))
     assert ledger.notes("crashed") > 0

@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 
 import pytest
 
-from chaos.crew import Member, child
+from chaos.crew import Death, Member, child
 from integration.test_jaeger import APPLICANT, APPLICATIONS, MANY, SERVICES, TOPICS, Run, a_run, declared_edges, export_to
 from pavane.agent import Agent
 from pavane.cli.targets import load_object
@@ -52,7 +52,7 @@ class Killed(NamedTuple):
     """What a run of killed processes left behind. ``deaths``: when whose process died, the fault plan's among them."""
 
     kills: int
-    deaths: Mapping[str, Sequence[float]]
+    deaths: Mapping[str, Sequence[Death]]
     report: ContinuityReport
     rows: Sequence[SpanRow]
     sagas: int
@@ -180,7 +180,7 @@ async def look(run: Run, jaeger: JaegerServer, crew: Sequence[Member]) -> Killed
         given_up = [letter["error_traceparent"] for letter in letters]
         redriven = [jaeger.trace(each.split("-")[1]) for each in given_up[JUNK:]]
         kills = sum(member.tally.kills for member in crew)
-        deaths = {service_of(member.target): member.tally.died_at for member in crew}
+        deaths = {service_of(member.target): member.tally.deaths for member in crew}
         sent = [record for topic in await bus.topics() async for record in bus.read(topic)]
         traces = {span[0] for record in sent if (span := sent_by(record)) is not None}
         rows = [row for trace in sorted(traces) for row in Jaeger(jaeger.query).trace(trace)]
@@ -204,21 +204,21 @@ def sent_by(record: Record) -> Key | None:
     return span_of(parse(record))[0]
 
 
-def age_of(record: Record, deaths: Mapping[str, Sequence[float]]) -> float:
+def age_of(record: Record, deaths: Mapping[str, Sequence[Death]]) -> float:
     """How long before its sender's next death a record was sent, in seconds."""
     agent, source = "/agents/", parse(record).source
     service = source.removeprefix(agent) if source.startswith(agent) else COORDINATOR_SERVICE
     sent_s = record.timestamp_ms / 1000
-    return min((died - sent_s for died in deaths[service] if died > sent_s), default=inf)
+    return min((max(0.0, each.struck_s - sent_s) for each in deaths[service] if each.known_s > sent_s), default=inf)
 
 
-def bound_of(rows: Sequence[SpanRow], deaths: Mapping[str, Sequence[float]]) -> int:
+def bound_of(rows: Sequence[SpanRow], deaths: Mapping[str, Sequence[Death]]) -> int:
     """What so many deaths may take along: each as many spans as its process ever ended within an interval of its exporter."""
     window_ns = INTERVAL_MS * 1_000_000
     bound = 0
-    for service, died_at in deaths.items():
+    for service, died in deaths.items():
         ends = sorted(row.end_ns for row in rows if row.service == service)
-        bound += len(died_at) * max(bisect_right(ends, end + window_ns) - index for index, end in enumerate(ends))
+        bound += len(died) * max(bisect_right(ends, end + window_ns) - index for index, end in enumerate(ends))
     return bound
 
 

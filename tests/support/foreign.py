@@ -32,7 +32,7 @@ PARTITIONS = 4
 _LAST_CHARACTERS = 4_000
 _TOOL_S = 60.0
 _END_S = 20.0
-_STOP_S = 60.0
+_WORK_S = 60.0
 
 
 @dataclass
@@ -68,18 +68,18 @@ class ForeignAgent:
         """Tell it to stop; how it ended."""
         assert self.process is not None
         self.process.terminate()
-        return self.wait()
-
-    def wait(self) -> int:
-        """Wait for its end; how it ended."""
-        assert self.process is not None
         return self.process.wait(_END_S)
 
+    def wait(self) -> int:
+        """Wait until it has worked, and ends of it; how it ended."""
+        assert self.process is not None
+        return self.process.wait(_WORK_S)
+
     def wait_for_stop(self) -> None:
-        """Wait until it is stopped, as by SIGSTOP."""
+        """Wait until it has worked, and is stopped, as by SIGSTOP."""
         assert self.process is not None
         state = Path(f"/proc/{self.process.pid}/stat")
-        give_up = time.monotonic() + _STOP_S
+        give_up = time.monotonic() + _WORK_S
         while state.read_text().rpartition(") ")[2][0] != "T":
             assert time.monotonic() < give_up, "it was not stopped"
             time.sleep(0.02)
