@@ -1,7 +1,5 @@
 """What an operator does to topics behind everybody's back, by a foreign client."""
 
-import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol, cast
 
@@ -10,8 +8,9 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.admin._resource import ResourceType
 
+from support.exporting import until
+
 _PATIENCE_S = 30.0
-_LOOK_S = 0.05
 
 
 class _Admin(Protocol):
@@ -30,7 +29,7 @@ def delete_topic(servers: str, topic: str) -> None:
     """Delete a topic. It is gone on return, as far as the broker knows that is asked."""
     client = _client(servers)
     client.delete_topics([topic], operation_timeout=_PATIENCE_S)[topic].result(_PATIENCE_S)
-    _await(lambda: topic not in client.list_topics(timeout=_PATIENCE_S).topics)
+    until(lambda: topic not in client.list_topics(timeout=_PATIENCE_S).topics)
 
 
 def limit_messages(servers: str, topic: str, most_bytes: int) -> None:
@@ -40,15 +39,7 @@ def limit_messages(servers: str, topic: str, most_bytes: int) -> None:
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     client.incremental_alter_configs([resource])[resource].result(_PATIENCE_S)
     asked = ConfigResource(ResourceType.TOPIC, topic)
-    _await(lambda: client.describe_configs([asked])[asked].result(_PATIENCE_S)["max.message.bytes"].value == str(most_bytes))
-
-
-def _await(is_so: Callable[[], bool]) -> None:
-    """What the controller has decided a broker comes to know in its own time."""
-    give_up = time.monotonic() + _PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < give_up, "the broker does not come to know of it"
-        time.sleep(_LOOK_S)
+    until(lambda: client.describe_configs([asked])[asked].result(_PATIENCE_S)["max.message.bytes"].value == str(most_bytes))
 
 
 def _client(servers: str) -> _Admin:

@@ -30,6 +30,10 @@ class Outputs:
     numbers: Counter[int] = field(default_factory=Counter[int])
     _offsets: dict[int, int] = field(default_factory=dict[int, int])
 
+    def since(self, moment: float) -> set[int]:
+        """The partitions whose latest output came after that moment; from any thread."""
+        return {partition for partition, times in tuple(self.arrivals.items()) if times and times[-1] > moment}
+
     def take(self, partition: int, key: bytes, value: bytes) -> None:
         """The next output of a partition: of its key the next one, counted as such, made of an input further on."""
         output: Mapping[str, int] = json.loads(value)

@@ -89,9 +89,7 @@ async def freeze(order: Order, node: KafkaNode, log: Path, *, until_woken: bool)
 
             def going(since: float) -> set[int]:
                 """The lanes that bring outputs: one with enough in its inbox asks for nothing while its leader changes."""
-                return {
-                    each for each in range(order.partitions) if max(reader.outputs.arrivals[each][-1:], default=0.0) > since
-                }
+                return reader.outputs.since(since)
 
             feeding = asyncio.create_task(feed_until(stop, feed))
             await reader.until(1000, PATIENCE_S)

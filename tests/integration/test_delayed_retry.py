@@ -231,11 +231,11 @@ def test_nothing_is_tried_before_its_time(play: Callable[[Scenario], None]) -> N
         ) as running:
             saga = await running.publish({"n": 1})
             await sent_to_tiers(running, "flaky", 1)
-            world.clock.ahead_s += 240
+            world.clock.ahead_s += 280
             assert await running.ended(await running.publish({"n": -1})) == "completed"
             await asyncio.sleep(0.6)
             assert [call for call in world.calls if call[1] == 1] == [("work", 1, 1)]
-            world.clock.ahead_s += 60
+            world.clock.ahead_s += 20
             assert await running.ended(saga) == "completed"
 
     play(scenario)

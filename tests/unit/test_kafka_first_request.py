@@ -102,6 +102,17 @@ def test_a_broker_that_has_just_started_and_knows_of_none_yet_is_asked_until_it_
     asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
+def test_a_broker_that_knows_of_none_yet_does_not_keep_the_next_from_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with broker(NO_BROKERS_NO_TOPICS) as empty, broker(ITSELF_NO_TOPICS) as next_one:
+            monkeypatch.setattr(connecting, "collect_hosts", in_order)
+            servers = f"127.0.0.1:{empty.port},127.0.0.1:{next_one.port}"
+            client = await Door(servers, KafkaOptions(request_timeout_ms=60_000)).connect("me")
+            await connecting.close(client)
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
 def test_a_broker_that_is_silent_does_not_keep_the_next_from_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with broker() as silent, broker(NO_BROKERS_NO_TOPICS) as next_one:

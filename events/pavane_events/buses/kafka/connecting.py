@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 
@@ -14,12 +15,13 @@ from aiokafka.errors import KafkaError
 from pavane_events.buses.kafka.client import ClientArguments, client_arguments, quiet
 from pavane_events.buses.kafka.failures import translated
 from pavane_events.buses.kafka.options import KafkaOptions
-from pavane_events.buses.kafka.requests import Client
+from pavane_events.buses.kafka.requests import Client, NoBrokersYet
 from pavane_events.errors import BusUnavailable, ConfigurationError, Problem
 
 log = logging.getLogger("pavane.kafka")
 
 _CLOSE_S = 3.0
+_LOOK_S = 0.05
 _KNOCK_S, _MOST_KNOCK_S = 1.0, 30.0
 REFUSALS = 5
 """So often on end brokers must refuse a login: each of them hears of a new password in its own time."""
@@ -66,8 +68,9 @@ class Door:
         """A client that has read the cluster's metadata once; whoever gets it closes it with :func:`close`.
 
         ``join_ms``: how much longer a request to join a group may take than any other. Tries each server once, for at most
-        the request timeout. Raises :class:`BusUnavailable` where none answers, and :class:`ConfigurationError` where none
-        lets us in and one refuses: user, password, mechanism, certificates.
+        the request timeout; one that knows of no brokers yet again after the others, within the same time. Raises
+        :class:`BusUnavailable` where none answers, and :class:`ConfigurationError` where none lets us in and one refuses:
+        user, password, mechanism, certificates.
         """
         arguments: ClientArguments = {**self._arguments, "client_id": client_id}
         client = Client(**arguments, join_ms=join_ms)
@@ -116,9 +119,11 @@ class Door:
     async def _ask(self, question: Callable[[AIOKafkaConnection], Awaitable[None]]) -> None:
         """Ask one server after the other, each on a connection for that alone, until one answers."""
         arguments = self._arguments
+        give_up = time.monotonic() + arguments["request_timeout_ms"] / 1000
+        hosts = collect_hosts(self._servers)
         away: Exception | None = None
         refusal: ConfigurationError | None = None
-        for host, port, _ in collect_hosts(self._servers):
+        for host, port, family in hosts:
             try:
                 with quiet():
                     connection = await create_conn(
@@ -137,6 +142,11 @@ class Door:
                     finally:
                         await connection.close()
                     return
+            except NoBrokersYet as error:
+                away = error
+                if time.monotonic() < give_up:
+                    hosts.append((host, port, family))
+                    await asyncio.sleep(_LOOK_S)
             except ssl.SSLError as error:
                 refusal = _no_tls(self._servers, self._options, error)
             except (KafkaError, OSError) as error:

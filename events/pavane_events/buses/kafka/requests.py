@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from typing import Unpack
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
@@ -14,7 +13,9 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from pavane_events.buses.kafka.client import ClientArguments
 
-_LOOK_S = 0.05
+
+class NoBrokersYet(KafkaConnectionError):
+    """A broker that has just started may know of none, not even of itself."""
 
 
 class Client(AIOKafkaClient):
@@ -45,15 +46,12 @@ class Client(AIOKafkaClient):
     async def begin(self, connection: AIOKafkaConnection) -> None:
         """Read the cluster's metadata over a connection, which stays the caller's, and keep it fresh from now on.
 
-        In place of ``bootstrap``, which forgets its connection where it is cancelled while it waits. A broker that has just
-        started may know of none, not even of itself: it is asked again, for as long as it may take to answer a request. Raises
-        :class:`aiokafka.errors.KafkaError` and :class:`OSError`: no answer, or still none that it knows of.
+        In place of ``bootstrap``, which forgets its connection where it is cancelled while it waits. Raises
+        :class:`aiokafka.errors.KafkaError` and :class:`OSError`: no answer, or :class:`NoBrokersYet`.
         """
-        give_up = time.monotonic() + self._ordinary_s
-        while not (metadata := await connection.send(MetadataRequest([]))).brokers:
-            if time.monotonic() >= give_up:
-                raise KafkaConnectionError("it knows of no brokers yet")
-            await asyncio.sleep(_LOOK_S)
+        metadata = await connection.send(MetadataRequest([]))
+        if not metadata.brokers:
+            raise NoBrokersYet("it knows of no brokers yet")
         self.cluster.update_metadata(metadata)
         self._sync_task = asyncio.create_task(self._md_synchronizer())
 
