@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
+from typing import Literal
 
 import pytest
 from opentelemetry import trace
@@ -12,8 +14,11 @@ from opentelemetry import trace
 import pavane_tracing.genai as names
 from pavane import Agent, Context, Event, Rejected, Retry, Saga
 from pavane.runner import Surroundings
+from pavane_events.envelope import Envelope
 from pavane_events.errors import ConfigurationError, DeclarationError
 from pavane_tracing.genai import CAPTURE, captures_content
+from pavane_tracing.options import TracingOptions
+from pavane_tracing.setup import make_tracing
 from pavane_tracing.span import SpanRow
 from pavane_tracing.store import spans_of
 from support.stage import Stage, stage
@@ -112,6 +117,39 @@ def test_messages_are_told_where_somebody_asked_for_them(said: str, monkeypatch:
     assert given == [{"role": "user", "parts": [{"type": "text", "content": '{"question":"Really?"}'}]}]
     part = {"type": "text", "content": '{"answer":"Really? Yes."}'}
     assert gave == [{"role": "assistant", "parts": [part], "finish_reason": "stop"}]
+
+
+@pytest.mark.parametrize("tracer", ["lean", "sdk"])
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "0"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "1"),
+        ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "10"),
+    ],
+)
+def test_limits_leave_what_the_platform_says_of_a_model(
+    limit: str, most: str, tracer: Literal["lean", "sdk"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(limit, most)
+    tracing = make_tracing("service", keep=True, options=TracingOptions(tracer=tracer))
+    work = tracing.process(
+        Envelope(id="e", source="/x", type="g.asked", data=b"{}"), topic="t", partition=0, offset=0, group="g"
+    )
+    with work, suppress(ConnectionError), work.invoke("librarian", {"gen_ai.operation.name": "invoke_agent"}) as invocation:
+        invocation.given(["a text of some length"])
+        invocation.used(10, 20)
+        trace.get_current_span().set_attributes({"of the user's": 1, "another": 2})
+        raise ConnectionError
+    work.end()
+    (invoked,) = invocations(work.spans)
+    assert {name: invoked.attributes.get(name) for name in ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")} == {
+        "gen_ai.usage.input_tokens": 10,
+        "gen_ai.usage.output_tokens": 20,
+    }
+    assert invoked.text("error.type") == "ConnectionError"
+    assert json.loads(invoked.text("gen_ai.input.messages") or "")
+    tracing.shutdown(1)
 
 
 @pytest.mark.parametrize("said", ["", "false", "NO_CONTENT", "EVENT_ONLY"])

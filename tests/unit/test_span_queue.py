@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
@@ -26,6 +27,7 @@ class Other:
     number: int
     attributes: Mapping[str, object] | None = None
     events: Sequence[object] = ()
+    links: Sequence[object] = ()
 
 
 def others(number: int, text: str = "") -> FinishedSpan:
@@ -104,6 +106,27 @@ def test_requests_are_bounded_in_bytes_and_full_ones_come_as_soon_as_there_is_on
     assert all(0 < request.spans <= 20 for request in requests)
     came_out = found(requests) + [("sdk", cast("Other", other).number) for request in requests for other in request.others]
     assert sorted(came_out) == sorted(what)
+
+
+TEXT = "x" * 1_000
+LARGE: dict[str, Other] = {
+    "an attribute": Other(0, {"text": TEXT}),
+    "bytes": Other(0, {"text": TEXT.encode()}),
+    "a sequence": Other(0, {"texts": (1, TEXT, None)}),
+    "a chat": Other(0, {"messages": ({"role": "user", "parts": [{"content": TEXT}]},)}),
+    "a key of a mapping": Other(0, {"mapping": {TEXT: 1}}),
+    "an event": Other(0, events=[Other(1, {"texts": [TEXT]})]),
+    "a link": Other(0, links=[Other(1, {"text": TEXT})]),
+}
+
+
+@pytest.mark.parametrize("where", LARGE)
+def test_a_text_is_counted_wherever_it_is(where: str) -> None:
+    queue = SpanQueue(1_000, 20, request_bytes=2_500)
+    for _ in range(8):
+        queue.add(cast("FinishedSpan", LARGE[where]))
+    assert [request.spans for request in queue.gather()] == [1] * 8
+    assert queue.take_overflow() == 0
 
 
 def test_more_bytes_than_may_wait_are_dropped_and_counted_whoever_made_them() -> None:

@@ -115,6 +115,23 @@ def test_what_is_left_out_is_empty() -> None:
     assert row.status_message is None
 
 
+def test_what_is_empty_or_zero_may_be_left_out_and_ids_may_be_in_capitals() -> None:
+    bare: Json = {
+        "traceId": TRACE.upper(),
+        "spanId": SPAN.upper(),
+        "parentSpanId": PARENT.upper(),
+        "attributes": [{"value": {"stringValue": "of an empty key"}}],
+        "events": [{}],
+        "links": [{"attributes": [{"key": "why", "value": {}}]}, {"traceId": TRACE.upper(), "spanId": PARENT.upper()}],
+    }
+    (row,) = rows_of(answer(bare))
+    assert (row.trace_id, row.span_id, row.parent_span_id) == (TRACE, SPAN, PARENT)
+    assert (row.name, row.start_ns, row.end_ns) == ("", 0, 0)
+    assert row.attributes == {"": "of an empty key"}
+    assert row.events == (SpanEvent("", 0, {}),)
+    assert row.links == (SpanLink(TRACE, PARENT),)
+
+
 def test_a_span_that_was_sent_twice_is_one_unless_it_says_something_else() -> None:
     assert len(each_once(rows_of(answer(FULL, FULL)))) == 1
     assert len(each_once(rows_of(answer(FULL, {**FULL, "name": "process something.else"})))) == 2

@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -106,6 +107,32 @@ def test_no_more_are_held_than_there_is_room_for_and_the_oldest_saga_goes_first(
     assert out == list(range(21, 30))
 
 
+class Interrupted(str):
+    """Another span of its saga ends wherever somebody looks it up, as a signal's handler may have it."""
+
+    __slots__ = ("ends",)
+    ends: Callable[[], None]
+
+    def __hash__(self) -> int:
+        self.ends()
+        return super().__hash__()
+
+    __eq__ = str.__eq__
+
+
+def test_a_span_that_ends_while_one_is_being_held_is_held_too() -> None:
+    out: list[str] = []
+    held = HeldSpans(most_spans=10)
+    saga = Interrupted("saga")
+    saga.ends = lambda: held.hold("saga", out.append, "within")
+    holding = threading.Thread(target=held.hold, args=(saga, out.append, "around"), daemon=True)
+    holding.start()
+    holding.join(20)
+    assert not holding.is_alive()
+    held.fail("saga")
+    assert sorted(set(out)) == ["around", "within"]
+
+
 def work(tracing: Tracing, saga: str, *, sampled: bool = False) -> Trace:
     """One unit of work with a span of the user's in it, which is to be sampled or not."""
     envelope = Envelope(id=f"event of {saga}", source="/x", type="a.b", data=b"{}", saga=saga, trace=UNSAMPLED)
@@ -199,13 +226,70 @@ def test_who_only_sends_exports_at_once_and_without_holding_nothing_is_made(coll
 
 
 @pytest.mark.usefixtures("collector")
-def test_a_log_line_of_an_unsampled_saga_names_it_too() -> None:
-    tracing = make_tracing("plain", keep=False)
+@pytest.mark.parametrize("tracer", ["lean", "sdk"])
+def test_a_log_line_of_an_unsampled_saga_names_it_too(tracer: Literal["lean", "sdk"]) -> None:
+    tracing = make_tracing("plain", keep=False, options=TracingOptions(tracer=tracer))
     envelope = Envelope(id="e", source="/x", type="a.b", data=b"{}", saga="any", trace=UNSAMPLED)
     with tracing.process(envelope, topic="a.b", partition=0, offset=0, group="g"):
-        assert log_ids() == {"trace_id": "a" * 32, "span_id": "b" * 16, "saga_id": "any"}
+        if tracer == "lean":
+            assert log_ids() == {"trace_id": "a" * 32, "span_id": "b" * 16, "saga_id": "any"}
+        with trace.get_tracer("user").start_as_current_span("asks a bureau"):
+            within = log_ids()
+            assert (within["trace_id"], within["saga_id"]) == ("a" * 32, "any")
     assert log_ids() == {}
     assert tracing.shutdown(10)
+
+
+@pytest.mark.parametrize("tracer", ["lean", "sdk"])
+@pytest.mark.parametrize(("sampler", "share"), [("always_off", ""), ("traceidratio", "0"), ("traceidratio", "0.000001")])
+@pytest.mark.parametrize("incoming", [SAMPLED, UNSAMPLED])
+def test_who_follows_nobody_leaves_out_what_others_sampled_and_says_so(
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+    tracer: Literal["lean", "sdk"],
+    sampler: str,
+    share: str,
+    incoming: Trace,
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", share)
+    tracing = make_tracing("service", keep=False, options=TracingOptions(tracer=tracer))
+    envelope = Envelope(id="e", source="/x", type="a.b", data=b"{}", saga="saga", trace=incoming)
+    unit = tracing.process(envelope, topic="a.b", partition=0, offset=0, group="g")
+    with unit, trace.get_tracer("user").start_as_current_span("inner") as inner:
+        assert not inner.is_recording()
+    sent = origin_of(unit.send("c.d", "out", "c.d", saga="saga"))
+    unit.end()
+    assert sent is not None
+    assert (sent.trace_id, sent.sampled) == ("a" * 32, False)
+    assert tracing.shutdown(10)
+    assert collector.spans() == []
+
+
+@pytest.mark.parametrize("tracer", ["lean", "sdk"])
+@pytest.mark.parametrize(
+    ("sampler", "sampled", "exported"),
+    [
+        ("always_off", True, []),
+        ("always_on", False, ["request"]),
+        ("parentbased_always_off", True, ["request"]),
+        ("parentbased_always_on", False, []),
+    ],
+)
+def test_outside_any_work_a_user_s_span_is_sampled_by_the_same_rule(
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+    tracer: Literal["lean", "sdk"],
+    sampler: str,
+    sampled: bool,
+    exported: list[str],
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    tracing = make_tracing("service", keep=False, options=TracingOptions(tracer=tracer))
+    remote = trace.NonRecordingSpan(trace.SpanContext(5, 6, True, trace.TraceFlags(int(sampled))))
+    trace.get_tracer("web").start_span("request", trace.set_span_in_context(remote)).end()
+    assert tracing.shutdown(10)
+    assert names(collector.spans()) == exported
 
 
 @pytest.mark.usefixtures("collector", "half")

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from operator import methodcaller
-from typing import Literal
+from typing import Literal, cast
 
 import pytest
 from hypothesis import given
@@ -18,11 +19,12 @@ from pavane import Agent, Context, Event, Retry, Saga
 from pavane.runner import Surroundings
 from pavane_events.envelope import Envelope, Trace
 from pavane_events.record import Record
-from pavane_tracing import otlp, unfit
+from pavane_tracing import handing, otlp, unfit
 from pavane_tracing.handing import UnitProcessor
 from pavane_tracing.lean_work import LeanTracing
 from pavane_tracing.options import TracingOptions
 from pavane_tracing.sampling import SagaSampler
+from pavane_tracing.setup import make_tracing
 from pavane_tracing.span import SpanLink
 from pavane_tracing.stock_sampling import BySaga
 from pavane_tracing.store import decode, encode
@@ -239,6 +241,65 @@ def test_a_span_of_the_sdks_that_nobody_could_read_is_lost_alone_told_and_counte
     assert [row.name for row in rows] == ["process a.b", ""]
     assert lost == [1, 1, 1, 1]
     assert caplog.text.count("a span is lost, work goes on") == 4
+
+
+def of_a_numbered_version() -> Span:
+    return trace.get_tracer("library", 1.0).start_span("bad")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def linked_to(context: SpanContext) -> Span:
+    span = trace.get_tracer("library").start_span("bad")
+    span.add_link(context, {"why": "it says something"})
+    return span
+
+
+def deep(levels: int, *, in_event: bool = False) -> Span:
+    span = trace.get_tracer("library").start_span("bad")
+    value = cast("list[str]", nested(levels))
+    span.add_event("event", {"deep": value}) if in_event else span.set_attribute("deep", value)
+    return span
+
+
+BAD: dict[str, Callable[[], Span]] = {
+    "a version that is a number": of_a_numbered_version,
+    "a trace id that is too large": partial(linked_to, SpanContext(1 << 129, 5, True)),
+    "a span id that is too large": partial(linked_to, SpanContext(1, 1 << 65, True)),
+    **{f"{levels} levels": partial(deep, levels) for levels in (46, 47, 48, 49, 60)},
+    **{f"{levels} levels in an event": partial(deep, levels, in_event=True) for levels in (46, 47, 48, 49, 60)},
+}
+
+
+@pytest.mark.parametrize("tracer", ["lean", "sdk"])
+@pytest.mark.parametrize("bad", BAD)
+def test_a_request_loses_what_cannot_be_encoded_or_read_and_nothing_else(
+    bad: str, tracer: Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        tracing = make_tracing("service", keep=False, options=TracingOptions(tracer=tracer))
+        work = tracing.process(ENVELOPE, topic="a.b", partition=0, offset=0, group="g")
+        with work:
+            trace.get_tracer("good").start_span("before").end()
+            BAD[bad]().end()
+            trace.get_tracer("good").start_span("after").end()
+        work.end()
+        assert tracing.shutdown(10)
+    names = sorted(span.name for span in collector.spans())
+    assert [name for name in names if name != "bad"] == ["after", "before", "process a.b"]
+
+
+def test_a_span_that_the_encoder_refuses_is_lost_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(_: ReadableSpan) -> bool:
+        return True
+
+    monkeypatch.setattr(handing, "is_fit", fit)
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        tracing = make_tracing("service", keep=False)
+        for number in range(20):
+            (of_a_numbered_version() if number in (3, 11) else trace.get_tracer("good").start_span("good")).end()
+        tracing.shutdown(10)
+    assert [span.name for span in collector.spans()] == ["good"] * 18
 
 
 class Asked(Event, type="unfit.asked", version=1):

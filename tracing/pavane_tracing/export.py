@@ -211,15 +211,24 @@ class SpanExport:
         body: list[bytes] = []
         for service, spans in gathered.ours:
             body += otlp.resource_spans(self._resources.get(service, b""), self._scope, spans)
-        others = len(gathered.others)
-        if others:
-            try:
-                body.append(self._encode_others(gathered.others))
-            except Exception as error:  # whatever users put into their spans
-                self._losses.hear(f"spans cannot be encoded: {error!r}")
-                self._lose(others)
-                others = 0
-        return Request(b"".join(body), gathered.count + others)
+        others, count = self._others_encoded(gathered.others)
+        return Request(b"".join([*body, *others]), gathered.count + count)
+
+    def _others_encoded(self, spans: Sequence[FinishedSpan]) -> tuple[list[bytes], int]:
+        """The SDK's spans, encoded, and how many they are. What users put into one may not be encodable: it is lost alone."""
+        if not spans:
+            return [], 0
+        try:
+            return [self._encode_others(spans)], len(spans)
+        except Exception as error:  # whatever users put into their spans
+            if len(spans) == 1:
+                self._losses.hear(f"a span cannot be encoded: {error!r}")
+                self._lose(1)
+                return [], 0
+        middle = len(spans) // 2
+        first, first_count = self._others_encoded(spans[:middle])
+        second, second_count = self._others_encoded(spans[middle:])
+        return first + second, first_count + second_count
 
     def _send_one(self, send: Callable[[bytes], Answer], now: float) -> None:
         """A request of the outbox and one of the spool in turn; before any of the spool what a flush waits for."""

@@ -16,6 +16,7 @@ from opentelemetry.trace import Span, StatusCode
 from pavane_events.errors import ConfigurationError, Problem
 from pavane_tracing.attributes import Scalar, error_type
 from pavane_tracing.conventions import MESSAGING
+from pavane_tracing.limited import say
 
 OPERATION = "gen_ai.operation.name"
 AGENT = "gen_ai.agent.name"
@@ -77,7 +78,7 @@ class Invocation:
         if token is not None:
             detach(token)
         if error is not None:
-            self.span.set_attribute(MESSAGING.error_type, error_type(error))
+            say(self.span, {MESSAGING.error_type: error_type(error)})
             self.span.set_status(StatusCode.ERROR)
         self.span.end()
 
@@ -85,7 +86,7 @@ class Invocation:
         """Tokens that the model took and gave, in addition to those told before."""
         self._input_tokens += input_tokens
         self._output_tokens += output_tokens
-        self.span.set_attributes({INPUT_TOKENS: self._input_tokens, OUTPUT_TOKENS: self._output_tokens})
+        say(self.span, {INPUT_TOKENS: self._input_tokens, OUTPUT_TOKENS: self._output_tokens})
 
     def given(self, texts: Iterable[str]) -> None:
         """What the agent was given, one message each. It is content: only where :func:`captures_content`."""
@@ -98,7 +99,7 @@ class Invocation:
 
     def _tell(self, key: str, messages: object) -> None:
         if self.span.is_recording():
-            self.span.set_attribute(key, json.dumps(messages, ensure_ascii=False))
+            say(self.span, {key: json.dumps(messages, ensure_ascii=False)})
 
 
 def _part(text: str) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 from pavane_tracing.forking import after_fork
@@ -23,7 +24,8 @@ class HeldSpans:
 
     def __init__(self, most_spans: int = MOST_SPANS) -> None:
         self._most_spans = most_spans
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        """Reentrant: a span may end where garbage is collected, or in a signal's handler, while one is being held."""
         self._held: OrderedDict[str, list[Callable[[], object]]] = OrderedDict()
         self._count = 0
         self._failed: OrderedDict[str, None] = OrderedDict()
@@ -31,13 +33,15 @@ class HeldSpans:
 
     def hold(self, saga: str, deliver: Callable[[T], object], span: T) -> None:
         """Hold a span of the saga until it fails; one of a saga that has failed is delivered now."""
+        one, first = partial(deliver, span), list[Callable[[], object]]()
         with self._lock:
             failed = saga in self._failed
             if not failed and self._most_spans:
-                self._held.setdefault(saga, []).append(lambda: deliver(span))
+                self._held.setdefault(saga, first).append(one)
                 self._count += 1
-                while self._count > self._most_spans:
-                    self._count -= len(self._held.popitem(last=False)[1])
+                while self._count > self._most_spans and self._held:
+                    gone = len(self._held.popitem(last=False)[1])
+                    self._count -= gone
         if failed or not self._most_spans:
             deliver(span)
 
@@ -64,6 +68,6 @@ class HeldSpans:
 
     def _begin(self) -> None:
         """A forked process: what its parent holds is the parent's to deliver, and the lock may have been taken."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._held = OrderedDict()
         self._count = 0

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, cast
 
 from mypy_extensions import mypyc_attr
 from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import create_key
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AnyValue, Attributes
 
@@ -24,6 +25,8 @@ from pavane_tracing.propagation import SAMPLED, UNSAMPLED, Origin, span_context,
 from pavane_tracing.span import KINDS, STATUSES, SpanEvent, SpanLink, SpanRow, is_time, plain_attributes
 from pavane_tracing.unfit import passed_over
 
+PASSING_KEY: Final = create_key("pavane.passing")
+"""In OpenTelemetry's context: the :class:`PassingSpan` that work goes on in, whatever span has begun since."""
 _UNSET: Final = Status(StatusCode.UNSET)
 _hex: Final = bytes.fromhex
 _IDS: Final = 16 + 8
@@ -374,15 +377,22 @@ class LeanSpan:
 
 
 class PassingSpan:
-    """The span that sent an unsampled message as the current one while that is at work: it records nothing."""
+    """The current one while a message is at work that is not sampled: it records nothing. It is the span that sent it, or,
+    where that one's decision is not followed, one of this process (``own``), which the user's spans follow."""
 
-    def __init__(self, incoming: Trace, saga: str | None) -> None:
-        self._incoming = incoming
+    def __init__(self, context: Trace, saga: str | None, *, own: bool = False) -> None:
+        self._context = context
+        self._own = own
         self.saga = saga
 
     def get_span_context(self) -> SpanContext:
-        """The sender's identity."""
-        return span_context(self._incoming) or INVALID_SPAN_CONTEXT
+        """The identity of that span."""
+        found = span_context(self._context)
+        if found is None:
+            return INVALID_SPAN_CONTEXT
+        if self._own:
+            return SpanContext(found.trace_id, found.span_id, False, found.trace_flags, found.trace_state)
+        return found
 
     def is_recording(self) -> bool:
         """Never."""

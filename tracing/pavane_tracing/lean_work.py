@@ -19,7 +19,7 @@ from pavane_tracing.genai import INVOKE_AGENT, Invocation
 from pavane_tracing.held import HeldSpans
 from pavane_tracing.identity import new_span_id, new_trace_id
 from pavane_tracing.layouts import Layout, Limits, MessageLayout, ProcessLayout
-from pavane_tracing.lean import LeanSpan, PassingSpan
+from pavane_tracing.lean import PASSING_KEY, LeanSpan, PassingSpan
 from pavane_tracing.limited import begin
 from pavane_tracing.messaging_metrics import Processing
 from pavane_tracing.off import MeasuredOffWork
@@ -291,6 +291,9 @@ class LeanTracing(Tracing):
         if take is None and not (sampled and self.keep):
             metrics = self._metrics
             processing = None if metrics is None else metrics.processing(topic, group)
+            if origin is not None and not self._follow:  # sampled or not where it comes from, here it is left out
+                left_out = Trace(f"00-{origin.trace_id}-{new_span_id()}-00", origin.state, baggage)
+                return PassingWork(left_out, saga, processing, own=True)
             return _passing(incoming, origin, trace_id, baggage, saga, processing)
         layout = self._process_layout(topic, group, partition, envelope.type, step, saga_name, undo)
         said = Told(self._messaging, envelope.id, saga, len(envelope.data), offset)
@@ -377,12 +380,13 @@ class LeanTracing(Tracing):
 
 
 class PassingWork(MeasuredOffWork):
-    """Unsampled work: no span, the sender's context is current and handed on."""
+    """Unsampled work: no span, the sender's context is current and handed on, or one of this process's ``own``."""
 
-    __slots__ = ("_token",)
+    __slots__ = ("_own", "_token")
 
-    def __init__(self, incoming: Trace, saga: str | None, processing: Processing | None) -> None:
+    def __init__(self, incoming: Trace, saga: str | None, processing: Processing | None, *, own: bool = False) -> None:
         self._incoming = incoming
+        self._own = own
         self.saga = saga
         self._clock = processing
         self._token: Token[Context] | None = None
@@ -391,7 +395,8 @@ class PassingWork(MeasuredOffWork):
         """Make the sender's span the current one, so that the user's own spans are not sampled either."""
         if self._token is None:
             incoming = self._incoming
-            context = Context({SPAN_KEY: PassingSpan(incoming, self.saga)})
+            passing = PassingSpan(incoming, self.saga, own=self._own)
+            context = Context({SPAN_KEY: passing, PASSING_KEY: passing})
             if incoming.baggage is not None:
                 context = context_of(None, incoming.baggage, context)
             self._token = enter(context)

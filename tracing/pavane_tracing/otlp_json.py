@@ -52,7 +52,10 @@ def read_saga(path: Path, saga: str) -> list[SpanRow]:
 
 
 def rows_of(document: Mapping[str, object]) -> Iterator[SpanRow]:
-    """The spans of one document in OTLP's JSON; of metrics and logs none. Raises LookupError, TypeError or ValueError."""
+    """The spans of one document in OTLP's JSON; of metrics and logs none. Raises LookupError, TypeError or ValueError.
+
+    What is empty or zero may be left out of it, as protobuf's writers do, but for the ids of a span.
+    """
     if "resourceMetrics" in document or "resourceLogs" in document:
         return
     for resource_spans in as_objects(document["resourceSpans"]):
@@ -93,18 +96,22 @@ def _row(span: Mapping[str, object], service: str) -> SpanRow:
     status = as_object(span.get("status", {}))
     message = str(status.get("message", ""))
     return SpanRow(
-        trace_id=str(span["traceId"]),
-        span_id=str(span["spanId"]),
-        parent_span_id=str(span.get("parentSpanId") or "") or None,
-        name=str(span["name"]),
+        trace_id=_id(span["traceId"]),
+        span_id=_id(span["spanId"]),
+        parent_span_id=_id(span.get("parentSpanId") or "") or None,
+        name=str(span.get("name", "")),
         kind=_KINDS[_number(span.get("kind", 0))],
-        start_ns=_number(span["startTimeUnixNano"]),
-        end_ns=_number(span["endTimeUnixNano"]),
+        start_ns=_number(span.get("startTimeUnixNano", 0)),
+        end_ns=_number(span.get("endTimeUnixNano", 0)),
         service=service,
         attributes=_values(span.get("attributes")),
-        links=tuple(SpanLink(str(link["traceId"]), str(link["spanId"])) for link in as_objects(span.get("links"))),
+        links=tuple(
+            SpanLink(_id(link["traceId"]), _id(link["spanId"]))
+            for link in as_objects(span.get("links"))
+            if link.get("traceId") and link.get("spanId")  # else it leads nowhere
+        ),
         events=tuple(
-            SpanEvent(str(event["name"]), _number(event["timeUnixNano"]), _values(event.get("attributes")))
+            SpanEvent(str(event.get("name", "")), _number(event.get("timeUnixNano", 0)), _values(event.get("attributes")))
             for event in as_objects(span.get("events"))
         ),
         status=_STATUSES[_number(status.get("code", 0))],
@@ -113,7 +120,7 @@ def _row(span: Mapping[str, object], service: str) -> SpanRow:
 
 
 def _values(pairs: object) -> dict[str, Value]:
-    return {str(pair["key"]): _value(as_object(pair.get("value", {}))) for pair in as_objects(pairs)}
+    return {str(pair.get("key", "")): _value(as_object(pair.get("value", {}))) for pair in as_objects(pairs)}
 
 
 def _value(value: Mapping[str, object]) -> Value:
@@ -127,6 +134,11 @@ def _value(value: Mapping[str, object]) -> Value:
             return _values(as_object(content).get("values"))
         return cast("Value", content)
     return None
+
+
+def _id(value: object) -> str:
+    """In small letters: whoever writes OTLP's JSON may choose."""
+    return str(value).lower()
 
 
 def _number(value: object) -> int:

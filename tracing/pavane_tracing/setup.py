@@ -115,7 +115,10 @@ def _lean(service: str, words: _Words, options: TracingOptions, sampler: SagaSam
     held = LEAN_EXPORT.held_for(options) if exporting else None
     root = TraceIdRatioBased(sampler.share)
     left_out = RecordOnly() if held is not None else ALWAYS_OFF
-    following = ParentBased(root, remote_parent_not_sampled=left_out, local_parent_not_sampled=left_out)
+    if sampler.follow:
+        following = ParentBased(root, remote_parent_not_sampled=left_out, local_parent_not_sampled=left_out)
+    else:  # what other processes have decided is nothing to these
+        following = ParentBased(root, root, root, local_parent_not_sampled=left_out)
     provider = TracerProvider(sampler=following, resource=resource, shutdown_on_exit=False, span_limits=limits)
     owner = Service(service, provider)
     routes = global_routes()

@@ -208,14 +208,22 @@ def _estimated(span: FinishedSpan) -> int:
     size = _LEAST_OF_OTHERS + _texts(span.attributes)
     for event in span.events:
         size += _texts(event.attributes)
+    for link in span.links or ():
+        size += _texts(link.attributes)
     return size
 
 
 def _texts(attributes: Mapping[str, object] | None) -> int:
+    """In the values, however deep within others, and in the keys of those within others."""
     size = 0
-    for value in attributes.values() if attributes is not None else ():
+    left: list[object] = list(attributes.values()) if attributes else []
+    while left:
+        value = left.pop()
         if isinstance(value, str | bytes):
             size += len(value)
-        elif isinstance(value, tuple | list):
-            size += sum([len(each) for each in cast("Sequence[object]", value) if isinstance(each, str | bytes)])
+        elif isinstance(value, Sequence):
+            left += cast("Sequence[object]", value)
+        elif isinstance(value, Mapping):
+            for key, each in cast("Mapping[object, object]", value).items():
+                left += (key, each)
     return size

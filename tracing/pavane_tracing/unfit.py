@@ -4,24 +4,83 @@ The SDK finds out as it exports, and drops all that the request holds; where spa
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Protocol, cast
 
 from pavane_tracing.metrics import count_dropped
-from pavane_tracing.span import FinishedSpan, SpanRow, check_fit, row_of
+from pavane_tracing.span import FinishedSpan, SpanRow, Unfit, check_fit, row_of
 
 log = logging.getLogger("pavane.tracing")
 
+_DEEPEST: Final = 94
+"""Messages of protobuf within a value. Those who read a request read 100 within each other, and refuse all of it beyond."""
+_SEQUENCE: Final = 2
+_MAPPING: Final = 3
+"""Messages for each level."""
 
-def is_fit(span: FinishedSpan) -> bool:
-    """Whether a span of the SDK's can be exported. One that cannot be is lost: told, and counted."""
+
+class Scope(Protocol):
+    """Whose span it is: a library, in one of its versions, as it has named itself."""
+
+    @property
+    def name(self) -> object: ...
+    @property
+    def version(self) -> object: ...
+    @property
+    def schema_url(self) -> object: ...
+
+
+class ExportedSpan(FinishedSpan, Protocol):
+    """What is looked at of one of the SDK's spans before it is exported."""
+
+    @property
+    def instrumentation_scope(self) -> Scope | None: ...
+
+
+def is_fit(span: ExportedSpan) -> bool:
+    """Whether a span of the SDK's can be exported, and be read. One that cannot be is lost: told, and counted."""
     try:
         check_fit(span)
         for text in (span.name, span.status.description, *(event.name for event in span.events)):
             str(text or "").encode()
+        scope = span.instrumentation_scope
+        if scope is not None:
+            for text in (scope.name, scope.version, scope.schema_url):
+                _check_text(text)
+        _check_depth(span.attributes)
+        for event in span.events:
+            _check_depth(event.attributes)
+        for link in span.links:
+            link.context.trace_id.to_bytes(16)
+            link.context.span_id.to_bytes(8)
+            _check_depth(link.attributes)
     except Exception as error:  # whatever was put into it
         lose(error)
         return False
     return True
+
+
+def _check_text(text: object) -> None:
+    if text is not None and not isinstance(text, str):
+        raise Unfit(f"its tracer has {type(text).__name__} for a name, a version or an address")
+    (text or "").encode()
+
+
+def _check_depth(attributes: Mapping[str, object] | None) -> None:
+    """Raises :class:`Unfit` for values within values that nobody would read."""
+    left = [(value, 0) for value in attributes.values()] if attributes else []
+    while left:
+        value, depth = left.pop()
+        if isinstance(value, str | bytes):
+            continue
+        if isinstance(value, Sequence):
+            depth += _SEQUENCE
+            left += [(each, depth) for each in cast("Sequence[object]", value)]
+        elif isinstance(value, Mapping):
+            depth += _MAPPING
+            left += [(each, depth) for each in cast("Mapping[object, object]", value).values()]
+        if depth > _DEEPEST:
+            raise Unfit("it has values within values, too deep to be read")
 
 
 def rows_of(spans: Iterable[FinishedSpan], service: str) -> list[SpanRow]:
