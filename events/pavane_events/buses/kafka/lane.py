@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -63,20 +63,25 @@ class Holder(Protocol):
 
 @dataclass(slots=True)
 class _Inbox:
-    """What was fetched and not yet taken, in order of arrival; topics that are paused aside."""
+    """What was fetched and not yet taken, in order of arrival; topics that are paused aside.
+
+    What is aside fills nothing, or it would keep the other topics back: of each topic it is no more than an inbox held when
+    that was paused, and the fetches that were under way.
+    """
 
     records: deque[Record] = field(default_factory=deque[Record])
     aside: dict[str, list[Record]] = field(default_factory=dict[str, list[Record]])
     count: Counter[str] = field(default_factory=Counter[str])
     size: int = 0
+    """In bytes, of what is not aside."""
 
     def add(self, topic: str, records: Sequence[Record]) -> None:
         self.count[topic] += len(records)
-        self.size += sum(map(_size_of, records))
         if topic in self.aside:
             self.aside[topic].extend(records)
         else:
             self.records.extend(records)
+            self.size += _size(records)
 
     def take(self, maximum: int) -> list[Record]:
         taken: list[Record] = []
@@ -97,14 +102,17 @@ class _Inbox:
             self.aside[topic] = [each for each in self.aside[topic] if each.offset >= offset]
         everything = [*self.records, *(each for records in self.aside.values() for each in records)]
         self.count = Counter(each.topic for each in everything)
-        self.size = sum(map(_size_of, everything))
+        self.size = _size(self.records)
 
     def set_aside(self, topic: str) -> None:
         self.aside[topic] = [each for each in self.records if each.topic == topic]
         self.records = deque(each for each in self.records if each.topic != topic)
+        self.size = _size(self.records)
 
     def take_back(self, topic: str) -> None:
-        self.records.extendleft(reversed(self.aside.pop(topic)))
+        back = self.aside.pop(topic)
+        self.records.extendleft(reversed(back))
+        self.size += _size(back)
 
     @property
     def is_full(self) -> bool:
@@ -193,9 +201,7 @@ class KafkaLane:
         self._fetched[topic] = after
         if records:
             self._inbox.add(topic, records)
-            if self._inbox.is_full and not self._full:
-                self._full = True
-                self._holder.flow(self, [each for each in self._fetched if each not in self._inbox.aside], on=False)
+            self._stop_where_full()
         self._bell.ring()
 
     def lose(self) -> None:
@@ -215,6 +221,7 @@ class KafkaLane:
         for topic in new:
             self._inbox.set_aside(topic)
         self._holder.flow(self, new, on=False)
+        self._go_on_where_there_is_room()  # what filled it may be aside now
 
     def resume(self, topics: Collection[str]) -> None:
         """Return records of these topics again; see the port."""
@@ -223,6 +230,7 @@ class KafkaLane:
             self._inbox.take_back(topic)
         if not self._full:
             self._holder.flow(self, paused, on=True)
+            self._stop_where_full()
         self._bell.ring()
 
     async def receive(self, maximum: int, timeout_s: float) -> Sequence[Record]:
@@ -243,10 +251,21 @@ class KafkaLane:
         records = self._inbox.take(maximum)
         for record in records:
             self._returned[record.topic] = record.offset + 1
+        self._go_on_where_there_is_room()
+        return records
+
+    def _stop_where_full(self) -> None:
+        if self._inbox.is_full and not self._full:
+            self._full = True
+            self._holder.flow(self, self._flowing(), on=False)
+
+    def _go_on_where_there_is_room(self) -> None:
         if self._full and self._inbox.has_room:
             self._full = False
-            self._holder.flow(self, [each for each in self._fetched if each not in self._inbox.aside], on=True)
-        return records
+            self._holder.flow(self, self._flowing(), on=True)
+
+    def _flowing(self) -> list[str]:
+        return [topic for topic in self._fetched if topic not in self._inbox.aside]
 
     async def commit(
         self,
@@ -298,6 +317,7 @@ class KafkaLane:
                 self._fetched[topic] = self._returned[topic] = offset
                 self._inbox.skip(topic, offset)
                 self._holder.seek(self, topic, offset)
+                self._go_on_where_there_is_room()
             elif offset > self._returned[topic]:
                 self._returned[topic] = offset
                 self._inbox.skip(topic, offset)
@@ -308,6 +328,10 @@ class KafkaLane:
         marks = await self._holder.high_watermarks(self)
         self.check()
         return marks
+
+
+def _size(records: Iterable[Record]) -> int:
+    return sum(map(_size_of, records))
 
 
 def _size_of(record: Record) -> int:
