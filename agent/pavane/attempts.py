@@ -136,7 +136,7 @@ async def _wait(
     if unit.interrupted != "ended" and is_long(delay.pause_s, kit.limits.in_lane_s) and fits(unit.record):
         return delay
     interruption = await _pause(delay.pause_s, unit, aside)
-    if interruption == "stopping":
+    if interruption is not None and interruption != "ended":
         raise Abandoned
     return replace(ENDED_WAITING, attempt=delay.attempts) if interruption == "ended" else None
 

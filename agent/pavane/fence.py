@@ -42,8 +42,7 @@ class Fence:
         self._state = f"SELECT state FROM {table} WHERE key = {placeholder}"
         self._take_back = f"UPDATE {table} SET state = 'undone' WHERE key = {placeholder} AND state = 'done' RETURNING 1"
         self._mark = (
-            f"INSERT INTO {table} (key, state) VALUES ({placeholder}, 'undone')"
-            f" ON CONFLICT (key) DO UPDATE SET state = 'undone'"
+            f"INSERT INTO {table} (key, state) VALUES ({placeholder}, 'undone') ON CONFLICT (key) DO NOTHING RETURNING 1"
         )
 
     def create(self, connection: _Connection) -> None:
@@ -62,11 +61,13 @@ class Fence:
         return False
 
     def undo(self, connection: _Connection, key: str) -> bool:
-        """Mark the effect undone, for ever. True: it stood, take it back now. False: there is nothing to take back."""
-        if connection.execute(self._take_back, (key,)).fetchone() is not None:
-            return True
-        connection.execute(self._mark, (key,))
-        return False
+        """Mark the effect undone, for ever. True: it stood, take it back now. False: there is nothing to take back.
+
+        The insert comes first: it waits for whoever is writing the effect, and the update sees what he has written.
+        """
+        if connection.execute(self._mark, (key,)).fetchone() is not None:
+            return False
+        return connection.execute(self._take_back, (key,)).fetchone() is not None
 
     def _find(self, connection: _Connection, key: str) -> str | None:
         row = connection.execute(self._state, (key,)).fetchone()

@@ -19,7 +19,7 @@ from pavane.progress import PREFIX, Progress
 from pavane.reception import Reception
 from pavane.release import Releases
 from pavane.undoing import Undoer
-from pavane.units import UndoUnit, Unit
+from pavane.units import Abandoned, UndoUnit, Unit
 from pavane.until_lost import until_lost
 from pavane.waiting import Index
 from pavane.workers import Workers
@@ -89,19 +89,21 @@ class LaneAtWork:
 
     async def _work(self, stop: asyncio.Event, group: asyncio.TaskGroup) -> None:
         self._workers.start(group)
-        if self._marks.new_version:
-            await self._commits.declare(self._declaration())
-        committing = group.create_task(self._commits.run())
-        receiving = group.create_task(self._receive())
-        await stop.wait()
-        receiving.cancel()
-        self._releases.close()
-        drained = await self._workers.drain(self._kit.limits.drain_s)
-        if not drained:
-            log.warning("lane %d of %s: work was given up at the end", self._lane.partition, self._lane.group)
-        self._commits.finish(drained=drained)
-        await committing
-        self._workers.cancel()
+        try:
+            if self._marks.new_version:
+                await self._commits.declare(self._declaration())
+            committing = group.create_task(self._commits.run())
+            receiving = group.create_task(self._receive())
+            await stop.wait()
+            receiving.cancel()
+            self._releases.close()
+            drained = await self._workers.drain(self._kit.limits.drain_s)
+            if not drained:
+                log.warning("lane %d of %s: work was given up at the end", self._lane.partition, self._lane.group)
+            self._commits.finish(drained=drained)
+            await committing
+        finally:
+            self._workers.cancel()
 
     async def _receive(self) -> None:
         while True:
@@ -128,6 +130,8 @@ class LaneAtWork:
             done = await self._undoer.undo(unit)
         else:
             done = await self._performer.perform(unit)
+        if unit.interrupted == "given up":
+            raise Abandoned
         self._commits.settle(unit.settles, unit.name, done)
 
     def _declaration(self) -> Message:

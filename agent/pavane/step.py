@@ -217,7 +217,9 @@ class Step(Generic[P, R_co]):
         arguments: dict[str, object] = {**inputs, "done": returned}
         if undo.context is not None:
             arguments[undo.context] = context
-        await call(undo.function, arguments)
+        given = await call(undo.function, arguments)
+        if inspect.isgenerator(given) or inspect.isasyncgen(given):
+            raise WrongOutput(f"the undo of {self.wire_name} is a generator, of which nothing has run: write it without yield")
 
     async def perform_reconciliation(self, inputs: Mapping[str, Event], context: Context) -> Found:
         """Ask whether the step took effect, once. Raises what the function raises, and :class:`WrongOutput`."""
@@ -253,13 +255,15 @@ class Step(Generic[P, R_co]):
 
 
 async def call(function: Callable[..., object], arguments: dict[str, object], *, is_async: bool | None = None) -> object:
-    """Await an ``async def``, run a ``def`` in a thread."""
+    """Await an ``async def``, run a ``def`` in a thread, and await what it gives where that is to be awaited: it is an
+    ``async def`` in a decorator's wrapper."""
     if is_async if is_async is not None else inspect.iscoroutinefunction(function):
         return await cast("Awaitable[object]", function(**arguments))
     context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(
+    given = await asyncio.get_running_loop().run_in_executor(
         None, functools.partial(context.run, functools.partial(_in_thread, function, arguments))
     )
+    return await cast("Awaitable[object]", given) if inspect.isawaitable(given) else given
 
 
 def _no_time(within: timedelta | None, what: str) -> list[Problem]:

@@ -28,7 +28,8 @@ class Way:
         self.begins = begins
 
 
-Interruption = Literal["ended", "stopping"]
+Interruption = Literal["ended", "stopping", "given up"]
+"""The saga has ended; the lane stops, and what runs may finish; the lane has stopped, or is lost: nothing of it counts."""
 
 UNDO_UNIT: Final = "undo"
 CONTROL_UNIT: Final = "control"
@@ -70,8 +71,9 @@ class Pausing:
         return Way(self.envelope, (delayed.trace,), begins=True)
 
     def interrupt(self, why: Interruption) -> None:
-        """End a pause, now or as soon as one begins."""
-        self.interrupted = why
+        """End a pause, now or as soon as one begins. What is given up stays so."""
+        if self.interrupted != "given up":
+            self.interrupted = why
         if self.pause is not None and not self.pause.done():
             self.pause.set_result(why)
 

@@ -46,6 +46,7 @@ class Workers(Generic[W]):
         self._active = 0
         self._aside = 0
         self._stopping = False
+        self._ended = False
         self._quiet = asyncio.Event()
 
     def start(self, group: asyncio.TaskGroup) -> None:
@@ -111,7 +112,12 @@ class Workers(Generic[W]):
         return True
 
     def cancel(self) -> None:
-        """End the workers, with whatever they still do."""
+        """End the workers, with whatever they still do. A step may make something else of its cancellation; what it answers
+        counts no more, and nothing is begun or tried again after it.
+        """
+        self._ended = True
+        for work in [*self._running.values(), *self._unkeyed]:
+            work.interrupt("given up")
         for task in self._tasks:
             task.cancel()
 
@@ -141,6 +147,8 @@ class Workers(Generic[W]):
                 finally:
                     self._active -= 1
                     self._has_ended(work, key)
+                if self._ended:
+                    return
                 count += 1
                 if count % FAIR == 0:
                     await asyncio.sleep(0)

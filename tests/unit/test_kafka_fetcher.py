@@ -8,13 +8,14 @@ from typing import cast
 
 import pytest
 from aiokafka.client import AIOKafkaClient
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
 from pavane.simulation.virtual_time import VirtualLoop
 from pavane_events.buses.kafka import fetcher
 from pavane_events.buses.kafka.failures import TOPIC_FORBIDDEN, Refused
 from pavane_events.buses.kafka.fetcher import FORBIDDEN_S, Fetcher
-from pavane_events.buses.kafka.fetching import Answer
+from pavane_events.buses.kafka.fetching import Answer, unpack
 from pavane_events.record import Record
 
 PLACE = TopicPartition("in", 0)
@@ -114,3 +115,14 @@ def test_a_topic_that_stays_forbidden_ends_the_membership(monkeypatch: pytest.Mo
 
     brokers = Brokers(monkeypatch, code=lambda now: TOPIC_FORBIDDEN)
     virtually(scenario())
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
+def test_batches_are_read_whatever_others_have_compressed_them_with(codec: str) -> None:
+    number = ["none", "gzip", "snappy", "lz4", "zstd"].index(codec)
+    batch = DefaultRecordBatchBuilder(2, number, 0, -1, -1, -1, 1_000_000)
+    values = [str(number).encode() * 1_000 for number in range(100)]
+    for offset, value in enumerate(values):
+        batch.append(offset, 1_700_000_000_000, b"key", value, [])
+    portions = list(unpack(bytes(batch.build()), (), "in", 0, 0))
+    assert [record.value for records, _ in portions for record in records] == values

@@ -60,11 +60,12 @@ class Holder:
     def check_state(self, state: Mapping[bytes, bytes | None]) -> None:
         pass
 
-    async def place(self, outputs: Sequence[Message]) -> list[tuple[TopicPartition, Payload]]:
+    async def place(self, messages: Sequence[Message]) -> list[tuple[TopicPartition, Payload]]:
         return []
 
-    async def commit(self, commit: Commit) -> None:
+    async def commit(self, commit: Commit) -> int:
         commit.future.set_result(0)
+        return 0
 
 
 async def emptied(lane: KafkaLane) -> list[Record]:
