@@ -1,6 +1,8 @@
-"""Two verifications for the tests of the command line: one that holds, and one whose undo forgets."""
+"""Verifications for the tests of the command line: one that holds, one whose undo forgets, and one that somebody stops."""
 
+from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 
 from pavane import Agent, Context, Event, Saga
 from pavane.testing import HistoryPlayed, Verification
@@ -49,5 +51,15 @@ def _verification(*, forgets: bool) -> Verification:
     )
 
 
+_played = count(1)
+
+
+def _stopped() -> None:
+    """Ctrl-C, in the middle of the thirtieth history."""
+    if next(_played) == 30:
+        raise KeyboardInterrupt
+
+
 sound = _verification(forgets=False)
+stopped = replace(sound, reset=_stopped)
 forgetful = _verification(forgets=True)

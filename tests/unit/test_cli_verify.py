@@ -56,6 +56,18 @@ def test_people_are_told_of_each_stage_and_then_of_all(pavane: Shell) -> None:
     assert ends == "where nothing goes wrong, completed: it's the only one"
 
 
+def test_whoever_stops_it_is_told_what_was_played_by_then(pavane: Shell) -> None:
+    said = pavane("verify", "unit.cli_verified:stopped", "--jobs", "1", "--histories", "200")
+    assert said.code == 130
+    assert said.err.startswith("stopped; this was played by then")
+    nothing, one, two, _, summary, *_ = said.out.splitlines()
+    assert nothing.endswith("1 histories  (all)")
+    assert one.endswith("left out)")
+    assert two.endswith(" 0 histories")
+    assert 20 <= int(summary.split()[0]) < 30
+    assert "0 violations" in summary
+
+
 def test_where_nobody_looks_a_line_a_minute_says_how_far_it_is(pavane: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pavane(*SOUND).err == ""
     monkeypatch.setattr("pavane.cli.verify._LINE_S", 0.0)

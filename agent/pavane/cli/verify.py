@@ -69,20 +69,26 @@ def verify(
         _replay(found, replay, as_json=as_json)
         return
     from pavane.simulation.explore import Bounds
+    from pavane.simulation.report import Interrupted
     from pavane.simulation.verify import explore
 
     if histories is None and seconds is None and not exhaustive:
         histories = 10_000
-    with _progress() as tell:
-        report = explore(
-            found,
-            name=target,
-            processes=jobs,
-            bounds=Bounds(histories, seconds, exhaustive),
-            seed=seed,
-            tell=tell,
-            lanes=lanes,
-        )
+    try:
+        with _progress() as tell:
+            report = explore(
+                found,
+                name=target,
+                processes=jobs,
+                bounds=Bounds(histories, seconds, exhaustive),
+                seed=seed,
+                tell=tell,
+                lanes=lanes,
+            )
+    except Interrupted as stopped:
+        say("stopped; this was played by then, and nothing of it was wrong:")
+        _print(stopped.report, target, as_json=as_json)
+        raise
     _print(report, target, as_json=as_json)
     if report.findings:
         raise typer.Exit(1)

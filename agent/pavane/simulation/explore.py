@@ -147,15 +147,17 @@ class Explorer:
         total = room if jobs is None else len(jobs) if room is None else min(room, len(jobs))
         todo = self._lots(room) if jobs is None else iter(jobs[:total])
         count = 0
+        if jobs is not None:
+            survey.left[name] = len(jobs)
         for outcome in self.crew.play(_until(todo, lambda: bool(survey.wrong) or self._is_late())):
             count += 1
             setattr(survey, name, count)
+            if jobs is not None:
+                survey.left[name] = len(jobs) - count
             self.tell(name, count, total)
             if outcome.violations:
                 survey.wrong.append(outcome)
             yield outcome
-        if jobs is not None and count < len(jobs):
-            survey.left[name] = len(jobs) - count
 
     def _lots(self, room: int | None) -> Iterator[Job]:
         names = list(self.verification.scenarios)

@@ -115,6 +115,14 @@ class Report:
             yield "no saga completes, even where nothing goes wrong: whether one can was not shown"
 
 
+class Interrupted(KeyboardInterrupt):
+    """Somebody has stopped it. ``report``: what was played by then, none of which was wrong."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        super().__init__()
+
+
 class VerificationFailed(PavaneError, AssertionError):
     """A history was found that must not be. ``report`` has it, and the shortest form of it that was found.
 

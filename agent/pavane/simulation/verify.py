@@ -7,7 +7,7 @@ from pavane.simulation.crew import Alone, Several
 from pavane.simulation.explore import Bounds, Crew, Explorer, Survey, Tell, silently
 from pavane.simulation.player import Job, Outcome, Player
 from pavane.simulation.points import Faults
-from pavane.simulation.report import Finding, Report, VerificationFailed
+from pavane.simulation.report import Finding, Interrupted, Report, VerificationFailed
 from pavane.simulation.verification import Verification, names_of
 from pavane_events.errors import ConfigurationError, DeclarationError, Problem
 from pavane_saga.checks import MAY_BE_ELSEWHERE
@@ -26,11 +26,18 @@ def explore(
 ) -> Report:
     """Look at histories until the bounds are reached, or one is wrong. ``name``: where other processes find it.
 
-    Raises :class:`DeclarationError` where agents and sagas cannot run as they are declared: nothing would be played.
+    Raises :class:`DeclarationError` where agents and sagas cannot run as they are declared: nothing would be played;
+    :class:`Interrupted` where somebody stops it.
     """
     _check_declared(verification)
     crew: Crew = Alone(verification) if name is None or processes == 1 else Several(name, processes, load_verification)
-    survey = Explorer(verification, crew, bounds, Survey(seed), tell, lanes).run()
+    survey = Survey(seed)
+    try:
+        Explorer(verification, crew, bounds, survey, tell, lanes).run()
+    except KeyboardInterrupt:
+        if survey.wrong:
+            raise
+        raise Interrupted(Report.of(survey, processes, [], verification.possible.unbounded)) from None
     findings = [told(verification, survey.wrong[0])] if survey.wrong else []
     return Report.of(survey, processes, findings, verification.possible.unbounded)
 
