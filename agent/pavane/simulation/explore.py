@@ -146,11 +146,9 @@ class Explorer:
             return
         total = room if jobs is None else len(jobs) if room is None else min(room, len(jobs))
         todo = self._lots(room) if jobs is None else iter(jobs[:total])
-        count = 0
         if jobs is not None:
             survey.left[name] = len(jobs)
-        for outcome in self.crew.play(_until(todo, lambda: bool(survey.wrong) or self._is_late())):
-            count += 1
+        for count, outcome in enumerate(self.crew.play(_until(todo, lambda: bool(survey.wrong) or self._is_late())), 1):
             setattr(survey, name, count)
             if jobs is not None:
                 survey.left[name] = len(jobs) - count
