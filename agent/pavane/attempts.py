@@ -136,9 +136,11 @@ async def _wait(
     if unit.interrupted != "ended" and is_long(delay.pause_s, kit.limits.in_lane_s) and fits(unit.record):
         return delay
     interruption = await _pause(delay.pause_s, unit, aside)
-    if interruption is not None and interruption != "ended":
-        raise Abandoned
-    return replace(ENDED_WAITING, attempt=delay.attempts) if interruption == "ended" else None
+    if interruption is None:
+        return None
+    if interruption == "ended":
+        return replace(ENDED_WAITING, attempt=delay.attempts)
+    raise Abandoned
 
 
 async def _fall_back(fallback: Callable[[], Awaitable[T]], number: int, policy: Policy, kit: Kit) -> T | Failure:

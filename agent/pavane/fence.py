@@ -36,14 +36,12 @@ class Fence:
         if not table.replace("_", "").isalnum():
             raise ValueError(f"{table!r} is no plain table name")
         self._create = f"CREATE TABLE IF NOT EXISTS {table} (key TEXT PRIMARY KEY, state TEXT NOT NULL)"
-        self._insert = (
-            f"INSERT INTO {table} (key, state) VALUES ({placeholder}, 'done') ON CONFLICT (key) DO NOTHING RETURNING 1"
-        )
+        self._insert, self._mark = [
+            f"INSERT INTO {table} (key, state) VALUES ({placeholder}, '{state}') ON CONFLICT (key) DO NOTHING RETURNING 1"
+            for state in ("done", "undone")
+        ]
         self._state = f"SELECT state FROM {table} WHERE key = {placeholder}"
         self._take_back = f"UPDATE {table} SET state = 'undone' WHERE key = {placeholder} AND state = 'done' RETURNING 1"
-        self._mark = (
-            f"INSERT INTO {table} (key, state) VALUES ({placeholder}, 'undone') ON CONFLICT (key) DO NOTHING RETURNING 1"
-        )
 
     def create(self, connection: _Connection) -> None:
         """Make the table where it does not exist."""

@@ -101,8 +101,7 @@ class Workers(Generic[W]):
         """Begin nothing more, end pauses, let what runs finish. False where time ran out: that work is given up."""
         self._stopping = True
         self._ready.clear()
-        for work in [*self._running.values(), *self._unkeyed]:
-            work.interrupt("stopping")
+        self._interrupt("stopping")
         self._note_quiet()
         try:
             async with asyncio.timeout(timeout_s):
@@ -116,10 +115,13 @@ class Workers(Generic[W]):
         counts no more, and nothing is begun or tried again after it.
         """
         self._ended = True
-        for work in [*self._running.values(), *self._unkeyed]:
-            work.interrupt("given up")
+        self._interrupt("given up")
         for task in self._tasks:
             task.cancel()
+
+    def _interrupt(self, why: Interruption) -> None:
+        for work in [*self._running.values(), *self._unkeyed]:
+            work.interrupt(why)
 
     def _note_quiet(self) -> None:
         if self._stopping and self._active == 0 and self._aside == 0:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,8 +35,7 @@ def run(program: str, *arguments: str) -> None:
 @pytest.fixture(scope="module")
 def connect() -> Iterator[Connect]:
     """A server of this test's own, on a socket in a folder."""
-    folder = Path(f"/tmp/pavane-postgres-{os.getpid()}")  # a socket's path is short
-    folder.mkdir(mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # a socket's path is short
     if OTHER_USER:
         shutil.chown(folder, "postgres", "postgres")
     data = str(folder / "data")

@@ -291,10 +291,7 @@ class LeanTracing(Tracing):
         if take is None and not (sampled and self.keep):
             metrics = self._metrics
             processing = None if metrics is None else metrics.processing(topic, group)
-            if origin is not None and not self._follow:  # sampled or not where it comes from, here it is left out
-                left_out = Trace(f"00-{origin.trace_id}-{new_span_id()}-00", origin.state, baggage)
-                return PassingWork(left_out, saga, processing, own=True)
-            return _passing(incoming, origin, trace_id, baggage, saga, processing)
+            return _passing(incoming, origin, trace_id, baggage, saga, processing, follow=self._follow)
         layout = self._process_layout(topic, group, partition, envelope.type, step, saga_name, undo)
         said = Told(self._messaging, envelope.id, saga, len(envelope.data), offset)
         linked = _links(links, origin) if links else () if origin is None else (SpanLink(origin.trace_id, origin.span_id),)
@@ -392,7 +389,7 @@ class PassingWork(MeasuredOffWork):
         self._token: Token[Context] | None = None
 
     def attach(self) -> None:
-        """Make the sender's span the current one, so that the user's own spans are not sampled either."""
+        """Make that context's span the current one, so that the user's own spans are not sampled either."""
         if self._token is None:
             incoming = self._incoming
             passing = PassingSpan(incoming, self.saga, own=self._own)
@@ -409,10 +406,20 @@ class PassingWork(MeasuredOffWork):
 
 
 def _passing(
-    incoming: Trace, origin: Origin | None, trace_id: str, baggage: str | None, saga: str | None, processing: Processing | None
+    incoming: Trace,
+    origin: Origin | None,
+    trace_id: str,
+    baggage: str | None,
+    saga: str | None,
+    processing: Processing | None,
+    *,
+    follow: bool,
 ) -> Work:
     if origin is None:  # what comes of it is not sampled either, and is of one trace
         incoming = Trace(f"00-{trace_id}-{new_span_id()}-00")
+    elif not follow:  # sampled or not where it comes from, here it is left out
+        left_out = Trace(f"00-{origin.trace_id}-{new_span_id()}-00", origin.state, baggage)
+        return PassingWork(left_out, saga, processing, own=True)
     elif baggage != incoming.baggage or origin.state != incoming.tracestate:
         incoming = Trace(incoming.traceparent, origin.state, baggage)
     return PassingWork(incoming, saga, processing)

@@ -1,6 +1,6 @@
 """A finished span as a row: small, without the SDK, and the same whether it was just ended or read back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeVar, cast
@@ -137,6 +137,30 @@ def check_fit(span: FinishedSpan) -> None:
         raise Unfit("its status is none")
     for event in span.events:
         _check(event.name, event.timestamp)
+
+
+def said_in(span: FinishedSpan) -> Iterator[tuple[object, int]]:
+    """Every value in the attributes of a span, its events and links, however deep within others, and every key within others;
+    with how many of protobuf's messages are around it there."""
+    left: list[tuple[object, int]] = []
+    for said in (span.attributes, *(event.attributes for event in span.events), *(link.attributes for link in span.links)):
+        if said:
+            left += [(value, 0) for value in said.values()]
+    while left:
+        value, depth = left.pop()
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+            depth += _SEQUENCE
+            left += [(each, depth) for each in cast("Sequence[object]", value)]
+        elif isinstance(value, Mapping):
+            depth += _MAPPING
+            for key, each in cast("Mapping[object, object]", value).items():
+                left += ((key, depth), (each, depth))
+        yield value, depth
+
+
+_SEQUENCE: Final = 2
+_MAPPING: Final = 3
+"""Messages for each level of values within values."""
 
 
 def is_time(given: object) -> bool:

@@ -1,11 +1,10 @@
 """The queue of the export: spans of ours, encoded as fields of a request where they end, and the SDK's as they are."""
 
 import threading
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final
 
-from pavane_tracing.span import FinishedSpan
+from pavane_tracing.span import FinishedSpan, said_in
 
 MOST_BYTES: Final = 64 * 1024 * 1024
 REQUEST_BYTES: Final = 4 * 1024 * 1024
@@ -205,25 +204,4 @@ def _bytes(spans: list[bytes]) -> int:
 
 def _estimated(span: FinishedSpan) -> int:
     """About what a span of the SDK's will be when it is encoded: its texts are what may be large."""
-    size = _LEAST_OF_OTHERS + _texts(span.attributes)
-    for event in span.events:
-        size += _texts(event.attributes)
-    for link in span.links or ():
-        size += _texts(link.attributes)
-    return size
-
-
-def _texts(attributes: Mapping[str, object] | None) -> int:
-    """In the values, however deep within others, and in the keys of those within others."""
-    size = 0
-    left: list[object] = list(attributes.values()) if attributes else []
-    while left:
-        value = left.pop()
-        if isinstance(value, str | bytes):
-            size += len(value)
-        elif isinstance(value, Sequence):
-            left += cast("Sequence[object]", value)
-        elif isinstance(value, Mapping):
-            for key, each in cast("Mapping[object, object]", value).items():
-                left += (key, each)
-    return size
+    return _LEAST_OF_OTHERS + sum([len(value) for value, _ in said_in(span) if isinstance(value, str | bytes)])

@@ -4,19 +4,16 @@ The SDK finds out as it exports, and drops all that the request holds; where spa
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Protocol, cast
+from collections.abc import Iterable
+from typing import Final, Protocol
 
 from pavane_tracing.metrics import count_dropped
-from pavane_tracing.span import FinishedSpan, SpanRow, Unfit, check_fit, row_of
+from pavane_tracing.span import FinishedSpan, SpanRow, Unfit, check_fit, row_of, said_in
 
 log = logging.getLogger("pavane.tracing")
 
 _DEEPEST: Final = 94
 """Messages of protobuf within a value. Those who read a request read 100 within each other, and refuse all of it beyond."""
-_SEQUENCE: Final = 2
-_MAPPING: Final = 3
-"""Messages for each level."""
 
 
 class Scope(Protocol):
@@ -41,46 +38,27 @@ def is_fit(span: ExportedSpan) -> bool:
     """Whether a span of the SDK's can be exported, and be read. One that cannot be is lost: told, and counted."""
     try:
         check_fit(span)
-        for text in (span.name, span.status.description, *(event.name for event in span.events)):
+        for text in (span.name, span.status.description, *(event.name for event in span.events), *_words_of(span)):
             str(text or "").encode()
-        scope = span.instrumentation_scope
-        if scope is not None:
-            for text in (scope.name, scope.version, scope.schema_url):
-                _check_text(text)
-        _check_depth(span.attributes)
-        for event in span.events:
-            _check_depth(event.attributes)
         for link in span.links:
             link.context.trace_id.to_bytes(16)
             link.context.span_id.to_bytes(8)
-            _check_depth(link.attributes)
+        if any(depth > _DEEPEST for _, depth in said_in(span)):
+            raise Unfit("it has values within values, too deep to be read")
     except Exception as error:  # whatever was put into it
         lose(error)
         return False
     return True
 
 
-def _check_text(text: object) -> None:
-    if text is not None and not isinstance(text, str):
-        raise Unfit(f"its tracer has {type(text).__name__} for a name, a version or an address")
-    (text or "").encode()
-
-
-def _check_depth(attributes: Mapping[str, object] | None) -> None:
-    """Raises :class:`Unfit` for values within values that nobody would read."""
-    left = [(value, 0) for value in attributes.values()] if attributes else []
-    while left:
-        value, depth = left.pop()
-        if isinstance(value, str | bytes):
-            continue
-        if isinstance(value, Sequence):
-            depth += _SEQUENCE
-            left += [(each, depth) for each in cast("Sequence[object]", value)]
-        elif isinstance(value, Mapping):
-            depth += _MAPPING
-            left += [(each, depth) for each in cast("Mapping[object, object]", value).values()]
-        if depth > _DEEPEST:
-            raise Unfit("it has values within values, too deep to be read")
+def _words_of(span: ExportedSpan) -> tuple[object, ...]:
+    """What its tracer has said of itself. Raises :class:`Unfit` for what is no text."""
+    scope = span.instrumentation_scope
+    words = () if scope is None else (scope.name, scope.version, scope.schema_url)
+    for word in words:
+        if word is not None and not isinstance(word, str):
+            raise Unfit(f"its tracer has {type(word).__name__} for a name, a version or an address")
+    return words
 
 
 def rows_of(spans: Iterable[FinishedSpan], service: str) -> list[SpanRow]:

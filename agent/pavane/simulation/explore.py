@@ -47,7 +47,7 @@ class Bounds:
 
 @dataclass
 class Survey:
-    """What was looked at so far. ``left``: of a stage, the histories that were not played because of the bounds. ``ends``: by
+    """What was looked at so far. ``planned``: of a stage, the histories that there are, the bounds aside. ``ends``: by
     scenario, how its sagas end where nothing goes wrong."""
 
     seed: int
@@ -56,7 +56,7 @@ class Survey:
     pairs: int = 0
     by_lot: int = 0
     skipped: int = 0
-    left: dict[str, int] = field(default_factory=dict[str, int])
+    planned: dict[str, int] = field(default_factory=dict[str, int])
     ends: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     states: set[tuple[str, State]] = field(default_factory=set[tuple[str, State]])
     wrong: list[Outcome] = field(default_factory=list[Outcome])
@@ -147,11 +147,9 @@ class Explorer:
         total = room if jobs is None else len(jobs) if room is None else min(room, len(jobs))
         todo = self._lots(room) if jobs is None else iter(jobs[:total])
         if jobs is not None:
-            survey.left[name] = len(jobs)
+            survey.planned[name] = len(jobs)
         for count, outcome in enumerate(self.crew.play(_until(todo, lambda: bool(survey.wrong) or self._is_late())), 1):
             setattr(survey, name, count)
-            if jobs is not None:
-                survey.left[name] = len(jobs) - count
             self.tell(name, count, total)
             if outcome.violations:
                 survey.wrong.append(outcome)

@@ -48,7 +48,8 @@ class Report:
     ) -> "Report":
         """What a survey says."""
         names = ("sagas", "singles", "pairs", "by_lot")
-        stages = {name: (int(getattr(survey, name)), survey.left.get(name, 0)) for name in names}
+        played = {name: int(getattr(survey, name)) for name in names}
+        stages = {name: (count, survey.planned.get(name, count) - count) for name, count in played.items()}
         without = [f"{WHOSE[what]}{where}" for what, where in sorted(unbounded)]
         ends = {name: sorted(verdicts) for name, verdicts in sorted(survey.ends.items())}
         return cls(survey.seed, processes, survey.seconds, len(survey.states), survey.skipped, stages, findings, without, ends)
